@@ -1,0 +1,357 @@
+/**
+ * Finds the end of a NAR by parsing it as it passes by. Only the strict canonical form is taken, so that no two readers
+ * can disagree about where it ends: exact tags, zero padding, entries in order, no surplus field.
+ * Format: `src/libutil/archive.cc` in the Nix tree, and the manual's page `protocols/nix-archive.md`. The bounds are
+ * those of the newest Nix (2.35), which are the tightest.
+ *
+ * A NAR is a sequence of strings, each a 64-bit little-endian length, the bytes, and zeros up to a multiple of 8. What
+ * lies between the variable strings is always the same few bytes, so the walker is an automaton: it matches a run
+ * of known bytes, or chooses between runs by one byte, or reads a length, a name, a target, padding, or passes over
+ * contents. It keeps no bytes but the names on the way down to where it is.
+ */
+
+import { quote } from "./quote.ts";
+
+/** Something in a NAR that is not strict and canonical. */
+export class NarError extends Error {
+  override readonly name = "NarError";
+}
+
+/** What the root of a NAR is. */
+export type NarNodeType = "regular" | "directory" | "symlink";
+
+/** Nodes within nodes, the root included. */
+const MAX_DEPTH = 64;
+/** Bytes of an entry's name. */
+const MAX_NAME = 255;
+/** Bytes of a symlink's target. */
+const MAX_TARGET = 4095;
+
+/** What the bytes of a 64-bit little-endian number count. Above 2^53 the sum is inexact, and refused anyway. */
+const placeValues = Float64Array.from({ length: 8 }, (_, byte) => 256 ** byte);
+
+/** What the walker does after a run of known bytes. */
+type Step =
+  | "choose-type"
+  | "choose-seven-letter-type"
+  | "choose-contents"
+  | "read-contents"
+  | "open-directory"
+  | "choose-entry"
+  | "read-name"
+  | "close-directory"
+  | "read-target"
+  | "close-node";
+
+/** Bytes that must come next. */
+interface Run {
+  readonly bytes: Uint8Array;
+  readonly then: Step;
+}
+
+/** Runs of which one must come next, by their first byte. */
+interface Choice {
+  readonly runs: ReadonlyMap<number, Run>;
+  /** What they are, for messages. */
+  readonly what: string;
+}
+
+/** What the next byte is part of. */
+type Mode = "run" | "choice" | "length" | "contents" | "name" | "target" | "padding" | "done";
+
+const header = run("choose-type", strings("nix-archive-1", "(", "type"));
+const entryNode = run("choose-type", strings("node", "(", "type"));
+const nodeEnd = run("close-node", strings(")"));
+const entryEnd = run("choose-entry", strings(")"));
+
+const typeChoice = choice("a file type", [
+  run("open-directory", strings("directory")),
+  run("choose-seven-letter-type", strings("regular").subarray(0, 8)),
+]);
+const sevenLetterTypeChoice = choice("a file type", [
+  run("choose-contents", strings("regular").subarray(8)),
+  run("read-target", Buffer.concat([strings("symlink").subarray(8), strings("target")])),
+]);
+const contentsChoice = choice('"executable" or "contents"', [
+  run("read-contents", strings("executable", "", "contents")),
+  run("read-contents", strings("contents")),
+]);
+const entryChoice = choice('"entry" or ")"', [
+  run("read-name", strings("entry", "(", "name")),
+  run("close-directory", strings(")")),
+]);
+
+/** Walks over one NAR. */
+export class NarWalker {
+  readonly #onContents: ((slice: Buffer) => void) | undefined;
+  #mode: Mode = "run";
+  #run = header;
+  /** How many bytes of the run have matched. */
+  #matched = 0;
+  #choice = typeChoice;
+  /** What the length at hand is the length of. */
+  #lengthOf: "contents" | "name" | "target" = "contents";
+  /** Bytes of the length that were read, and their value. */
+  #lengthBytes = 0;
+  #lengthValue = 0;
+  /** Bytes left of contents, name, target or padding. */
+  #left = 0;
+  /** Bytes of padding that follow the contents, name or target at hand. */
+  #padding = 0;
+  #afterPadding = nodeEnd;
+  #name = "";
+  /** The last entry's name in each directory on the way down. */
+  readonly #lastNames: string[] = [];
+  #length = 0;
+  #rootType: NarNodeType | undefined;
+  #failure: NarError | undefined;
+
+  /**
+   * @param onContents is given the contents of files as they pass by. A slice is part of the chunk that was pushed.
+   */
+  constructor(onContents?: (slice: Buffer) => void) {
+    this.#onContents = onContents;
+  }
+
+  /** Whether the end of the NAR was reached. */
+  get done(): boolean {
+    return this.#mode === "done";
+  }
+
+  /** Bytes of the NAR that were seen. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** What the root is; undefined until that was seen. */
+  get rootType(): NarNodeType | undefined {
+    return this.#rootType;
+  }
+
+  /**
+   * Takes the next bytes, up to the end of the NAR.
+   * @returns how many bytes were taken: less than there are only if the NAR ends before.
+   * @throws NarError that says at which byte; the same one again if it is called once more.
+   */
+  push(chunk: Buffer): number {
+    if (this.#failure !== undefined) throw this.#failure;
+    let at = 0;
+    while (at < chunk.length && this.#mode !== "done") at = this.#read(chunk, at);
+    this.#length += at;
+    return at;
+  }
+
+  /** Reads as far as the mode goes, and gives the position after that. */
+  #read(chunk: Buffer, at: number): number {
+    switch (this.#mode) {
+      case "run":
+        return this.#readRun(chunk, at);
+      case "choice":
+        this.#choose(chunk[at]!, at);
+        return at;
+      case "length":
+        return this.#readLength(chunk, at);
+      case "contents":
+        return this.#skipContents(chunk, at);
+      case "name":
+        return this.#readName(chunk, at);
+      case "target":
+        return this.#readTarget(chunk, at);
+      case "padding":
+        return this.#readPadding(chunk, at);
+      case "done":
+        return at;
+    }
+  }
+
+  #readRun(chunk: Buffer, start: number): number {
+    const { bytes, then } = this.#run;
+    let at = start;
+    let matched = this.#matched;
+    const end = Math.min(chunk.length, start + bytes.length - matched);
+    while (at < end) {
+      if (chunk[at] !== bytes[matched]) throw this.#fail(at, `it must go on with ${printable(bytes)}`);
+      at++;
+      matched++;
+    }
+    this.#matched = matched;
+    if (matched === bytes.length) this.#step(then, at);
+    return at;
+  }
+
+  /** Consumes nothing: the byte is the first of the run that it chooses. */
+  #choose(byte: number, at: number): void {
+    const chosen = this.#choice.runs.get(byte);
+    if (chosen === undefined) throw this.#fail(at, `${this.#choice.what} must come next`);
+    this.#expect(chosen);
+  }
+
+  #step(step: Step, at: number): void {
+    switch (step) {
+      case "choose-type":
+        if (this.#lastNames.length >= MAX_DEPTH)
+          throw this.#fail(at, `it is nested deeper than ${MAX_DEPTH} levels`);
+        this.#chooseFrom(typeChoice);
+        break;
+      case "choose-seven-letter-type":
+        this.#chooseFrom(sevenLetterTypeChoice);
+        break;
+      case "choose-contents":
+        this.#rootType ??= "regular";
+        this.#chooseFrom(contentsChoice);
+        break;
+      case "read-contents":
+        this.#expectLength("contents");
+        break;
+      case "open-directory":
+        this.#rootType ??= "directory";
+        this.#lastNames.push("");
+        this.#chooseFrom(entryChoice);
+        break;
+      case "choose-entry":
+        this.#chooseFrom(entryChoice);
+        break;
+      case "read-name":
+        this.#expectLength("name");
+        break;
+      case "close-directory":
+        this.#lastNames.pop();
+        this.#closeNode();
+        break;
+      case "read-target":
+        this.#rootType ??= "symlink";
+        this.#expectLength("target");
+        break;
+      case "close-node":
+        this.#closeNode();
+        break;
+    }
+  }
+
+  #closeNode(): void {
+    if (this.#lastNames.length === 0) this.#mode = "done";
+    else this.#expect(entryEnd);
+  }
+
+  #expect(run: Run): void {
+    this.#run = run;
+    this.#matched = 0;
+    this.#mode = "run";
+  }
+
+  #chooseFrom(choice: Choice): void {
+    this.#choice = choice;
+    this.#mode = "choice";
+  }
+
+  #expectLength(of: "contents" | "name" | "target"): void {
+    this.#lengthOf = of;
+    this.#lengthBytes = 0;
+    this.#lengthValue = 0;
+    this.#mode = "length";
+  }
+
+  #readLength(chunk: Buffer, start: number): number {
+    let at = start;
+    while (at < chunk.length && this.#lengthBytes < 8)
+      this.#lengthValue += chunk[at++]! * placeValues[this.#lengthBytes++]!;
+    if (this.#lengthBytes === 8) this.#startString(this.#lengthValue, at);
+    return at;
+  }
+
+  #startString(length: number, at: number): void {
+    const of = this.#lengthOf;
+    const longest = of === "name" ? MAX_NAME : of === "target" ? MAX_TARGET : Number.MAX_SAFE_INTEGER;
+    if (length > longest) throw this.#fail(at, `the ${of} must not be longer than ${longest} bytes`);
+    if (length === 0 && of !== "contents") throw this.#fail(at, `the ${of} must not be empty`);
+    this.#mode = of;
+    this.#left = length;
+    this.#padding = (8 - (length % 8)) % 8;
+    this.#afterPadding = of === "name" ? entryNode : nodeEnd;
+    this.#name = "";
+    if (length === 0) this.#endString();
+  }
+
+  #endString(): void {
+    if (this.#padding > 0) {
+      this.#left = this.#padding;
+      this.#mode = "padding";
+    } else this.#expect(this.#afterPadding);
+  }
+
+  #skipContents(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.#left);
+    if (this.#onContents !== undefined) this.#onContents(chunk.subarray(start, end));
+    this.#left -= end - start;
+    if (this.#left === 0) this.#endString();
+    return end;
+  }
+
+  #readName(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.#left);
+    this.#name += chunk.toString("latin1", start, end);
+    this.#left -= end - start;
+    if (this.#left > 0) return end;
+    const name = this.#name;
+    if (name === "." || name === ".." || name.includes("/") || name.includes("\0"))
+      throw this.#fail(end, `${quote(name)} cannot be the name of an entry`);
+    const directory = this.#lastNames.length - 1;
+    // One character a byte: the comparison is the one by bytes that the format wants.
+    if (name <= this.#lastNames[directory]!)
+      throw this.#fail(end, `the entry ${quote(name)} does not come after the one before it`);
+    this.#lastNames[directory] = name;
+    this.#endString();
+    return end;
+  }
+
+  #readTarget(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.#left);
+    for (let at = start; at < end; at++)
+      if (chunk[at] === 0) throw this.#fail(at, "the target of a symlink holds a NUL");
+    this.#left -= end - start;
+    if (this.#left === 0) this.#endString();
+    return end;
+  }
+
+  #readPadding(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.#left);
+    for (let at = start; at < end; at++) if (chunk[at] !== 0) throw this.#fail(at, "padding is not zero");
+    this.#left -= end - start;
+    if (this.#left === 0) this.#expect(this.#afterPadding);
+    return end;
+  }
+
+  #fail(at: number, what: string): NarError {
+    this.#failure = new NarError(`The NAR is malformed at byte ${this.#length + at}: ${what}.`);
+    return this.#failure;
+  }
+}
+
+function run(then: Step, bytes: Uint8Array): Run {
+  return { bytes, then };
+}
+
+function choice(what: string, runs: Run[]): Choice {
+  return { what, runs: new Map(runs.map((run) => [run.bytes[0]!, run])) };
+}
+
+function strings(...texts: string[]): Buffer {
+  return Buffer.concat(
+    texts.map((text) => {
+      const bytes = Buffer.alloc(8 + Math.ceil(text.length / 8) * 8);
+      bytes.writeBigUInt64LE(BigInt(text.length));
+      bytes.write(text, 8, "latin1");
+      return bytes;
+    }),
+  );
+}
+
+function printable(bytes: Uint8Array): string {
+  return (
+    Buffer.from(bytes)
+      .toString("latin1")
+      .match(/[ -~]+/g) ?? []
+  )
+    .map(quote)
+    .join(" ");
+}
