@@ -1,0 +1,24 @@
+/** What the protocol needs of a connection. `host/socket.ts` has the one over Unix sockets. */
+export interface ByteSource {
+  /** Bytes that arrived and were not consumed; valid until the next `consume` or `fill`. */
+  readonly available: Buffer;
+  consume(bytes: number): void;
+  /**
+   * Resolves to true when more bytes are available than before, to false at the end of the stream.
+   * @param want let so many bytes pile up, for a message that has to be contiguous
+   */
+  fill(want?: number): Promise<boolean>;
+}
+
+export interface ByteSink {
+  /** Returns undefined when the bytes may be reused at once, else a promise of when they may. */
+  write(bytes: Buffer): undefined | Promise<void>;
+}
+
+/** The peer closed in the middle of something. */
+export class EndOfStream extends Error {
+  override name = "EndOfStream";
+  constructor() {
+    super("the peer closed the connection in the middle of a message");
+  }
+}

@@ -1,0 +1,56 @@
+/** The operation table compiled for one dialect: what a connection looks its operations up in. */
+import { type CodecContext, type Compiled, compile } from "./compile.ts";
+import { type Body, type Operation, type OperationName, operationNames, operations } from "./operations.ts";
+import { dialectName } from "./version.ts";
+
+/** One operation, ready to be read and written in one dialect. */
+export interface BoundOperation {
+  readonly name: OperationName;
+  readonly number: number;
+  readonly request: Compiled<unknown>;
+  readonly reply: Compiled<unknown>;
+  readonly body: Body;
+  readonly replyBody: Body;
+}
+
+export interface DialectTable extends CodecContext {
+  readonly byNumber: ReadonlyMap<number, BoundOperation>;
+  readonly byName: Readonly<Record<OperationName, BoundOperation>>;
+}
+
+const tables = new Map<string, DialectTable>();
+
+/**
+ * The table for a dialect; made once for each. Of the features only the known ones are in a dialect, so
+ * that a client cannot make tables without end.
+ */
+export function tableFor(context: CodecContext): DialectTable {
+  const key = `${dialectName(context)} ${context.storeDir}`;
+  let table = tables.get(key);
+  if (!table) {
+    const bound = operationNames.map((name) => bind(name, operations[name] as Operation, context));
+    table = {
+      minor: context.minor,
+      features: context.features,
+      storeDir: context.storeDir,
+      byNumber: new Map(bound.map((row) => [row.number, row])),
+      byName: Object.fromEntries(bound.map((row) => [row.name, row])) as Record<
+        OperationName,
+        BoundOperation
+      >,
+    };
+    tables.set(key, table);
+  }
+  return table;
+}
+
+function bind(name: OperationName, row: Operation, context: CodecContext): BoundOperation {
+  return {
+    name,
+    number: row.number,
+    request: compile(row.request, context),
+    reply: compile(row.reply, context),
+    body: row.body?.(context.minor) ?? "none",
+    replyBody: row.replyBody ?? "none",
+  };
+}

@@ -1,0 +1,104 @@
+/**
+ * Framed bodies: pieces with an eight-byte length before each, ended by a piece of length zero
+ * (FramedSource and FramedSink in src/libutil/serialise.hh of the Nix tree, protocol 1.23).
+ */
+import { type ByteSource, EndOfStream } from "./byte-stream.ts";
+import { WireError } from "./wire.ts";
+
+/** The longest piece. Upstream takes memory for a whole one; clients send 32 to 64 KiB. */
+export const MAX_FRAME = 64 * 1024 * 1024;
+/** Bytes of the length before a piece. */
+export const HEADER = 8;
+/** Bytes of the first piece that a daemon gets: see `FrameWriter`. */
+export const OPENING = 2;
+
+/** Finds the end of a framed body and the data in it, without copying. */
+export class FrameWalker {
+  /** The piece of length zero was seen. */
+  done = false;
+  /** Bytes of data so far, headers not counted. */
+  length = 0;
+  private left = 0;
+  private readonly header = Buffer.alloc(HEADER);
+  private have = 0;
+
+  /**
+   * @param onData called with each slice of data in `chunk`
+   * @returns how many bytes of `chunk` belong to the body: all, unless it ended.
+   * @throws WireError on a length above `MAX_FRAME`.
+   */
+  push(chunk: Buffer, onData?: (data: Buffer) => void): number {
+    let at = 0;
+    while (at < chunk.length && !this.done) {
+      if (this.left > 0) {
+        const taken = Math.min(this.left, chunk.length - at);
+        onData?.(chunk.subarray(at, at + taken));
+        this.left -= taken;
+        this.length += taken;
+        at += taken;
+      } else {
+        const taken = Math.min(HEADER - this.have, chunk.length - at);
+        chunk.copy(this.header, this.have, at, at + taken);
+        this.have += taken;
+        at += taken;
+        if (this.have === HEADER) this.startFrame();
+      }
+    }
+    return at;
+  }
+
+  private startFrame(): void {
+    const length = this.header.readBigUInt64LE(0);
+    if (length > BigInt(MAX_FRAME))
+      throw new WireError(`a frame of ${length} bytes is longer than ${MAX_FRAME} bytes`);
+    this.left = Number(length);
+    this.have = 0;
+    this.done = this.left === 0;
+  }
+}
+
+/** Eight bytes that say how long the next piece is. */
+export function frameHeader(length: number): Buffer {
+  const header = Buffer.alloc(HEADER);
+  header.writeUInt32LE(length, 0);
+  return header;
+}
+
+export const END_OF_FRAMES = frameHeader(0);
+
+/**
+ * A body's bytes as they go to a daemon: in frames, the first of which has two bytes.
+ *
+ * A daemon that refuses a request before it read the body takes the frames for requests. Two is the number
+ * of no operation, so such a daemon closes the connection instead of doing what a sandbox wrote there.
+ * (Data that starts with a single byte gets a frame of one: to such a daemon that is IsValidPath of a path
+ * that starts with a zero, the last byte of the next header, for which it closes the connection too.)
+ */
+export class FrameWriter {
+  private opened = false;
+
+  /** The pieces to write for `data`, in order; `data` itself is among them and is not copied. */
+  frames(data: Buffer): Buffer[] {
+    if (data.length === 0) return [];
+    if (this.opened || data.length <= OPENING) {
+      this.opened = true;
+      return [frameHeader(data.length), data];
+    }
+    this.opened = true;
+    const opening = Buffer.concat([
+      frameHeader(OPENING),
+      data.subarray(0, OPENING),
+      frameHeader(data.length - OPENING),
+    ]);
+    return [opening, data.subarray(OPENING)];
+  }
+}
+
+/** Reads the body that a source is at to its end and throws it away. */
+export async function drainFrames(source: ByteSource, walker: FrameWalker): Promise<void> {
+  for (;;) {
+    source.consume(walker.push(source.available));
+    if (walker.done) return;
+    if (!(await source.fill())) throw new EndOfStream();
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * The greeting, both sides of it (src/libstore/worker-protocol-connection.cc in the Nix tree).
+ *
+ *     client                          daemon
+ *     magic 1                   ──►
+ *                               ◄──   magic 2, version
+ *     version                   ──►
+ *     features (1.38)           ──►
+ *                               ◄──   features (1.38)
+ *     0 (CPU affinity), 0       ──►
+ *                               ◄──   version text (1.33), trust (1.35)
+ *                               ◄──   log messages, then "last"
+ */
+import { set, string, u64 } from "./codec.ts";
+import { compile } from "./compile.ts";
+import type { MessageReader } from "./message-reader.ts";
+import {
+  type Dialect,
+  FEATURES_SINCE,
+  knownFeatures,
+  OLDEST_MINOR,
+  versionFromWire,
+  versionToWire,
+} from "./version.ts";
+import { Encoder, WireError } from "./wire.ts";
+
+const MAGIC_1 = 0x6e697863;
+const MAGIC_2 = 0x6478696f;
+const TEXT_SINCE = 33;
+const TRUST_SINCE = 35;
+
+/** What a daemon says of the client (protocol 1.35). */
+export const TRUST = { unknown: 0, trusted: 1, notTrusted: 2 } as const;
+
+/** No operation is read here, so neither version nor store folder matters. */
+const plain = { minor: 0, features: new Set<never>(), storeDir: "" };
+const numberCodec = compile(u64, plain);
+const stringCodec = compile(string, plain);
+const stringsCodec = compile(set(string), plain);
+
+/** Sends a whole message. */
+type Send = (message: Buffer) => unknown;
+
+export interface ClientGreeting extends Dialect {
+  /** The client's own newest version. */
+  readonly clientMinor: number;
+  /** The version is older than what the table speaks: only an error may be sent. */
+  readonly tooOld: boolean;
+}
+
+export interface DaemonGreeting extends Dialect {
+  /** The daemon's own newest version. */
+  readonly daemonMinor: number;
+  /** The daemon's Nix version, where it tells (1.33). */
+  readonly nixVersion: string | undefined;
+  readonly trust: number;
+}
+
+/**
+ * The daemon's side: up to and without the log messages at the end.
+ * @param offered the version and the features to offer
+ * @param versionText told to the client as the daemon's version
+ * @throws WireError when the client does not speak this protocol.
+ */
+export async function greetClient(
+  reader: MessageReader,
+  send: Send,
+  offered: Dialect,
+  versionText: string,
+): Promise<ClientGreeting> {
+  const encoder = new Encoder();
+  const magic = await reader.read(numberCodec);
+  if (magic !== MAGIC_1)
+    throw new WireError("the client does not speak the Nix worker protocol (its first bytes are wrong)");
+  encoder.u64(MAGIC_2);
+  encoder.u64(versionToWire(offered.minor));
+  send(encoder.finish());
+  const clientMinor = versionFromWire(await reader.read(numberCodec));
+  if (clientMinor === undefined)
+    throw new WireError("the client speaks another major version of the protocol");
+  const minor = Math.min(clientMinor, offered.minor);
+
+  let features = new Set<Dialect["features"] extends ReadonlySet<infer F> ? F : never>();
+  if (minor >= FEATURES_SINCE) {
+    features = knownFeatures(await reader.read(stringsCodec), offered.features);
+    stringsCodec.encode(encoder, [...offered.features].sort());
+    send(encoder.finish());
+  }
+  if (minor >= 14 && (await reader.read(numberCodec)) !== 0) await reader.read(numberCodec);
+  if (minor >= 11) await reader.read(numberCodec);
+  if (minor >= TEXT_SINCE) encoder.string(versionText);
+  if (minor >= TRUST_SINCE) encoder.u64(TRUST.notTrusted);
+  const rest = encoder.finish();
+  if (rest.length > 0) send(rest);
+  return { minor, features, clientMinor, tooOld: minor < OLDEST_MINOR };
+}
+
+/**
+ * The client's side: up to and without the log messages at the end.
+ * @param wanted the newest version and the features to ask for
+ * @throws WireError when the peer does not speak this protocol, or is older than 1.21.
+ */
+export async function greetDaemon(
+  reader: MessageReader,
+  send: Send,
+  wanted: Dialect,
+): Promise<DaemonGreeting> {
+  const encoder = new Encoder();
+  encoder.u64(MAGIC_1);
+  encoder.u64(versionToWire(wanted.minor));
+  send(encoder.finish());
+  if ((await reader.read(numberCodec)) !== MAGIC_2)
+    throw new WireError("upstream does not speak the Nix worker protocol (its first bytes are wrong)");
+  const daemonMinor = versionFromWire(await reader.read(numberCodec));
+  if (daemonMinor === undefined) throw new WireError("upstream speaks another major version of the protocol");
+  if (daemonMinor < OLDEST_MINOR)
+    throw new WireError(
+      `upstream speaks protocol 1.${daemonMinor}; nix-broker needs 1.${OLDEST_MINOR} (Nix 2.3) or newer`,
+    );
+  const minor = Math.min(daemonMinor, wanted.minor);
+
+  let features = new Set<Dialect["features"] extends ReadonlySet<infer F> ? F : never>();
+  if (minor >= FEATURES_SINCE) {
+    stringsCodec.encode(encoder, [...wanted.features].sort());
+    send(encoder.finish());
+    features = knownFeatures(await reader.read(stringsCodec), wanted.features);
+  }
+  encoder.u64(0);
+  encoder.u64(0);
+  send(encoder.finish());
+  const nixVersion = minor >= TEXT_SINCE ? await reader.read(stringCodec) : undefined;
+  const trust = minor >= TRUST_SINCE ? await reader.read(numberCodec) : TRUST.unknown;
+  return { minor, features, daemonMinor, nixVersion, trust };
+}
