@@ -1,0 +1,85 @@
+import { defaultLimits, type Limits, tighterLimits } from "./limits.ts";
+import type { OperationGroup, Profile } from "./profile.ts";
+
+/** The names of the profiles that exist without any configuration. */
+export const builtinProfileNames = ["query", "instantiate", "pure", "build", "agent"] as const;
+export type BuiltinProfileName = (typeof builtinProfileNames)[number];
+
+const groups = (...allowed: OperationGroup[]): Record<OperationGroup, boolean> => ({
+  query: allowed.includes("query"),
+  read: allowed.includes("read"),
+  add: allowed.includes("add"),
+  build: allowed.includes("build"),
+});
+
+const GiB = 1024 ** 3;
+
+/** A jail lives long and its inhabitant is trusted with little: tighter than a build, whose outer build ends. */
+const agentLimits: Partial<Limits> = {
+  bodyBytes: 2 * GiB,
+  bytesAdded: 16 * GiB,
+  connections: 32,
+  concurrentBuilds: 4,
+  buildRate: 600,
+  depth: 1,
+  buildTimeout: 4 * 3600,
+};
+
+/**
+ * The built-in profiles.
+ *
+ * @param systems the systems that this machine builds for itself; `builtin` is always among the allowed ones.
+ * @param limits the bounds of all of them, from `[limits]`; `agent` has tighter ones of its own.
+ */
+export const builtinProfiles = (
+  systems: readonly string[],
+  limits: Limits = defaultLimits,
+): Record<BuiltinProfileName, Profile> => {
+  const base = {
+    admitFixedOutputs: false,
+    systems: ["builtin", ...systems],
+    requiredSystemFeatures: [],
+    innerLogs: "lines",
+    contentAddressed: false,
+    view: "empty",
+    limits,
+  } as const;
+  const pure = {
+    ...base,
+    name: "pure",
+    summary: "Query, add and build, without the network: fixed outputs only if they are there already.",
+    operations: groups("query", "read", "add", "build"),
+    fixedOutputs: "known",
+  } as const;
+  return {
+    query: {
+      ...base,
+      name: "query",
+      summary: "Ask about the paths of the view and read them.",
+      operations: groups("query", "read"),
+      fixedOutputs: "deny",
+    },
+    instantiate: {
+      ...base,
+      name: "instantiate",
+      summary: "Query, and add sources and derivations, which nothing here builds.",
+      operations: groups("query", "read", "add"),
+      // A derivation that is only written down fetches nothing.
+      fixedOutputs: "allow",
+    },
+    pure,
+    build: {
+      ...pure,
+      name: "build",
+      summary: "Query, add and build, fixed-output derivations with their network included.",
+      fixedOutputs: "allow",
+    },
+    agent: {
+      ...pure,
+      name: "agent",
+      summary: "Like pure, for a jail that sees the whole store, with tighter limits.",
+      view: "store",
+      limits: tighterLimits(limits, agentLimits),
+    },
+  };
+};

@@ -1,0 +1,266 @@
+/**
+ * The verdict table: what becomes of each operation, over the names of `protocol/operations.ts`. A profile
+ * switches groups off; what is on is treated as it stands here, in every profile.
+ *
+ * `answer`: the broker replies from the view, and upstream never hears of it. `forward`: upstream is asked,
+ * by the forwarder of that name in `sandbox/`, with a request written anew, and the reply is censored.
+ */
+import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
+import type { StorePath } from "../store/store-path.ts";
+import { queryMissing } from "./missing.ts";
+import type { OperationGroup, Profile } from "./profile.ts";
+import type { MaybePromise, PathInfo, ViewQueries } from "./view-queries.ts";
+
+export type Verdict = "forward" | "answer" | "deny";
+
+/** An answer that is an error: the message is made from the request alone. */
+export class NotInView extends Error {
+  override name = "NotInView";
+  constructor(path: string) {
+    super(`path '${path}' is not valid`);
+  }
+}
+
+export interface Rule<N extends OperationName = OperationName> {
+  /** Operations that are denied in every profile are in no group; neither are those that do nothing. */
+  readonly group: OperationGroup | undefined;
+  readonly verdict: Verdict;
+  /** One sentence for people: what happens, or why not. */
+  readonly summary: string;
+  /** The paths, names or settings that the request is about; for the audit. */
+  subjects?(request: RequestOf<N>): readonly string[];
+  /** With `answer`. @throws NotInView */
+  answer?(request: RequestOf<N>, view: ViewQueries, minor: number): MaybePromise<ReplyOf<N>>;
+}
+
+type Rules = { readonly [N in OperationName]: Rule<N> };
+
+const ofPath = (request: { path: StorePath }): string[] => [request.path];
+const ofPaths = (request: { paths: readonly string[] }): readonly string[] => request.paths;
+
+/** @throws NotInView */
+async function infoOf(path: StorePath, view: ViewQueries): Promise<PathInfo> {
+  const info = await view.info(path);
+  if (!info) throw new NotInView(path);
+  return info;
+}
+
+/** @throws NotInView */
+async function outputsOf(path: StorePath, view: ViewQueries): Promise<ReadonlyMap<string, string>> {
+  const outputs = await view.outputs(path);
+  if (!outputs) throw new NotInView(path);
+  return outputs;
+}
+
+async function known(paths: readonly StorePath[], view: ViewQueries): Promise<StorePath[]> {
+  const infos = await Promise.all(paths.map((path) => view.info(path)));
+  return paths.filter((_, i) => infos[i] !== undefined);
+}
+
+/** What G3 lets through of a path's info. */
+export function censored(info: PathInfo) {
+  return {
+    deriver: "",
+    narHash: info.narHash,
+    references: [...info.references],
+    registrationTime: 0,
+    narSize: info.narSize,
+    ultimate: false,
+    signatures: [],
+    contentAddress: info.contentAddress,
+  };
+}
+
+function answer<N extends OperationName>(
+  rule: Omit<Rule<N>, "verdict" | "group"> & { answer: NonNullable<Rule<N>["answer"]> },
+): Rule<N> {
+  return { group: "query", verdict: "answer", ...rule };
+}
+
+/** Answered as done, and nothing is done. */
+function nothingDone<N extends OperationName>(
+  rule: Omit<Rule<N>, "verdict" | "group"> & { answer: NonNullable<Rule<N>["answer"]> },
+): Rule<N> {
+  return { group: undefined, verdict: "answer", ...rule };
+}
+
+function forward<N extends OperationName>(
+  group: OperationGroup,
+  summary: string,
+  subjects: NonNullable<Rule<N>["subjects"]>,
+): Rule<N> {
+  return { group, verdict: "forward", summary, subjects };
+}
+
+function deny<N extends OperationName>(
+  summary: string,
+  subjects?: NonNullable<Rule<N>["subjects"]>,
+): Rule<N> {
+  return { group: undefined, verdict: "deny", summary, ...(subjects && { subjects }) };
+}
+
+const OBSOLETE = "no Nix since 2.0 sends it";
+
+export const rules: Rules = {
+  IsValidPath: answer({
+    summary: "valid if it is in the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) => (await view.info(path)) !== undefined,
+  }),
+  QueryValidPaths: answer({
+    summary: "those that are in the view; nothing is substituted",
+    subjects: ofPaths,
+    answer: ({ paths }, view) => known(paths, view),
+  }),
+  QueryAllValidPaths: answer({ summary: "the view", answer: async (_, view) => [...(await view.all())] }),
+  QueryPathFromHashPart: answer({
+    summary: "from the view",
+    subjects: ({ hashPart }) => [hashPart],
+    answer: async ({ hashPart }, view) => (await view.byHashPart(hashPart)) ?? "",
+  }),
+  QueryPathInfo: answer({
+    summary: "in the view: hash, size, references and content address; else not valid",
+    subjects: ofPath,
+    async answer({ path }, view) {
+      const info = await view.info(path);
+      return info && censored(info);
+    },
+  }),
+  QueryReferences: answer({
+    summary: "from the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) => [...(await infoOf(path, view)).references],
+  }),
+  QueryPathHash: answer({
+    summary: "from the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) => (await infoOf(path, view)).narHash,
+  }),
+  QueryReferrers: answer({
+    summary: "those that are in the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) => ((await view.info(path)) ? [...(await view.referrers(path))] : []),
+  }),
+  QueryValidDerivers: answer({
+    summary: "those that are in the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) => ((await view.info(path)) ? [...(await view.derivers(path))] : []),
+  }),
+  QueryDeriver: answer({
+    summary: "none",
+    subjects: ofPath,
+    answer: async ({ path }, view) => (await infoOf(path, view)) && "",
+  }),
+  QueryDerivationOutputs: answer({
+    summary: "of a derivation in the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) =>
+      [...(await outputsOf(path, view)).values()].filter((output) => output !== ""),
+  }),
+  QueryDerivationOutputNames: answer({
+    summary: "of a derivation in the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) => [...(await outputsOf(path, view)).keys()],
+  }),
+  QueryDerivationOutputMap: answer({
+    summary:
+      "of a derivation in the view; paths that are found out by building only once they are in the view",
+    subjects: ofPath,
+    answer: async ({ path }, view) => new Map(await outputsOf(path, view)),
+  }),
+  QueryMissing: answer({
+    summary: "computed from the view and its derivations, without asking what the host has",
+    subjects: ofPaths,
+    answer: ({ paths }, view, minor) => queryMissing(paths, view, minor),
+  }),
+  HasSubstitutes: answer({ summary: "no", subjects: ofPath, answer: () => false }),
+  QuerySubstitutablePaths: answer({ summary: "none", subjects: ofPaths, answer: () => [] }),
+  QuerySubstitutablePathInfo: answer({ summary: "none", subjects: ofPath, answer: () => undefined }),
+  QuerySubstitutablePathInfos: answer({
+    summary: "none",
+    subjects: ({ paths }) => [...paths.keys()].map(String),
+    answer: () => new Map(),
+  }),
+  FindRoots: answer({ summary: "none", answer: () => [] }),
+  QueryFailedPaths: answer({ summary: "none", answer: () => [] }),
+  EnsurePath: answer({
+    summary: "in the view: done; else not valid",
+    subjects: ofPath,
+    answer: async ({ path }, view) => (await infoOf(path, view)) && 1,
+  }),
+
+  AddTempRoot: nothingDone({
+    summary: "done: paths of the view are kept anyway, and others cannot be",
+    subjects: ofPath,
+    answer: () => 1,
+  }),
+  AddIndirectRoot: nothingDone({
+    summary: "done, without a root",
+    subjects: ({ link }) => [link],
+    answer: () => 1,
+  }),
+  AddPermRoot: nothingDone({
+    summary: "done, without a root",
+    subjects: ({ path, link }) => [path, link],
+    answer: ({ link }) => link,
+  }),
+  SyncWithGC: nothingDone({ summary: "done", answer: () => 1 }),
+  SetOptions: nothingDone({
+    summary: "read; upstream's settings stay, and shorter timeouts are kept by the broker",
+    subjects: ({ overrides }) => [...overrides.keys()],
+    answer: () => undefined,
+  }),
+
+  AddToStore: forward(
+    "add",
+    "sha256 or sha512, references in the view; a derivation only as text, by the rules for derivations",
+    ({ name }) => [name],
+  ),
+  AddTextToStore: forward("add", "as AddToStore", ({ name }) => [name]),
+  AddToStoreNar: forward("add", "content-addressed, references in the view, no derivation", ofPath),
+  AddMultipleToStore: forward("add", "taken apart: each path as AddToStoreNar", () => []),
+  AddToStoreScanning: forward(
+    "add",
+    "references are found by the broker, among the view; then as AddToStore",
+    ({ name }) => [name],
+  ),
+  BuildPaths: forward(
+    "build",
+    "derivations of the view, by the rules for derivations; outputs enter the view",
+    ofPaths,
+  ),
+  BuildPathsWithResults: forward(
+    "build",
+    "as BuildPaths; told are success or failure, and the outputs",
+    ofPaths,
+  ),
+  NarFromPath: forward("read", "of a path in the view", ofPath),
+  QueryRealisation: forward("query", "none unless the output is in the view", ({ output }) => [
+    typeof output === "string" ? output : `${output.derivation}!${output.output}`,
+  ]),
+
+  BuildDerivation: deny("it carries a derivation that was never added; add it and use BuildPaths", ofPath),
+  CollectGarbage: deny("a sandbox has no authority over the store"),
+  OptimiseStore: deny("a sandbox has no authority over the store"),
+  VerifyStore: deny("a sandbox has no authority over the store"),
+  AddSignatures: deny("a sandbox cannot vouch for a path", ofPath),
+  AddBuildLog: deny("a sandbox cannot write the logs of builds", ofPath),
+  RegisterDrvOutput: deny("what a derivation resolved to is for the daemon to say"),
+  ExportPath: deny(OBSOLETE, ofPath),
+  ImportPaths: deny(OBSOLETE),
+  ClearFailedPaths: deny(OBSOLETE, ofPaths),
+};
+
+/** Why a profile does not permit an operation, or undefined if it does. */
+export function refuseOperation(name: OperationName, profile: Profile): string | undefined {
+  const rule = rules[name];
+  if (rule.verdict === "deny") return rule.summary;
+  if (rule.group && !profile.operations[rule.group])
+    return `the profile '${profile.name}' does not permit operations of the group '${rule.group}'`;
+  return undefined;
+}
+
+/** The verdict of a profile on an operation, as far as it can be told without the request. */
+export function verdictOf(name: OperationName, profile: Profile): Verdict {
+  return refuseOperation(name, profile) === undefined ? rules[name].verdict : "deny";
+}

@@ -1,0 +1,73 @@
+/**
+ * URL patterns of `fixed_outputs`: `scheme://host/path`, where `*` stands for any characters. In the host it
+ * does not go beyond the host, so that `https://*.example.org/*` cannot match `https://evil.test/x.example.org/`.
+ */
+
+interface UrlParts {
+  readonly scheme: string;
+  readonly authority: string;
+  /** Path, query and all the rest, from its first slash on. */
+  readonly rest: string;
+}
+
+const urlShape = /^([a-z][a-z0-9+.-]*):\/\/((?:[a-z0-9._*-]*|\[[0-9a-f:.]+\])(?::[0-9*]+)?)(\/[^\\]*)$/i;
+
+/** Dot segments, encoded or not: the fetcher resolves them, so what is matched would not be what is fetched. */
+const dotSegment = /\/(?:\.|%2e){1,2}(?=[/?#]|$)/i;
+
+const split = (text: string): UrlParts | undefined => {
+  const match = urlShape.exec(text);
+  if (match === null || /[^\x21-\x7e]/.test(text) || dotSegment.test(text)) return undefined;
+  const [, scheme, authority, rest] = match;
+  return { scheme: scheme!.toLowerCase(), authority: authority!.toLowerCase(), rest: rest! };
+};
+
+/** Matches without a regular expression: clients choose the text, and must not be able to make it backtrack. */
+const globMatches = (pattern: string, text: string): boolean => {
+  const pieces = pattern.split("*");
+  const first = pieces[0]!;
+  if (pieces.length === 1) return text === first;
+  const last = pieces.at(-1)!;
+  if (!text.startsWith(first) || !text.endsWith(last)) return false;
+  let from = first.length;
+  const end = text.length - last.length;
+  for (const piece of pieces.slice(1, -1)) {
+    const at = text.indexOf(piece, from);
+    if (at === -1) return false;
+    from = at + piece.length;
+  }
+  return from <= end;
+};
+
+/**
+ * Says what is wrong with a pattern, or `undefined` if it can be used.
+ */
+export const urlPatternProblem = (pattern: string): string | undefined => {
+  const parts = split(pattern);
+  if (parts === undefined) {
+    return "expected scheme://host/path, where * stands for any characters, without user, spaces, or . and .. segments";
+  }
+  return parts.authority === "" && parts.scheme !== "file" ? "expected a host after ://" : undefined;
+};
+
+/**
+ * Whether `url` is one that `pattern` stands for. The pattern comes first: the URL is a client's, and stars in it
+ * must mean nothing. A URL of an unusual shape is matched by no pattern.
+ */
+export const matchesUrlPattern = (pattern: string, url: string): boolean => {
+  const wanted = split(pattern);
+  const given = split(url);
+  return (
+    wanted !== undefined &&
+    given !== undefined &&
+    wanted.scheme === given.scheme &&
+    globMatches(wanted.authority, given.authority) &&
+    globMatches(wanted.rest, given.rest)
+  );
+};
+
+/**
+ * Whether every URL that `narrow` stands for is one of `wide`'s. May say no where a closer look would say yes,
+ * never the other way round: a star of `narrow` is covered by a star of `wide` alone.
+ */
+export const patternCovers = (wide: string, narrow: string): boolean => matchesUrlPattern(wide, narrow);

@@ -1,0 +1,32 @@
+/** What the policy may ask of a view. A view that is held in memory answers at once; `view = "store"` asks upstream. */
+import type { Derivation } from "../store/derivation.ts";
+import type { StorePath } from "../store/store-path.ts";
+
+export type MaybePromise<T> = T | Promise<T>;
+
+/** What a client may learn of a path (G3): nothing of its deriver, times or signatures. */
+export interface PathInfo {
+  readonly path: StorePath;
+  /** SHA-256 of the NAR in base 16. */
+  readonly narHash: string;
+  /** Bytes. */
+  readonly narSize: number;
+  readonly references: readonly StorePath[];
+  /** Empty if the path is not content-addressed. */
+  readonly contentAddress: string;
+}
+
+export interface ViewQueries {
+  readonly storeDir: string;
+  /** Undefined for a path that is not in the view, whether it exists or not. */
+  info(path: StorePath): MaybePromise<PathInfo | undefined>;
+  all(): MaybePromise<readonly StorePath[]>;
+  byHashPart(hashPart: string): MaybePromise<StorePath | undefined>;
+  referrers(path: StorePath): MaybePromise<readonly StorePath[]>;
+  /** Derivations of the view that have this output. */
+  derivers(path: StorePath): MaybePromise<readonly StorePath[]>;
+  /** A derivation of the view; undefined for any other path. @throws DerivationError for a file that is none. */
+  derivation(path: StorePath): Promise<Derivation | undefined>;
+  /** Output names and paths of a derivation of the view; "" for a path that is not known or not in the view. */
+  outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined>;
+}
