@@ -1,0 +1,68 @@
+/**
+ * Anchors: heads of the chain kept where the service cannot rewrite them (the journal, a file of root's). Without
+ * one, records cut off at the end, or the whole audit rolled back to an older copy, could not be seen.
+ *
+ * The service writes them into its log, as `{"anchor":"SEQ HASH",…}`. A file of anchors has a line for each: `SEQ HASH`, and
+ * whatever follows on the line is for people.
+ */
+
+import { readFileSync } from "node:fs";
+import { AuditError } from "./error.ts";
+import type { ChainHead } from "./segment-writer.ts";
+
+const ANCHOR = /^(\d+) ([A-Za-z0-9+/]{43}=)(\s.*)?$/;
+
+export function formatAnchor(head: ChainHead): string {
+  return `${head.seq} ${head.hash}`;
+}
+
+/** @throws AuditError when the text is not an anchor. */
+export function parseAnchor(text: string): ChainHead {
+  const match = ANCHOR.exec(text.trim());
+  if (match === null) {
+    throw new AuditError(
+      "filter",
+      `"${text}" is not the head of an audit; one looks like "1234 <44 characters of base64>".`,
+    );
+  }
+  return { seq: Number(match[1]), hash: match[2]! };
+}
+
+/**
+ * The anchors in a text: lines of an anchor file, and lines of the service's log, as the journal gives them back
+ * (`journalctl --output=cat`). Empty lines, lines that start with "#" and log lines about other things are passed over.
+ * @throws AuditError when a line is none of these.
+ */
+export function parseAnchors(text: string): ChainHead[] {
+  return text
+    .split("\n")
+    .filter((line) => line.trim() !== "" && !line.startsWith("#"))
+    .flatMap((line) => (line.startsWith("{") ? anchorOfLogLine(line) : [parseAnchor(line)]));
+}
+
+/** The journal cuts lines that are too long; such a line is about something else. */
+function anchorOfLogLine(line: string): ChainHead[] {
+  try {
+    const { anchor } = JSON.parse(line) as { anchor?: unknown };
+    return typeof anchor === "string" ? [parseAnchor(anchor)] : [];
+  } catch (error) {
+    if (error instanceof SyntaxError) return [];
+    throw error;
+  }
+}
+
+/**
+ * The anchors of a file, see `parseAnchors`; of standard input for "-".
+ * @throws AuditError when it cannot be read or a line is not an anchor.
+ */
+export function readAnchors(file: string): ChainHead[] {
+  let text: string;
+  try {
+    text = readFileSync(file === "-" ? 0 : file, "utf8");
+  } catch (error) {
+    throw new AuditError("folder", `Cannot read the anchors in ${file}: ${(error as Error).message}.`, {
+      cause: error,
+    });
+  }
+  return parseAnchors(text);
+}

@@ -1,0 +1,96 @@
+/** Records of the kinds other than requests: which fact goes where. */
+
+import type { AuditRecord, JsonObject } from "./record.ts";
+
+/** Who asked, as far as it is known. */
+export interface Asker {
+  readonly sandbox: string;
+  readonly outer?: string | undefined;
+  readonly connection?: number | undefined;
+  readonly uid?: number | undefined;
+  readonly pid?: number | undefined;
+  readonly protocol?: string | undefined;
+}
+
+export interface BuildFacts {
+  readonly time: number;
+  readonly durationUs: number;
+  /** The inner derivation. */
+  readonly derivation: string;
+  /** Store paths by output name; empty after a failure. */
+  readonly outputs: ReadonlyMap<string, string>;
+  /** Upstream's error when the build failed, log lines of fixed-output derivations included. */
+  readonly error?: string | undefined;
+  /** The intent of the request that asked for it. */
+  readonly intent?: number | undefined;
+}
+
+/** An inner build and what it gave. */
+export function buildRecord(asker: Asker, build: BuildFacts): AuditRecord {
+  return {
+    ...asker,
+    kind: "build",
+    op: "Build",
+    time: build.time,
+    durationUs: build.durationUs,
+    subjects: [build.derivation, ...build.outputs.values()],
+    upstreamError: build.error,
+    detail: {
+      derivation: build.derivation,
+      outputs: Object.fromEntries(build.outputs),
+      request: build.intent,
+    },
+  };
+}
+
+export interface SandboxFacts {
+  readonly time: number;
+  readonly sandbox: string;
+  readonly outer?: string | undefined;
+  readonly uid?: number | undefined;
+  readonly reason?: string | undefined;
+  /** Store paths: of a beginning, the outer outputs where they are known. */
+  readonly outputs?: readonly string[] | undefined;
+  /** Profile, parent sandbox, depth, where the view started; at the end counts and sums. */
+  readonly detail?: JsonObject | undefined;
+}
+
+/** A sandbox began or ended, with the reason. */
+export function sandboxRecord(event: "begin" | "end", facts: SandboxFacts): AuditRecord {
+  return {
+    kind: "sandbox",
+    op: event,
+    time: facts.time,
+    sandbox: facts.sandbox,
+    outer: facts.outer,
+    uid: facts.uid,
+    reason: facts.reason,
+    subjects: facts.outputs,
+    detail: facts.detail,
+  };
+}
+
+/**
+ * The service's own events. `unwritable`: from then on nothing could be recorded, until this record was. `lost`: records
+ * could be neither written nor kept. `retire`: old segments were removed.
+ */
+export type ServiceEvent = "start" | "stop" | "unwritable" | "lost" | "retire";
+
+/** Something that the service did; for `start`, version and configuration hash belong into the detail. */
+export function serviceRecord(
+  event: ServiceEvent,
+  time: number,
+  detail: JsonObject,
+  reason?: string,
+): AuditRecord {
+  return { kind: "service", op: event, time, reason, detail };
+}
+
+/** The outputs of a build record by name; empty for other records. */
+export function outputsOf(record: AuditRecord): Map<string, string> {
+  const outputs = record.kind === "build" ? record.detail?.outputs : undefined;
+  if (typeof outputs !== "object" || outputs === null || Array.isArray(outputs)) return new Map();
+  return new Map(
+    Object.entries(outputs).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
+}

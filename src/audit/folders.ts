@@ -1,0 +1,50 @@
+/**
+ * Where audits are. The service keeps its own in one folder; each `nix-broker stdio` keeps one beside it, since only one
+ * process at a time can continue a chain.
+ */
+import { readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { listSegments } from "./segment.ts";
+
+/** The folder of the audits of single connections. */
+function connectionsFolder(folder: string): string {
+  return `${folder}-stdio`;
+}
+
+/** Where a process that serves one connection keeps its audit. */
+export function connectionFolder(folder: string, id: string): string {
+  return join(connectionsFolder(folder), id);
+}
+
+/** The service's folder, if there is an audit in it, and those of single connections. */
+export function auditFolders(folder: string): string[] {
+  return [folder, ...connectionFolders(folder)].filter((each) => listSegments(each).length > 0);
+}
+
+function connectionFolders(folder: string): string[] {
+  const parent = connectionsFolder(folder);
+  try {
+    return readdirSync(parent)
+      .sort()
+      .map((name) => join(parent, name));
+  } catch {
+    // There are none, or they are none of ours.
+    return [];
+  }
+}
+
+/**
+ * Removes audits of single connections that were last written before a time, and that we may remove.
+ * @param before milliseconds since the epoch
+ */
+export function removeOldConnections(folder: string, before: number): void {
+  for (const each of connectionFolders(folder)) {
+    try {
+      const files = listSegments(each).flatMap(({ path }) => [path, `${path}-wal`]);
+      const times = files.map((path) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0);
+      if (Math.max(statSync(each).mtimeMs, ...times) < before) rmSync(each, { recursive: true });
+    } catch {
+      // Somebody else's, or just removed.
+    }
+  }
+}

@@ -1,0 +1,55 @@
+/**
+ * A record as JSON, for `--json`, the export and the service's log: one object a line, names as in
+ * `StoredRecord`, absent fields left out. This form is stable: fields may be added, none is renamed or removed.
+ */
+
+import type { StoredRecord } from "./record.ts";
+import { formatTime } from "./time.ts";
+
+/** A record with its time for people. See `StoredRecord` for what each field means. */
+export type RecordJson = Omit<StoredRecord, "time"> & {
+  /** ISO 8601, UTC, microseconds. */
+  readonly time: string;
+};
+
+export function recordJson(record: StoredRecord): RecordJson {
+  const { seq, time, kind, op, sandbox, outer, connection, uid, pid, protocol, verdict, reason } = record;
+  return {
+    seq,
+    time: formatTime(time),
+    kind,
+    op,
+    sandbox,
+    outer,
+    connection,
+    uid,
+    pid,
+    protocol,
+    verdict,
+    reason,
+    subjects: record.subjects ?? [],
+    durationUs: record.durationUs,
+    bytesIn: record.bytesIn,
+    bytesOut: record.bytesOut,
+    upstreamError: record.upstreamError,
+    count: record.count ?? 1,
+    intent: record.intent,
+    detail: record.detail,
+    hash: record.hash,
+  };
+}
+
+/** The line without its newline. JSON escapes every control character, so that one record is one line. */
+export function jsonLine(record: StoredRecord): string {
+  return JSON.stringify(recordJson(record));
+}
+
+/** What is needed of pino. */
+export interface RecordLog {
+  info(fields: object, message: string): void;
+}
+
+/** Puts records into the service's log, from where pino's transports take them anywhere. */
+export function logRecords(log: RecordLog, records: readonly StoredRecord[]): void {
+  for (const record of records) log.info({ audit: recordJson(record) }, "audit");
+}

@@ -1,0 +1,187 @@
+/**
+ * What is recorded (DESIGN section 11), and the bytes of a record that its hash is made of.
+ *
+ * There are five kinds, in one chain:
+ *
+ * - `request`: a client asked for something: what, verdict, why, how long, how much. Written after the reply.
+ * - `intent`: a request that changes upstream is about to be forwarded. Committed first, so that nothing changes
+ *   upstream that is not recorded (G7). The request's own record follows and names it. An intent that no record names
+ *   was interrupted: whether upstream acted on it is not known.
+ * - `build`: an inner build that a client asked for, with its outputs.
+ * - `sandbox`: a sandbox began or ended.
+ * - `service`: the broker started, stopped, or did something to the audit itself.
+ */
+
+import { hash } from "node:crypto";
+
+/** In the order of their numbers in the database, from 1. */
+export const AUDIT_KINDS = ["request", "intent", "build", "sandbox", "service"] as const;
+export type AuditKind = (typeof AUDIT_KINDS)[number];
+
+/** In the order of their numbers in the database, from 1. */
+export const VERDICTS = ["forward", "answer", "deny"] as const;
+export type Verdict = (typeof VERDICTS)[number];
+
+export type JsonValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly JsonValue[]
+  | { readonly [key: string]: JsonValue | undefined };
+export interface JsonObject {
+  readonly [key: string]: JsonValue | undefined;
+}
+
+/** One record, in the form that all kinds share. */
+export interface AuditRecord {
+  readonly kind: AuditKind;
+  /** When it began, in microseconds since the epoch; an integer. */
+  readonly time: number;
+  /** Of a request or an intent, the operation; of the other kinds, the event ("Build", "begin", "start" …). */
+  readonly op: string;
+  readonly sandbox?: string | undefined;
+  /** The derivation in whose build the client runs. */
+  readonly outer?: string | undefined;
+  /** The number of the client's connection, unique while the service runs. */
+  readonly connection?: number | undefined;
+  readonly uid?: number | undefined;
+  readonly pid?: number | undefined;
+  /** The protocol version of the connection, as "1.38". */
+  readonly protocol?: string | undefined;
+  readonly verdict?: Verdict | undefined;
+  /** Why the verdict is what it is, or why the event happened. */
+  readonly reason?: string | undefined;
+  /** Store paths, or names where there are none. Of a build: its derivation, then its outputs. */
+  readonly subjects?: readonly string[] | undefined;
+  readonly durationUs?: number | undefined;
+  /** From and to the client, in bytes. */
+  readonly bytesIn?: number | undefined;
+  readonly bytesOut?: number | undefined;
+  /** Upstream's error text, which the client may not have been told. Absent: upstream did as asked. */
+  readonly upstreamError?: string | undefined;
+  /** How many equal requests this record stands for; 1 if absent. Durations and bytes are their sums. */
+  readonly count?: number | undefined;
+  /** The `seq` of the intent that this request completes. */
+  readonly intent?: number | undefined;
+  readonly detail?: JsonObject | undefined;
+}
+
+/** A record as it is in the store. */
+export interface StoredRecord extends AuditRecord {
+  /** Its place in the chain, from 1. */
+  readonly seq: number;
+  /** SHA-256 over the previous record's hash and this record, in base64. */
+  readonly hash: string;
+}
+
+/** The hash that the first record follows. */
+export const GENESIS_HASH = Buffer.alloc(32).toString("base64");
+
+/** Longer texts are cut: a record is bounded whatever a client sends. In characters. */
+const MAX_TEXT = 4096;
+/** Subjects beyond this number are counted, not listed. */
+const MAX_SUBJECTS = 1024;
+/** Of a detail as JSON, in characters. */
+const MAX_DETAIL = 64 * 1024;
+
+function clip(text: string): string {
+  const bounded = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}… (${text.length} characters)` : text;
+  // A lone surrogate would come back from the database as something else, and the hash would not fit.
+  return bounded.isWellFormed() ? bounded : bounded.toWellFormed();
+}
+
+const TEXTS = ["op", "sandbox", "outer", "protocol", "reason", "upstreamError"] as const;
+const NUMBERS = [
+  "time",
+  "connection",
+  "uid",
+  "pid",
+  "durationUs",
+  "bytesIn",
+  "bytesOut",
+  "count",
+  "intent",
+] as const;
+
+/**
+ * The record with every part bounded and storable, whatever a client made of it. A record that is so is returned
+ * as it is.
+ */
+export function boundRecord(record: AuditRecord): AuditRecord {
+  const subjects = record.subjects ?? [];
+  const omitted = subjects.length - MAX_SUBJECTS;
+  const withinBounds =
+    omitted <= 0 &&
+    record.detail === undefined &&
+    subjects.every(isBounded) &&
+    TEXTS.every((field) => isBounded(record[field])) &&
+    NUMBERS.every((field) => isStorable(record[field]));
+  if (withinBounds) return record;
+  const bounded: Record<string, unknown> = { ...record };
+  for (const field of TEXTS) {
+    const text = record[field];
+    if (text !== undefined) bounded[field] = clip(text);
+  }
+  for (const field of NUMBERS) {
+    const value = record[field];
+    if (!isStorable(value)) bounded[field] = Number.isFinite(value) ? storable(value!) : undefined;
+  }
+  if (bounded.time === undefined) bounded.time = 0;
+  bounded.subjects = subjects.slice(0, MAX_SUBJECTS).map(clip);
+  bounded.detail = boundDetail(omitted > 0 ? { ...record.detail, subjectsOmitted: omitted } : record.detail);
+  return bounded as unknown as AuditRecord;
+}
+
+function isBounded(text: string | undefined): boolean {
+  return text === undefined || (text.length <= MAX_TEXT && text.isWellFormed());
+}
+
+function isStorable(value: number | undefined): boolean {
+  return value === undefined || Number.isSafeInteger(value);
+}
+
+function storable(value: number): number {
+  return Math.max(Number.MIN_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, Math.round(value)));
+}
+
+function boundDetail(detail: JsonObject | undefined): JsonObject | undefined {
+  if (detail === undefined) return undefined;
+  const json = JSON.stringify(detail).toWellFormed();
+  if (json.length <= MAX_DETAIL) return JSON.parse(json) as JsonObject;
+  return { cut: json.slice(0, MAX_DETAIL).toWellFormed() };
+}
+
+/**
+ * The canonical text of a record: a JSON array of its fields in this fixed order, null for what is absent, the
+ * detail as JSON text within it. Format 1 (see schema.ts).
+ */
+export function canonicalText(seq: number, record: AuditRecord, detail: string | null): string {
+  return JSON.stringify([
+    seq,
+    record.time,
+    record.kind,
+    record.op,
+    record.sandbox ?? null,
+    record.outer ?? null,
+    record.connection ?? null,
+    record.uid ?? null,
+    record.pid ?? null,
+    record.protocol ?? null,
+    record.verdict ?? null,
+    record.reason ?? null,
+    record.subjects ?? [],
+    record.durationUs ?? null,
+    record.bytesIn ?? null,
+    record.bytesOut ?? null,
+    record.upstreamError ?? null,
+    record.count ?? 1,
+    record.intent ?? null,
+    detail,
+  ]);
+}
+
+/** The hash of a record in base64: SHA-256 over the previous one's hash, as base64, and the canonical text. */
+export function chainHash(previous: string, canonical: string): string {
+  return hash("sha256", previous + canonical, "base64");
+}

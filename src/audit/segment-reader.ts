@@ -1,0 +1,142 @@
+/** Reads one segment: rows of numbers back into records. */
+
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import {
+  AUDIT_KINDS,
+  type AuditRecord,
+  canonicalText,
+  type JsonObject,
+  type StoredRecord,
+  VERDICTS,
+} from "./record.ts";
+
+/** Texts remembered at most; then all are forgotten and looked up again. */
+const MAX_REMEMBERED = 50_000;
+
+/** A row of the table `record` as SQLite gives it. */
+export type RecordRow = Record<string, null | number | bigint | string | Uint8Array>;
+
+/** A row that does not mean a record; only tampering or a broken disk make one. */
+export class MalformedRowError extends Error {
+  override readonly name = "MalformedRowError";
+}
+
+function optionalNumber(row: RecordRow, column: string): number | undefined {
+  const value = row[column];
+  return value === null || value === undefined ? undefined : Number(value);
+}
+
+function memberAt<T>(members: readonly T[], row: RecordRow, column: string): T {
+  const member = members[Number(row[column]) - 1];
+  if (member === undefined)
+    throw new MalformedRowError(`its ${column} is ${String(row[column])}, which is none`);
+  return member;
+}
+
+export class SegmentReader {
+  readonly database: DatabaseSync;
+  readonly #text: StatementSync;
+  readonly #textId: StatementSync;
+  readonly #texts = new Map<number, string>();
+
+  constructor(database: DatabaseSync) {
+    this.database = database;
+    this.#text = database.prepare("SELECT text FROM text WHERE id = ?");
+    this.#textId = database.prepare("SELECT id FROM text WHERE text = ?");
+  }
+
+  /** The number of a text, or undefined if this segment does not have it. */
+  textId(text: string): number | undefined {
+    const row = this.#textId.get(text);
+    return row === undefined ? undefined : Number(row.id);
+  }
+
+  /** @throws MalformedRowError when the row does not mean a record. */
+  record(row: RecordRow): StoredRecord {
+    const { detail } = row;
+    return {
+      seq: Number(row.seq),
+      ...this.#fields(row),
+      ...(detail === null ? {} : { detail: parseDetail(String(detail)) }),
+      hash: Buffer.from(row.hash as Uint8Array).toString("base64"),
+    };
+  }
+
+  /**
+   * The canonical text of a row, which its hash is made of.
+   * @throws MalformedRowError when the row does not mean a record.
+   */
+  canonicalText(row: RecordRow): string {
+    const detail = row.detail ?? null;
+    return canonicalText(Number(row.seq), this.#fields(row), detail === null ? null : String(detail));
+  }
+
+  /** The numbers of a row's subjects after the first. */
+  moreSubjects(row: RecordRow): number[] {
+    if (row.more_subjects === null) return [];
+    let ids: unknown;
+    try {
+      ids = JSON.parse(String(row.more_subjects));
+    } catch {
+      ids = undefined;
+    }
+    if (!Array.isArray(ids) || !ids.every((id) => typeof id === "number")) {
+      throw new MalformedRowError("its list of subjects cannot be read");
+    }
+    return ids;
+  }
+
+  #fields(row: RecordRow): AuditRecord {
+    return {
+      time: Number(row.time),
+      kind: memberAt(AUDIT_KINDS, row, "kind"),
+      op: this.#textOf(Number(row.op)),
+      sandbox: this.#optionalText(row, "sandbox"),
+      outer: this.#optionalText(row, "outer_derivation"),
+      connection: optionalNumber(row, "connection"),
+      uid: optionalNumber(row, "uid"),
+      pid: optionalNumber(row, "pid"),
+      protocol: this.#optionalText(row, "protocol"),
+      verdict: row.verdict === null ? undefined : memberAt(VERDICTS, row, "verdict"),
+      reason: this.#optionalText(row, "reason"),
+      subjects: this.#subjects(row),
+      durationUs: optionalNumber(row, "duration_us"),
+      bytesIn: optionalNumber(row, "bytes_in"),
+      bytesOut: optionalNumber(row, "bytes_out"),
+      upstreamError: this.#optionalText(row, "upstream_error"),
+      count: Number(row.count),
+      intent: optionalNumber(row, "intent"),
+    };
+  }
+
+  #subjects(row: RecordRow): string[] {
+    const { subject } = row;
+    if (subject === null) return [];
+    const ids = [Number(subject), ...this.moreSubjects(row)];
+    return ids.map((id) => this.#textOf(id));
+  }
+
+  #optionalText(row: RecordRow, column: string): string | undefined {
+    const id = row[column];
+    return id === null ? undefined : this.#textOf(Number(id));
+  }
+
+  #textOf(id: number): string {
+    const known = this.#texts.get(id);
+    if (known !== undefined) return known;
+    const row = this.#text.get(id);
+    if (row === undefined) throw new MalformedRowError(`text ${id}, which it uses, is not there`);
+    if (this.#texts.size >= MAX_REMEMBERED) this.#texts.clear();
+    const text = String(row.text);
+    this.#texts.set(id, text);
+    return text;
+  }
+}
+
+function parseDetail(json: string): JsonObject {
+  try {
+    return JSON.parse(json) as JsonObject;
+  } catch {
+    throw new MalformedRowError("its detail is not JSON");
+  }
+}

@@ -1,0 +1,330 @@
+/**
+ * Records what the broker does. Appending is cheap and synchronous: records are written in batches, a few milliseconds
+ * later. What is about to change upstream is committed first, by `appendDurable`.
+ *
+ * When writing fails (disk full, I/O error) the store is unhealthy: it keeps what it has, up to a bound, tries again,
+ * and refuses `appendDurable`; its owner refuses requests meanwhile.
+ */
+
+import type { DatabaseSync } from "node:sqlite";
+import { Coalescer } from "./coalesce.ts";
+import { AuditError } from "./error.ts";
+import { serviceRecord } from "./events.ts";
+import { type AuditRecord, boundRecord, GENESIS_HASH, type StoredRecord } from "./record.ts";
+import { createSegment, SEGMENT_FORMAT, segmentFormat } from "./schema.ts";
+import {
+  formatError,
+  listSegments,
+  makeAuditFolder,
+  openForWriting,
+  removeSegment,
+  type SegmentFile,
+  sealLeftovers,
+  sealSegment,
+  segmentPath,
+} from "./segment.ts";
+import { type ChainHead, SegmentWriter, storedRecord } from "./segment-writer.ts";
+
+export interface AuditStoreOptions {
+  /** Records after which a segment is sealed and the next begun. */
+  segmentRecords?: number;
+  /** Records that are written at once, at most. */
+  batchRecords?: number;
+  /** How long a record may wait for others, in milliseconds. */
+  batchMs?: number;
+  /** How long repeats of a request are summed up, in milliseconds. */
+  coalesceMs?: number;
+  /** How long to wait before trying again after a failure, in milliseconds. */
+  retryMs?: number;
+  /** Records kept while they cannot be written; more are counted as lost. */
+  maxPending?: number;
+  /** Called with records that were written, in the order of the chain. */
+  onWritten?: (records: readonly StoredRecord[]) => void;
+  /** Called when writing begins to fail, with the reason, and when it works again, without one. */
+  onHealth?: (failure: AuditError | undefined) => void;
+}
+
+/** Microseconds since the epoch. */
+export function nowMicroseconds(): number {
+  return Date.now() * 1000;
+}
+
+export class AuditStore {
+  readonly folder: string;
+  readonly #options: Required<Omit<AuditStoreOptions, "onWritten" | "onHealth">>;
+  readonly #onWritten: AuditStoreOptions["onWritten"];
+  readonly #onHealth: AuditStoreOptions["onHealth"];
+  readonly #coalescer = new Coalescer();
+  #writer: SegmentWriter;
+  #pending: AuditRecord[] = [];
+  #pendingSince = 0;
+  #lost = 0;
+  #lostUnreported = 0;
+  #failure: AuditError | undefined;
+  #batchTimer: NodeJS.Timeout | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
+  readonly #sweepTimer: NodeJS.Timeout;
+  #closed = false;
+
+  /**
+   * Opens the audit in a folder, and makes it if it is not there. One process at a time may do that.
+   * @throws AuditError when it cannot be written or is of a later version.
+   */
+  constructor(folder: string, options: AuditStoreOptions = {}) {
+    this.folder = folder;
+    this.#options = {
+      segmentRecords: options.segmentRecords ?? 1_000_000,
+      batchRecords: options.batchRecords ?? 100,
+      batchMs: options.batchMs ?? 5,
+      coalesceMs: options.coalesceMs ?? 1000,
+      retryMs: options.retryMs ?? 500,
+      maxPending: options.maxPending ?? 20_000,
+    };
+    this.#onWritten = options.onWritten;
+    this.#onHealth = options.onHealth;
+    makeAuditFolder(folder);
+    try {
+      this.#writer = openLast(folder);
+      sealLeftovers(this.sealedSegments);
+    } catch (error) {
+      if (error instanceof AuditError) throw error;
+      const message = `Cannot open the audit in ${folder}: ${(error as Error).message}.`;
+      throw new AuditError("write", message, { cause: error });
+    }
+    this.#sweepTimer = setInterval(() => this.#sweep(), this.#options.coalesceMs).unref();
+  }
+
+  /** Why nothing can be recorded now; undefined while all is well. */
+  get failure(): AuditError | undefined {
+    return this.#failure;
+  }
+
+  get healthy(): boolean {
+    return this.#failure === undefined;
+  }
+
+  /** The end of the chain as it is on disk. */
+  get head(): ChainHead {
+    return this.#writer.head;
+  }
+
+  /** Records that wait to be written, those that are summed up included. */
+  get pending(): number {
+    return this.#pending.length + this.#coalescer.size;
+  }
+
+  /** How long the oldest of them has waited to be written, in milliseconds. */
+  get lagMs(): number {
+    return this.#pending.length === 0 ? 0 : Date.now() - this.#pendingSince;
+  }
+
+  /** Records that could be neither written nor kept since the store was opened. */
+  get lost(): number {
+    return this.#lost;
+  }
+
+  /** The segment being written. */
+  get liveSegment(): { readonly path: string; readonly created: number } {
+    return { path: this.#writer.path, created: this.#writer.segment.created };
+  }
+
+  /** The sealed segments, oldest first. */
+  get sealedSegments(): SegmentFile[] {
+    return listSegments(this.folder).filter((segment) => segment.number < this.#writer.segment.number);
+  }
+
+  /** Records something that has happened. Never throws. */
+  append(record: AuditRecord): void {
+    this.#coalescer.add(boundRecord(record), this.#keep);
+    if (this.#pending.length === 0 || this.#failure !== undefined) return;
+    if (this.#pending.length >= this.#options.batchRecords) this.#writePending();
+    else this.#batchTimer ??= setTimeout(() => this.#writePending(), this.#options.batchMs);
+  }
+
+  /**
+   * Commits a record, and all before it, before it returns: for what must not happen unrecorded. Returns its `seq`.
+   * It survives the end of the process at any moment, and power loss; that takes the disk about half a millisecond.
+   * @throws AuditError when it cannot be committed; then it is not in the store.
+   */
+  appendDurable(record: AuditRecord): number {
+    if (this.#closed) throw new AuditError("closed", "The audit is closed.");
+    this.#requireHealthy();
+    this.#writePending();
+    this.#requireHealthy();
+    try {
+      return this.#write([boundRecord(record)], "through").seq;
+    } catch (error) {
+      throw this.#fail(error as Error);
+    }
+  }
+
+  /** Writes all that is held. Returns whether it could. */
+  flush(): boolean {
+    this.#coalescer.sweep(this.#keep);
+    this.#writePending();
+    return this.#failure === undefined;
+  }
+
+  /**
+   * The head of the chain, once all that was recorded up to it is on the disk: power loss cannot take it back, so that an
+   * anchor made of it holds.
+   * @throws the database's error.
+   */
+  settledHead(): ChainHead {
+    this.flush();
+    this.#writer.settle();
+    return this.head;
+  }
+
+  /**
+   * Goes on in a new segment; does nothing while the present one is empty.
+   * @throws the system's or the database's error; then the present one goes on.
+   */
+  rotate(): void {
+    const finished = this.#writer;
+    if (finished.length === 0) return;
+    this.#writer = openNext(this.folder, finished.segment.number + 1, finished.head);
+    sealSegment(finished.database, finished.path);
+  }
+
+  /** Writes all that is held and closes. Returns whether all was written. */
+  close(): boolean {
+    if (this.#closed) return this.#failure === undefined;
+    const complete = this.flush();
+    this.#closed = true;
+    clearTimeout(this.#batchTimer);
+    clearTimeout(this.#retryTimer);
+    clearInterval(this.#sweepTimer);
+    this.#writer.database.close();
+    return complete;
+  }
+
+  #requireHealthy(): void {
+    if (this.#failure !== undefined) throw new AuditError("unhealthy", this.#failure.message);
+  }
+
+  readonly #keep = (record: AuditRecord): void => {
+    if (this.#closed || this.#pending.length >= this.#options.maxPending) {
+      this.#lost += 1;
+      this.#lostUnreported += 1;
+      return;
+    }
+    if (this.#pending.length === 0) this.#pendingSince = Date.now();
+    this.#pending.push(record);
+  };
+
+  #sweep(): void {
+    this.#coalescer.sweep(this.#keep);
+    if (this.#failure === undefined) this.#writePending();
+  }
+
+  /** Writes what is pending, a batch at a time, until all is written or one fails. */
+  #writePending(): void {
+    clearTimeout(this.#batchTimer);
+    this.#batchTimer = undefined;
+    try {
+      while (this.#pending.length > 0) {
+        const batch = this.#pending.slice(0, this.#options.batchRecords);
+        this.#write(batch);
+        this.#pending = this.#pending.slice(batch.length);
+      }
+      if (this.#lostUnreported > 0) this.#reportLost();
+      this.#recover();
+    } catch (error) {
+      this.#fail(error as Error);
+    }
+  }
+
+  #reportLost(): void {
+    const detail = { records: this.#lostUnreported };
+    this.#write([serviceRecord("lost", nowMicroseconds(), detail, "They could not be written in time.")]);
+    this.#lostUnreported = 0;
+  }
+
+  #write(records: readonly AuditRecord[], how: "soon" | "through" = "soon"): ChainHead {
+    if (this.#writer.length >= this.#options.segmentRecords) this.rotate();
+    const told = this.#onWritten;
+    const heads: ChainHead[] = [];
+    const note = told === undefined ? undefined : (head: ChainHead) => void heads.push(head);
+    if (how === "through") this.#writer.writeThrough(records, note);
+    else this.#writer.write(records, note);
+    if (told !== undefined) {
+      const stored = records.map((record, index) => storedRecord(record, heads[index]!));
+      // Later, so that an error in there is not taken for a failure to write.
+      queueMicrotask(() => told(stored));
+    }
+    return this.#writer.head;
+  }
+
+  #fail(error: Error): AuditError {
+    const message = `Cannot write the audit in ${this.folder}: ${error.message}. Requests are refused until it can be written.`;
+    const failure = new AuditError("write", message, { cause: error });
+    if (this.#failure === undefined) {
+      // Once it is written, it works again; and it tells from when on it did not.
+      this.#keep(serviceRecord("unwritable", nowMicroseconds(), {}, error.message));
+      queueMicrotask(() => this.#onHealth?.(failure));
+    }
+    this.#failure = failure;
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = undefined;
+      this.#writePending();
+    }, this.#options.retryMs).unref();
+    return failure;
+  }
+
+  #recover(): void {
+    if (this.#failure === undefined) return;
+    this.#failure = undefined;
+    queueMicrotask(() => this.#onHealth?.(undefined));
+  }
+}
+
+function openLast(folder: string): SegmentWriter {
+  const segments = listSegments(folder);
+  const last = segments.at(-1);
+  if (last === undefined) return openNext(folder, 1, { seq: 0, hash: GENESIS_HASH });
+  const database = openForWriting(last.path);
+  const format = segmentFormat(database);
+  if (format > SEGMENT_FORMAT) {
+    database.close();
+    throw formatError(last.path, format);
+  }
+  if (format === 0) return reopenInterrupted(folder, database, last, segments.at(-2));
+  return new SegmentWriter(database, last.path);
+}
+
+/** The service ended while it began this segment: nothing is in it. */
+function reopenInterrupted(
+  folder: string,
+  database: DatabaseSync,
+  empty: SegmentFile,
+  before: SegmentFile | undefined,
+): SegmentWriter {
+  database.close();
+  removeSegment(empty.path);
+  if (before === undefined) return openNext(folder, empty.number, { seq: 0, hash: GENESIS_HASH });
+  // It was not sealed yet, or only just.
+  const previous = openForWriting(before.path);
+  try {
+    return openNext(folder, empty.number, new SegmentWriter(previous, before.path).head);
+  } finally {
+    sealSegment(previous, before.path);
+  }
+}
+
+function openNext(folder: string, number: number, head: ChainHead): SegmentWriter {
+  const path = segmentPath(folder, number);
+  const database = openForWriting(path);
+  try {
+    createSegment(database, {
+      number,
+      firstSeq: head.seq + 1,
+      previousHash: head.hash,
+      created: nowMicroseconds(),
+    });
+    return new SegmentWriter(database, path);
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}

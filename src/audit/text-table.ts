@@ -1,0 +1,63 @@
+/** The texts of a segment and their numbers, for the writer: known ones are remembered. */
+
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+
+/** Texts remembered as used of late; as many again from before that. */
+const MAX_RECENT = 10_000;
+
+/** A text of a segment. */
+export interface StoredText {
+  readonly id: number;
+  /** The text as JSON, for the canonical text of records. */
+  readonly json: string;
+}
+
+export class TextTable {
+  readonly #insert: StatementSync;
+  readonly #select: StatementSync;
+  /** Those used since the older ones were set aside, and those used before; the latter are dropped next. */
+  #recent = new Map<string, StoredText>();
+  #older = new Map<string, StoredText>();
+  /** Those numbered in the open transaction, which a rollback takes back. */
+  #uncommitted: string[] = [];
+
+  constructor(database: DatabaseSync) {
+    this.#insert = database.prepare("INSERT INTO text (text) VALUES (?)");
+    this.#select = database.prepare("SELECT id FROM text WHERE text = ?");
+  }
+
+  /** A text with its number, given to it now if it has none. */
+  get(text: string): StoredText {
+    return this.#recent.get(text) ?? this.#remember(text, this.#older.get(text) ?? this.#lookUp(text));
+  }
+
+  committed(): void {
+    if (this.#uncommitted.length > 0) this.#uncommitted = [];
+  }
+
+  rolledBack(): void {
+    for (const text of this.#uncommitted) {
+      this.#recent.delete(text);
+      this.#older.delete(text);
+    }
+    this.#uncommitted = [];
+  }
+
+  #remember(text: string, stored: StoredText): StoredText {
+    if (this.#recent.size >= MAX_RECENT) {
+      this.#older = this.#recent;
+      this.#recent = new Map();
+    }
+    this.#recent.set(text, stored);
+    return stored;
+  }
+
+  #lookUp(text: string): StoredText {
+    const json = JSON.stringify(text);
+    const row = this.#select.get(text);
+    if (row !== undefined) return { id: Number(row.id), json };
+    const { lastInsertRowid } = this.#insert.run(text);
+    this.#uncommitted.push(text);
+    return { id: Number(lastInsertRowid), json };
+  }
+}

@@ -1,0 +1,247 @@
+/**
+ * Proves that the audit is whole: walks the chain through all segments, and names the first record that does not fit.
+ *
+ * What it shows: no record was changed, removed, moved or put in between. That none was cut off at the end, and that the
+ * whole was not replaced by an older copy, only anchors can show (see anchor.ts).
+ */
+
+import type { DatabaseSync } from "node:sqlite";
+import { AuditError } from "./error.ts";
+import { AUDIT_KINDS, chainHash, type StoredRecord } from "./record.ts";
+import { type SegmentHead, segmentHead } from "./schema.ts";
+import { listSegments, openForReading, type SegmentFile } from "./segment.ts";
+import { SegmentReader } from "./segment-reader.ts";
+import type { ChainHead } from "./segment-writer.ts";
+
+export interface VerifyOptions {
+  /** Heads of the chain that are known from elsewhere. */
+  readonly anchors?: readonly ChainHead[];
+  /** Called now and then with how many records have been checked. */
+  readonly onProgress?: (records: number) => void;
+}
+
+/** The first thing that does not fit. */
+export interface VerifyFailure {
+  readonly ok: false;
+  /** The file it is in; undefined when there is none. */
+  readonly file: string | undefined;
+  /** The record it is about; undefined when it is about a whole file. */
+  readonly seq: number | undefined;
+  /** A sentence. */
+  readonly problem: string;
+}
+
+export interface VerifySuccess {
+  readonly ok: true;
+  /** How many records were checked; older ones may have been retired. */
+  readonly records: number;
+  readonly firstSeq: number;
+  readonly head: ChainHead;
+}
+
+export type VerifyResult = VerifySuccess | VerifyFailure;
+
+const PROGRESS_EVERY = 50_000;
+const SERVICE_KIND = AUDIT_KINDS.indexOf("service") + 1;
+
+class Misfit extends Error {
+  readonly file: string | undefined;
+  readonly seq: number | undefined;
+
+  constructor(file: string | undefined, seq: number | undefined, problem: string) {
+    super(problem);
+    this.file = file;
+    this.seq = seq;
+  }
+}
+
+class Verification {
+  readonly #anchors: ReadonlyMap<number, Set<string>>;
+  readonly #onProgress: VerifyOptions["onProgress"];
+  #head: ChainHead | undefined;
+  #number: number | undefined;
+  #firstSeq = 1;
+  #records = 0;
+  /** What the first segment follows. */
+  #start: ChainHead | undefined;
+  /** Whether a record says that everything up to there was retired. */
+  #startIsVouchedFor = false;
+
+  constructor(options: VerifyOptions) {
+    const anchors = new Map<number, Set<string>>();
+    for (const { seq, hash } of options.anchors ?? [])
+      anchors.set(seq, (anchors.get(seq) ?? new Set()).add(hash));
+    this.#anchors = anchors;
+    this.#onProgress = options.onProgress;
+  }
+
+  segment(file: SegmentFile): void {
+    let database: DatabaseSync | undefined;
+    try {
+      database = openForReading(file.path);
+      if (database === undefined) return;
+      this.#begin(file, database);
+      this.#walk(file.path, new SegmentReader(database));
+      this.#checkSubjects(file.path, database);
+    } catch (error) {
+      if (error instanceof Misfit || (error instanceof AuditError && error.code === "format")) throw error;
+      throw new Misfit(
+        file.path,
+        this.#nextSeq,
+        `The file cannot be read further: ${(error as Error).message}.`,
+      );
+    } finally {
+      database?.close();
+    }
+  }
+
+  finish(folder: string): VerifySuccess {
+    const head = this.#head;
+    if (head === undefined) throw new Misfit(undefined, undefined, `There is no audit in ${folder}.`);
+    const beyond = [...this.#anchors.keys()].filter((seq) => seq > head.seq);
+    if (beyond.length > 0) {
+      throw new Misfit(
+        undefined,
+        head.seq + 1,
+        `The audit ends with record ${head.seq}, but an anchor knows record ${Math.max(...beyond)}: the end was cut off, or an older copy put in its place.`,
+      );
+    }
+    if (this.#firstSeq > 1 && !this.#startIsVouchedFor) {
+      const problem = `Records before ${this.#firstSeq} are missing, and no record says that they were retired.`;
+      throw new Misfit(undefined, 1, problem);
+    }
+    return { ok: true, records: this.#records, firstSeq: this.#firstSeq, head };
+  }
+
+  get #nextSeq(): number | undefined {
+    return this.#head === undefined ? undefined : this.#head.seq + 1;
+  }
+
+  #begin(file: SegmentFile, database: DatabaseSync): void {
+    const segment = segmentHead(database);
+    if (segment === undefined)
+      throw new Misfit(file.path, undefined, "The file does not say where in the chain it begins.");
+    if (segment.number !== file.number) {
+      throw new Misfit(
+        file.path,
+        undefined,
+        `The file is segment ${segment.number} under the name of ${file.number}.`,
+      );
+    }
+    if (this.#number === undefined || this.#head === undefined) {
+      this.#firstSeq = segment.firstSeq;
+      this.#head = { seq: segment.firstSeq - 1, hash: segment.previousHash };
+      this.#start = this.#head;
+      this.#checkAnchor(file.path, this.#head);
+    } else {
+      this.#checkContinues(file, segment, this.#number, this.#head);
+    }
+    this.#number = file.number;
+  }
+
+  #checkContinues(file: SegmentFile, segment: SegmentHead, before: number, head: ChainHead): void {
+    if (segment.number !== before + 1) {
+      throw new Misfit(file.path, this.#nextSeq, `Segment ${before + 1} is missing.`);
+    }
+    if (segment.firstSeq !== head.seq + 1 || segment.previousHash !== head.hash) {
+      throw new Misfit(
+        file.path,
+        this.#nextSeq,
+        `It goes on from record ${segment.firstSeq - 1}, but segment ${before} ends with record ${head.seq}, or with another hash.`,
+      );
+    }
+  }
+
+  #walk(path: string, reader: SegmentReader): void {
+    let head = this.#head!;
+    for (const row of reader.database.prepare("SELECT * FROM record ORDER BY seq").iterate()) {
+      const seq = Number(row.seq);
+      const expected = head.seq + 1;
+      if (seq !== expected) {
+        const problem =
+          seq < expected
+            ? `Record ${seq} is before the beginning of its segment.`
+            : `Record ${expected} is missing.`;
+        throw new Misfit(path, Math.min(seq, expected), problem);
+      }
+      const hash = chainHash(head.hash, canonicalOf(reader, row, path, seq));
+      if (!(row.hash instanceof Uint8Array) || Buffer.from(row.hash).toString("base64") !== hash) {
+        throw new Misfit(
+          path,
+          seq,
+          `Record ${seq} does not fit its hash: it was changed, or the one before it was replaced.`,
+        );
+      }
+      head = { seq, hash };
+      this.#head = head;
+      this.#checkAnchor(path, head);
+      this.#records += 1;
+      if (row.kind === SERVICE_KIND) this.#checkRetired(reader.record(row));
+      if (this.#records % PROGRESS_EVERY === 0) this.#onProgress?.(this.#records);
+    }
+  }
+
+  #checkRetired(record: StoredRecord): void {
+    if (record.op !== "retire") return;
+    const { lastSeq, lastHash } = record.detail ?? {};
+    if (lastSeq === this.#start?.seq && lastHash === this.#start?.hash) this.#startIsVouchedFor = true;
+  }
+
+  #checkAnchor(path: string, head: ChainHead): void {
+    const hashes = this.#anchors.get(head.seq);
+    if (hashes === undefined || (hashes.size === 1 && hashes.has(head.hash))) return;
+    throw new Misfit(
+      path,
+      head.seq,
+      `Record ${head.seq} is not the one that an anchor knows: the audit was rewritten.`,
+    );
+  }
+
+  /** The table that finds records by their further subjects has exactly what the records say. */
+  #checkSubjects(path: string, database: DatabaseSync): void {
+    const wrong = database
+      .prepare(
+        `WITH said AS (SELECT DISTINCT json_each.value AS text, record.seq AS seq
+                       FROM record, json_each(record.more_subjects) WHERE record.more_subjects IS NOT NULL)
+         SELECT seq FROM (SELECT text, seq FROM said EXCEPT SELECT text, seq FROM more_subject)
+         UNION ALL
+         SELECT seq FROM (SELECT text, seq FROM more_subject EXCEPT SELECT text, seq FROM said)
+         ORDER BY seq LIMIT 1`,
+      )
+      .get();
+    if (wrong === undefined) return;
+    throw new Misfit(
+      path,
+      Number(wrong.seq),
+      `Record ${String(wrong.seq)} would not be found by all of its subjects, or by others.`,
+    );
+  }
+}
+
+function canonicalOf(
+  reader: SegmentReader,
+  row: Parameters<SegmentReader["canonicalText"]>[0],
+  path: string,
+  seq: number,
+): string {
+  try {
+    return reader.canonicalText(row);
+  } catch (error) {
+    throw new Misfit(path, seq, `Record ${seq} cannot be read: ${(error as Error).message}.`);
+  }
+}
+
+/**
+ * Checks the audit in a folder, also while the service writes to it.
+ * @throws AuditError when it is of a later version or its folder may not be read.
+ */
+export function verifyAudit(folder: string, options: VerifyOptions = {}): VerifyResult {
+  const verification = new Verification(options);
+  try {
+    for (const file of listSegments(folder)) verification.segment(file);
+    return verification.finish(folder);
+  } catch (error) {
+    if (!(error instanceof Misfit)) throw error;
+    return { ok: false, file: error.file, seq: error.seq, problem: error.message };
+  }
+}

@@ -1,0 +1,69 @@
+/** docs/dashboards/: what Prometheus' own tool says, and that every metric named there is one that is served. */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { Metrics } from "../../src/service/metrics.ts";
+import { lab } from "../lab/lab.ts";
+
+const folder = join(import.meta.dirname, "../../docs/dashboards");
+const dashboard = readFileSync(join(folder, "grafana.json"), "utf8");
+const alerts = readFileSync(join(folder, "alerts.yml"), "utf8");
+
+test("promtool accepts the alert rules, and they fire when they should", async () => {
+  const promtool = await lab.tool("promtool", "prometheus");
+  for (const args of [
+    ["check", "rules", "alerts.yml"],
+    ["test", "rules", "alerts.test.yml"],
+  ]) {
+    const { status, stdout, stderr } = spawnSync(promtool, args, { cwd: folder, encoding: "utf8" });
+    expect({ status, said: stdout + stderr }).toMatchObject({
+      status: 0,
+      said: expect.stringContaining("SUCCESS"),
+    });
+  }
+});
+
+interface Panel {
+  readonly title: string;
+  readonly targets: readonly { readonly expr: string }[];
+}
+
+test("promtool can read every expression of the dashboard", async () => {
+  const promtool = await lab.tool("promtool", "prometheus");
+  const { panels } = JSON.parse(dashboard) as { panels: readonly Panel[] };
+  const expressions = panels.flatMap(({ targets }) => targets.map(({ expr }) => expr));
+  expect(expressions.length).toBeGreaterThan(20);
+  // As recording rules, with Grafana's variables put in.
+  const rules = expressions.map(
+    (expr, index) =>
+      `      - record: panel_${index}\n        expr: ${JSON.stringify(expr.replaceAll("$__rate_interval", "5m").replaceAll("$job", "nix-broker"))}\n`,
+  );
+  const scratch = mkdtempSync(join(tmpdir(), "nix-broker-promtool-"));
+  const file = join(scratch, "dashboard.yml");
+  writeFileSync(file, `groups:\n  - name: dashboard\n    rules:\n${rules.join("")}`);
+  const { status, stderr } = spawnSync(promtool, ["check", "rules", file], { encoding: "utf8" });
+  rmSync(scratch, { recursive: true });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+});
+
+test("every metric that they name is served", async () => {
+  const metrics = new Metrics(
+    {
+      sandboxes: () => new Map(),
+      connections: () => 0,
+      pooledUpstreams: () => 0,
+      innerBuilds: () => 0,
+      linkerRequests: () => 0,
+      audit: () => ({ healthy: true, pending: 0, lagMs: 0, lost: 0, head: { seq: 0 } }),
+    },
+    "0",
+  );
+  const text = await metrics.text();
+  const served = new Set([...text.matchAll(/^# TYPE (\S+)/gm)].map((match) => match[1] ?? ""));
+  const named = new Set((dashboard + alerts).match(/\b(?:nix_broker|process|nodejs)_[a-z0-9_]+/g));
+  expect(named.size).toBeGreaterThan(15);
+  const missing = [...named].filter((name) => !served.has(name) && !served.has(name.replace(/_bucket$/, "")));
+  expect(missing).toEqual([]);
+});

@@ -1,0 +1,273 @@
+import { spawn } from "node:child_process";
+import { chmodSync, lstatSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { DatabaseSync } from "node:sqlite";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { AuditReader } from "../../src/audit/query.ts";
+import type { AuditRecord, StoredRecord } from "../../src/audit/record.ts";
+import { AuditStore } from "../../src/audit/store.ts";
+import { verifyAudit } from "../../src/audit/verify.ts";
+import { auditFolder, OUTER, request, storePath } from "./folder.ts";
+
+const folder = auditFolder();
+
+function readAll(): StoredRecord[] {
+  const reader = new AuditReader(folder.path);
+  const records = reader.query({ order: "oldest", completedIntents: true });
+  reader.close();
+  return records;
+}
+
+test("a record comes back as it was, with its place in the chain", () => {
+  const store = new AuditStore(folder.path);
+  const record = request({
+    subjects: [storePath(1), storePath(2), storePath(1)],
+    verdict: "deny",
+    reason: "not in the view",
+    upstreamError: "error: line one\nline two \u001b[31m \u0000 \u00e9\u00ff \u{1f600}",
+    detail: { dropped: { "max-jobs": "1" }, list: [1, null, true] },
+  });
+  store.append(record);
+  expect(store.close()).toBe(true);
+  const [stored] = readAll();
+  expect(stored).toEqual({
+    ...record,
+    seq: 1,
+    count: 1,
+    hash: expect.stringMatching(/^[A-Za-z0-9+/]{43}=$/),
+  });
+});
+
+test("any record survives: property", () => {
+  const text = fc.string({ unit: "binary", maxLength: 200 });
+  const integer = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
+  const record: fc.Arbitrary<AuditRecord> = fc.record(
+    {
+      kind: fc.constantFrom("request", "intent", "build", "sandbox", "service"),
+      time: integer,
+      op: text,
+      sandbox: text,
+      outer: text,
+      connection: integer,
+      uid: integer,
+      pid: integer,
+      protocol: text,
+      verdict: fc.constantFrom("forward", "answer", "deny"),
+      reason: text,
+      subjects: fc.array(text, { maxLength: 20 }),
+      durationUs: integer,
+      bytesIn: integer,
+      bytesOut: integer,
+      upstreamError: text,
+      intent: integer,
+      detail: fc.dictionary(text, fc.jsonValue({ maxDepth: 2 }) as fc.Arbitrary<string>),
+    },
+    { requiredKeys: ["kind", "time", "op"] },
+  );
+  const store = new AuditStore(folder.path);
+  const written: AuditRecord[] = [];
+  fc.assert(
+    fc.property(record, (one) => {
+      store.appendDurable(one);
+      written.push(one);
+    }),
+    { numRuns: 500 },
+  );
+  store.close();
+  const stored = readAll();
+  expect(stored).toHaveLength(written.length);
+  for (const [index, one] of written.entries()) {
+    // Lone surrogates cannot be stored as text; everything else comes back exactly.
+    const expected = JSON.parse(JSON.stringify({ subjects: [], ...one }).toWellFormed());
+    expect(JSON.parse(JSON.stringify(stored[index]))).toMatchObject(expected);
+  }
+  expect(verifyAudit(folder.path).ok).toBe(true);
+});
+
+test("nonsense from a client is bounded and never stops the recording", () => {
+  const store = new AuditStore(folder.path);
+  store.append(request({ reason: "x".repeat(1_000_000), op: "\ud800" }));
+  store.append(request({ subjects: Array.from({ length: 5000 }, (_, index) => storePath(index)) }));
+  store.append(request({ detail: { big: "y".repeat(1_000_000) } }));
+  store.append(request({ durationUs: Number.NaN, bytesIn: 0.75, time: Number.POSITIVE_INFINITY }));
+  expect(store.close()).toBe(true);
+  const [long, many, detail, numbers] = readAll();
+  expect(long?.reason?.length).toBeLessThan(5000);
+  expect(long?.reason).toContain("(1000000 characters)");
+  expect(long?.op).toBe("\ufffd");
+  expect(many?.subjects).toHaveLength(1024);
+  expect(many?.detail).toEqual({ subjectsOmitted: 5000 - 1024 });
+  expect(JSON.stringify(detail?.detail).length).toBeLessThan(70_000);
+  expect([numbers?.durationUs, numbers?.bytesIn, numbers?.time]).toEqual([undefined, 1, 0]);
+  expect(verifyAudit(folder.path).ok).toBe(true);
+});
+
+test("files can be read by the group and written by the service only", () => {
+  const store = new AuditStore(folder.path);
+  store.append(request());
+  store.flush();
+  expect(lstatSync(folder.path).mode & 0o777).toBe(0o750);
+  const names = readdirSync(folder.path);
+  expect(names.toSorted()).toEqual(["000001.sqlite", "000001.sqlite-shm", "000001.sqlite-wal"]);
+  for (const name of names) expect(statSync(join(folder.path, name)).mode & 0o777).toBe(0o640);
+  store.close();
+});
+
+test("records are written in batches, soon, and in order", async () => {
+  const batches: number[] = [];
+  const store = new AuditStore(folder.path, { onWritten: (records) => batches.push(records.length) });
+  for (let i = 0; i < 250; i++) store.append(request({ subjects: [storePath(i)] }));
+  expect(store.head.seq).toBe(200);
+  expect(store.pending).toBe(50);
+  while (store.pending > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  expect(store.head.seq).toBe(250);
+  await Promise.resolve();
+  expect(batches).toEqual([100, 100, 50]);
+  expect(readAll().map((record) => record.subjects?.[0])).toEqual(
+    Array.from({ length: 250 }, (_, i) => storePath(i)),
+  );
+  store.close();
+});
+
+test("equal requests become one with a count; different ones, errors and changes do not", () => {
+  const store = new AuditStore(folder.path, { coalesceMs: 1_000_000 });
+  for (let i = 0; i < 1000; i++) store.append(request());
+  for (let i = 0; i < 3; i++) store.append(request({ connection: 2 }));
+  for (let i = 0; i < 3; i++) store.append(request({ upstreamError: "failed" }));
+  for (let i = 0; i < 3; i++) store.append(request({ intent: 77 }));
+  // Two subjects cannot be made to look like one.
+  store.append(request({ subjects: ["1:a", "b"] }));
+  store.append(request({ subjects: ["1:a1:b"] }));
+  store.close();
+  const records = readAll();
+  const sum = (connection: number) =>
+    records
+      .filter((record) => record.connection === connection && !record.upstreamError && !record.intent)
+      .map((record) => record.count);
+  expect(sum(1)).toEqual([1, 999, 1, 1]);
+  expect(sum(2)).toEqual([1, 2]);
+  const summed = records.find((record) => record.count === 999);
+  expect([summed?.durationUs, summed?.bytesIn, summed?.bytesOut]).toEqual([999 * 40, 999 * 100, 999 * 16]);
+  expect(records.filter((record) => record.upstreamError)).toHaveLength(3);
+  expect(records.filter((record) => record.intent)).toHaveLength(3);
+});
+
+test("repeats are swept up in time without anything else being recorded", async () => {
+  const store = new AuditStore(folder.path, { coalesceMs: 20 });
+  for (let i = 0; i < 10; i++) store.append(request());
+  while (store.pending > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(readAll().map((record) => record.count)).toEqual([1, 9]);
+  store.close();
+});
+
+test("G7: what is durable is committed before the call returns, after what came before it", () => {
+  const store = new AuditStore(folder.path);
+  store.append(request());
+  const seq = store.appendDurable({ ...request({ op: "AddToStore" }), kind: "intent" });
+  expect(seq).toBe(2);
+  // A second connection sees it: it is on disk, not in memory.
+  expect(readAll().map((record) => [record.seq, record.kind])).toEqual([
+    [1, "request"],
+    [2, "intent"],
+  ]);
+  store.close();
+});
+
+test("the chain goes on after a restart and in new segments", () => {
+  for (let round = 0; round < 3; round++) {
+    const store = new AuditStore(folder.path, { segmentRecords: 40 });
+    for (let i = 0; i < 50; i++) store.append(request({ subjects: [storePath(round * 50 + i)] }));
+    expect(store.flush()).toBe(true);
+    store.rotate();
+    store.close();
+  }
+  const seqs = readAll().map((record) => record.seq);
+  expect(seqs).toEqual(Array.from({ length: 150 }, (_, index) => index + 1));
+  const result = verifyAudit(folder.path);
+  expect(result).toMatchObject({ ok: true, records: 150 });
+  const sealed = statSync(join(folder.path, "000001.sqlite"));
+  expect(sealed.mode & 0o777).toBe(0o440);
+});
+
+test("a segment that a killed service had only begun is begun again", () => {
+  const store = new AuditStore(folder.path);
+  store.append(request());
+  store.rotate();
+  store.flush();
+  store.rotate();
+  store.close();
+  // The file is there, nothing is in it: as after a kill between the two.
+  const names = readdirSync(folder.path).filter((name) => name.endsWith(".sqlite"));
+  const empty = join(folder.path, `${String(names.length + 1).padStart(6, "0")}.sqlite`);
+  new DatabaseSync(empty).close();
+  chmodSync(empty, 0o640);
+  const again = new AuditStore(folder.path);
+  again.append(request({ subjects: [storePath(2)] }));
+  again.close();
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 2 });
+});
+
+test("a store of a later version is left alone", () => {
+  const store = new AuditStore(folder.path);
+  store.close();
+  const database = new DatabaseSync(join(folder.path, "000001.sqlite"));
+  database.exec("PRAGMA user_version = 99");
+  database.close();
+  expect(() => new AuditStore(folder.path)).toThrow(/format 99/);
+  expect(() => new AuditReader(folder.path)).toThrow(/format 99/);
+});
+
+test("two services on one store: the second to write is refused, the chain stays whole", () => {
+  const one = new AuditStore(folder.path);
+  const two = new AuditStore(folder.path);
+  one.append(request());
+  expect(one.flush()).toBe(true);
+  two.append(request());
+  expect(two.flush()).toBe(false);
+  expect(() => two.appendDurable(request())).toThrow(/Cannot write the audit/);
+  two.close();
+  one.close();
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 1 });
+});
+
+test("a folder that cannot be made is a clear error", () => {
+  writeFileSync(folder.path, "in the way");
+  expect(() => new AuditStore(join(folder.path, "audit"))).toThrow(/Cannot keep the audit in/);
+});
+
+test("kill -9 in the middle of a load, again and again: all that was promised is there, once, and verifies", async () => {
+  const script = `
+import { AuditStore } from ${JSON.stringify(join(import.meta.dirname, "../../src/audit/store.ts"))};
+const store = new AuditStore(process.argv[1], { segmentRecords: 500 });
+const round = process.argv[2];
+for (let i = 0; ; i++) {
+  const base = { time: Date.now() * 1000, sandbox: "s", outer: ${JSON.stringify(OUTER)}, connection: 1 };
+  for (let k = 0; k < 7; k++) store.append({ ...base, kind: "request", op: "IsValidPath", subjects: [round + "/" + i + "/" + k] });
+  const seq = store.appendDurable({ ...base, kind: "intent", op: "AddToStore", subjects: [round + "/" + i] });
+  // A client would get its answer now.
+  process.stdout.write(seq + " " + round + "/" + i + "\\n");
+  store.append({ ...base, kind: "request", op: "AddToStore", intent: seq, subjects: [round + "/" + i] });
+  if (i % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+}`;
+  const promised = new Map<number, string>();
+  for (let round = 0; round < 12; round++) {
+    const child = spawn(process.execPath, ["--input-type=module", "-e", script, folder.path, String(round)], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const target = promised.size + 30 + round * 17;
+    for await (const line of createInterface(child.stdout)) {
+      const [seq, subject] = line.split(" ");
+      if (subject === undefined) continue;
+      promised.set(Number(seq), subject);
+      if (promised.size === target) child.kill("SIGKILL");
+    }
+  }
+  const result = verifyAudit(folder.path);
+  expect(result.ok).toBe(true);
+  const intents = readAll().filter((record) => record.kind === "intent");
+  const bySeq = new Map(intents.map((record) => [record.seq, record.subjects?.[0]]));
+  for (const [seq, subject] of promised) expect(bySeq.get(seq)).toBe(subject);
+  expect(new Set(intents.map((record) => record.subjects?.[0])).size).toBe(intents.length);
+});

@@ -1,0 +1,202 @@
+import { chmodSync, cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { expect, test } from "vitest";
+import { formatAnchor, parseAnchor, parseAnchors, readAnchors } from "../../src/audit/anchor.ts";
+import { AuditStore } from "../../src/audit/store.ts";
+import { type VerifyFailure, verifyAudit } from "../../src/audit/verify.ts";
+import { auditFolder, request, storePath } from "./folder.ts";
+
+const folder = auditFolder();
+
+/** 30 records in three segments of ten. */
+function fill(from = 0, count = 30): AuditStore {
+  const store = new AuditStore(folder.path, { segmentRecords: 10, batchRecords: 5 });
+  for (let i = from; i < from + count; i++) {
+    store.append(request({ subjects: [storePath(i), storePath(i + 1000)], reason: `reason ${i}` }));
+  }
+  store.flush();
+  return store;
+}
+
+/** Does by hand what the store never does. */
+function tamper(segment: number, sql: string): void {
+  const path = join(folder.path, `00000${segment}.sqlite`);
+  chmodSync(path, 0o640);
+  const database = new DatabaseSync(path);
+  database.exec(sql);
+  database.close();
+}
+
+function failure(anchors: ReturnType<typeof readAnchors> = []): VerifyFailure {
+  const result = verifyAudit(folder.path, { anchors });
+  if (result.ok) throw new Error("It verified.");
+  return result;
+}
+
+test("an untouched audit verifies, also while it is written", () => {
+  const store = fill();
+  expect(verifyAudit(folder.path)).toEqual({ ok: true, records: 30, firstSeq: 1, head: store.head });
+  store.close();
+  expect(verifyAudit(folder.path, { anchors: [store.head] })).toMatchObject({ ok: true });
+});
+
+test("any column that is changed is seen, in its record", () => {
+  const changes = [
+    "time = time + 1",
+    "kind = 5",
+    "op = sandbox",
+    "verdict = 1",
+    "sandbox = NULL",
+    "outer_derivation = op",
+    "subject = op",
+    "more_subjects = NULL",
+    "reason = NULL",
+    "connection = 99",
+    "uid = 0",
+    "pid = 1",
+    "protocol = op",
+    "duration_us = 1",
+    "bytes_in = 0",
+    "bytes_out = NULL",
+    "upstream_error = op",
+    "count = 2",
+    "intent = 3",
+    "detail = '{}'",
+    "hash = zeroblob(32)",
+    "hash = 'text'",
+    "kind = 17",
+    "op = 99999",
+  ];
+  fill().close();
+  cpSync(folder.path, `${folder.path}.good`, { recursive: true });
+  for (const change of changes) {
+    tamper(2, `UPDATE record SET ${change} WHERE seq = 15`);
+    expect([change, failure()]).toMatchObject([
+      change,
+      { seq: 15, file: expect.stringContaining("000002.sqlite") },
+    ]);
+    rmSync(folder.path, { recursive: true });
+    cpSync(`${folder.path}.good`, folder.path, { recursive: true });
+  }
+  expect(verifyAudit(folder.path).ok).toBe(true);
+});
+
+test("a text that is changed is seen in the first record that has it", () => {
+  fill().close();
+  tamper(2, "UPDATE text SET text = 'reason 999' WHERE text = 'reason 17'");
+  expect(failure()).toMatchObject({ seq: 18 });
+});
+
+test("a record removed, reordered, put in between or appended is seen where it is", () => {
+  fill().close();
+  cpSync(folder.path, `${folder.path}.good`, { recursive: true });
+  const cases: [sql: string, segment: number, seq: number][] = [
+    ["DELETE FROM record WHERE seq = 15", 2, 15],
+    ["DELETE FROM record WHERE seq = 20", 2, 20],
+    ["DELETE FROM record WHERE seq = 11", 2, 11],
+    [
+      "UPDATE record SET seq = -1 WHERE seq = 14; UPDATE record SET seq = 14 WHERE seq = 15; UPDATE record SET seq = 15 WHERE seq = -1",
+      2,
+      14,
+    ],
+    ["UPDATE record SET seq = seq + 1 WHERE seq = 20", 2, 20],
+    [
+      "INSERT INTO record SELECT 31, time, kind, op, verdict, sandbox, outer_derivation, subject, NULL, reason, connection, uid, pid, protocol, duration_us, bytes_in, bytes_out, upstream_error, count, intent, detail, hash FROM record WHERE seq = 30",
+      3,
+      31,
+    ],
+    [
+      "INSERT INTO record SELECT 10, time, kind, op, verdict, sandbox, outer_derivation, subject, NULL, reason, connection, uid, pid, protocol, duration_us, bytes_in, bytes_out, upstream_error, count, intent, detail, hash FROM record WHERE seq = 30",
+      3,
+      10,
+    ],
+  ];
+  for (const [sql, segment, seq] of cases) {
+    tamper(segment, sql);
+    expect([sql, failure().seq]).toEqual([sql, seq]);
+    rmSync(folder.path, { recursive: true });
+    cpSync(`${folder.path}.good`, folder.path, { recursive: true });
+  }
+});
+
+test("a subject hidden from the search, or added to it, is seen", () => {
+  fill().close();
+  tamper(2, "DELETE FROM more_subject WHERE seq = 13");
+  expect(failure()).toMatchObject({ seq: 13, problem: expect.stringContaining("would not be found") });
+  tamper(
+    2,
+    "INSERT INTO more_subject SELECT json_extract(more_subjects, '$[0]'), seq FROM record WHERE seq = 13",
+  );
+  expect(verifyAudit(folder.path).ok).toBe(true);
+  tamper(3, "INSERT INTO more_subject VALUES (1, 25)");
+  expect(failure().seq).toBe(25);
+});
+
+test("a segment removed from the middle, exchanged, or broken is seen", () => {
+  fill().close();
+  const [first, second] = ["000001.sqlite", "000002.sqlite"].map((name) => join(folder.path, name)) as [
+    string,
+    string,
+  ];
+  const bytes = readFileSync(second);
+  rmSync(second);
+  expect(failure().problem).toBe("Segment 2 is missing.");
+  writeFileSync(second, readFileSync(first));
+  expect(failure()).toMatchObject({
+    file: second,
+    problem: expect.stringContaining("segment 1 under the name of 2"),
+  });
+  writeFileSync(second, bytes.subarray(0, bytes.length / 2));
+  expect(failure()).toMatchObject({ file: second });
+  writeFileSync(second, "not a database at all");
+  expect(failure()).toMatchObject({ file: second });
+});
+
+test("an end that was cut off is seen by an anchor only", () => {
+  const store = fill();
+  const anchor = store.head;
+  store.close();
+  tamper(3, "DELETE FROM record WHERE seq > 27; DELETE FROM more_subject WHERE seq > 27");
+  expect(verifyAudit(folder.path).ok).toBe(true);
+  expect(failure([anchor])).toMatchObject({ seq: 28, problem: expect.stringContaining("cut off") });
+});
+
+test("yesterday's copy in place of today's, even one that went on, is seen by an anchor", () => {
+  fill().close();
+  cpSync(folder.path, `${folder.path}.yesterday`, { recursive: true });
+  const today = fill(30, 5);
+  const anchors = [today.head];
+  today.close();
+  rmSync(folder.path, { recursive: true });
+  cpSync(`${folder.path}.yesterday`, folder.path, { recursive: true });
+  expect(failure(anchors)).toMatchObject({ seq: 31, problem: expect.stringContaining("older copy") });
+  // The service goes on with the copy, and its chain is whole in itself.
+  fill(500, 20).close();
+  expect(verifyAudit(folder.path).ok).toBe(true);
+  expect(failure(anchors)).toMatchObject({ seq: 35, problem: expect.stringContaining("rewritten") });
+});
+
+test("anchors are read from lines of their own, and out of the service's log", () => {
+  const store = fill();
+  const file = `${folder.path}.anchors`;
+  const first = formatAnchor(store.head);
+  store.append(request());
+  store.flush();
+  const second = { level: 30, anchor: formatAnchor(store.head), msg: "the audit's end" };
+  store.close();
+  writeFileSync(
+    file,
+    `# of root\n\n${first} 2026-11-22\n${JSON.stringify(second)}\n{"msg":"listening"}\n{"msg":"cut of`,
+  );
+  const anchors = readAnchors(file);
+  expect(anchors.map(({ seq }) => seq)).toEqual([30, 31]);
+  expect(verifyAudit(folder.path, { anchors }).ok).toBe(true);
+  expect(() => parseAnchor("12 short")).toThrow(/not the head of an audit/);
+  expect(() => parseAnchors('{"anchor":"12 short"}')).toThrow(/not the head of an audit/);
+  expect(() => readAnchors(`${file}.none`)).toThrow(/Cannot read the anchors/);
+});
+
+test("no audit is not a whole one", () => {
+  expect(failure()).toMatchObject({ seq: undefined, problem: expect.stringContaining("There is no audit") });
+});
