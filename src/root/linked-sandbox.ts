@@ -1,0 +1,123 @@
+/** One sandbox in the linker: its chroot, what it may still use, and the requests that wait for it. */
+import { existsSync } from "node:fs";
+import { type StorePath, storePathBase } from "../store/store-path.ts";
+import { Chroot, ChrootError, type FolderIdentity } from "./chroot.ts";
+import { LinkError } from "./link-error.ts";
+import { isAlive } from "./process-tree.ts";
+import type { RootConfig } from "./root-config.ts";
+import type { SandboxRecord } from "./sandbox-record.ts";
+import { type CopyBudget, copyIntoChroot, linksAreCheap } from "./store-copy.ts";
+import { errorText } from "./trusted-file.ts";
+import { Turns } from "./turns.ts";
+
+export class LinkedSandbox {
+  readonly record: SandboxRecord;
+  /** Why nothing can be linked into it; undefined while its chroot is open. */
+  problem: string | undefined;
+  /** Requests that wait or are under way. */
+  waiting = 0;
+  private readonly config: RootConfig;
+  private readonly budget: CopyBudget;
+  private chroot: Chroot | undefined;
+  private tail: Promise<unknown> = Promise.resolve();
+  private goneSince: number | undefined;
+
+  constructor(config: RootConfig, record: SandboxRecord) {
+    this.config = config;
+    this.record = record;
+    this.budget = { entries: config.maxEntries, bytes: config.maxBytes };
+    this.problem = record.kind === "refused" ? record.reason : "its chroot is not open yet";
+  }
+
+  /**
+   * Opens the chroot of a sandbox that was not refused.
+   * @param known the chroot that was opened before a restart of the linker
+   * @returns the chroot's identity. @throws ChrootError and errors of the operating system
+   */
+  open(known: FolderIdentity | undefined): FolderIdentity {
+    const { chroot: path, storeDir } = this.record;
+    if (path === null || storeDir !== this.config.storeDir)
+      throw new ChrootError("the sandbox is not one of this store");
+    const chroot = new Chroot(this.config.storeReal, path, storeDir);
+    const { identity } = chroot;
+    if (known && (known.device !== identity.device || known.inode !== identity.inode)) {
+      chroot.close();
+      throw new ChrootError("another build has taken the place of the one that was registered");
+    }
+    this.chroot = chroot;
+    this.problem = undefined;
+    return identity;
+  }
+
+  /**
+   * Links nothing more; resolves when the chroot is let go, after a copy that is under way: its descriptors must not become
+   * somebody else's.
+   * @param problem told to whoever asks from now on
+   */
+  async close(problem: string): Promise<void> {
+    const { chroot } = this;
+    this.chroot = undefined;
+    this.problem = problem;
+    await this.tail;
+    chroot?.close();
+  }
+
+  /**
+   * Makes a path visible, after all that were asked for before.
+   * @param requireValid rejects when the path is not valid
+   * @throws LinkError
+   */
+  link(path: StorePath, requireValid: () => Promise<void>): Promise<void> {
+    if (this.problem !== undefined) return Promise.reject(new LinkError("not-linkable", this.problem));
+    if (this.waiting >= this.config.maxQueue)
+      return Promise.reject(new LinkError("limit", "too many requests wait for this sandbox"));
+    this.waiting++;
+    const done = this.tail.then(() => this.linkNow(path, requireValid)).finally(() => this.waiting--);
+    this.tail = done.catch(() => undefined);
+    return done;
+  }
+
+  private async linkNow(path: StorePath, requireValid: () => Promise<void>): Promise<void> {
+    const { chroot } = this;
+    if (!chroot) throw new LinkError("not-linkable", this.problem ?? "the sandbox is over");
+    try {
+      await requireValid();
+      const turns = new Turns();
+      await turns.during(() =>
+        copyIntoChroot(storePathBase(path), chroot, {
+          storeReal: this.config.storeReal,
+          hardLinks: linksAreCheap(this.config.storeReal),
+          budget: this.budget,
+          turns,
+          confirm: requireValid,
+        }),
+      );
+    } catch (error) {
+      if (chroot.gone)
+        throw new LinkError("gone", "the chroot of this sandbox was removed: its build is over");
+      if (error instanceof LinkError) throw error;
+      throw new LinkError("io", `cannot link ${path}: ${errorText(error)}`);
+    }
+  }
+
+  /** Whether the build is over: its worker ended, or its chroot has been gone for the grace time. */
+  isOver(now: number): boolean {
+    const { worker } = this.record;
+    if (worker && !isAlive(worker)) return true;
+    if (!this.chrootGone()) this.goneSince = undefined;
+    else this.goneSince ??= now;
+    return this.goneSince !== undefined && now - this.goneSince >= this.config.endGrace;
+  }
+
+  /** Whether it is the sandbox of the build that runs in that chroot now. */
+  livesIn(chroot: string): boolean {
+    const { worker } = this.record;
+    return this.record.chroot === chroot && !this.chrootGone() && (worker === null || isAlive(worker));
+  }
+
+  private chrootGone(): boolean {
+    if (this.chroot) return this.chroot.gone;
+    const outer = this.record.chroot?.split("/")[0];
+    return outer === undefined || !existsSync(`${this.config.storeReal}/${outer}`);
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * The linker: the root process that makes store paths visible in running sandboxes. The service asks over a Unix socket;
+ * what it asks is checked as if it came from an enemy. Sandboxes are known by root's own `sandbox.json` alone.
+ * Protocol and folders: docs/linker-and-hooks.md.
+ */
+import { type FSWatcher, readFileSync, watch } from "node:fs";
+import type { Server } from "node:net";
+import { parseDerivation } from "../store/derivation.ts";
+import type { StorePath } from "../store/store-path.ts";
+import { identifyBuild } from "./build-identity.ts";
+import { DaemonQuery } from "./daemon-query.ts";
+import { LinkError } from "./link-error.ts";
+import type { LinkerRequest, LinkerStatus } from "./linker-protocol.ts";
+import { listenForService } from "./linker-server.ts";
+import { optIn, SYSTEM_FEATURE } from "./opt-in.ts";
+import { daemonWorker } from "./process-tree.ts";
+import { recordOf, registerSandbox } from "./registration.ts";
+import { type RootConfig, type ServiceAccount, serviceAccount } from "./root-config.ts";
+import { ensureTree, linkerSocket, type SandboxId, sandboxesFolder } from "./runtime-tree.ts";
+import { SandboxTable, type Settle } from "./sandbox-table.ts";
+import { storeProblem } from "./store-mount.ts";
+import { errorText } from "./trusted-file.ts";
+
+/** Between two looks at which builds are over, in milliseconds. */
+const TEND_MS = 1000;
+
+/** A store path that no store has: asked for to see whether upstream answers. */
+const NO_SUCH_PATH = "00000000000000000000000000000000-x";
+
+export class Linker {
+  private readonly config: RootConfig;
+  private readonly service: ServiceAccount;
+  private readonly table: SandboxTable;
+  private readonly upstream: DaemonQuery;
+  private linked = 0;
+  private server: Server | undefined;
+  private watcher: FSWatcher | undefined;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(config: RootConfig, settle: Settle) {
+    this.config = config;
+    this.service = serviceAccount(config.serviceUser);
+    this.table = new SandboxTable(config, this.service, settle);
+    this.upstream = new DaemonQuery(config.upstreamSocket, config.storeDir);
+  }
+
+  /** Takes up the sandboxes that are there, settles what was left behind, and listens. */
+  async start(): Promise<void> {
+    ensureTree(this.config, this.service);
+    this.watcher = watch(sandboxesFolder(this.config), () => this.table.scan());
+    // Without it, a sandbox is taken up when it is first asked for.
+    this.watcher.on("error", (error) => process.stderr.write(`nix-broker linker: ${error.message}\n`));
+    this.table.scan();
+    this.table.settleLeftovers();
+    this.timer = setInterval(() => this.table.tend(Date.now()), TEND_MS);
+    this.server = await listenForService(
+      linkerSocket(this.config),
+      this.service.gid,
+      this.config.storeDir,
+      (request) => this.handle(request),
+    );
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
+    this.watcher?.close();
+    this.server?.close();
+    this.table.close();
+    this.upstream.close();
+  }
+
+  private async handle(request: LinkerRequest): Promise<Readonly<Record<string, unknown>>> {
+    switch (request.op) {
+      case "link":
+        await this.link(request.sandbox, request.path);
+        return {};
+      case "status":
+        return { ...(await this.status()) };
+      case "identify":
+        return { sandbox: this.identify(request.pid, request.uid) };
+      case "release":
+        this.table.release(request.sandbox);
+        return {};
+    }
+  }
+
+  private async link(id: SandboxId, path: StorePath): Promise<void> {
+    const sandbox = this.table.find(id);
+    if (!sandbox) throw new LinkError("unknown-sandbox", `there is no sandbox ${id}`);
+    await sandbox.link(path, () => this.requireValid(path));
+    this.linked++;
+  }
+
+  /** @throws LinkError */
+  private async requireValid(path: StorePath): Promise<void> {
+    let valid: boolean;
+    try {
+      valid = await this.upstream.isValidPath(path);
+    } catch (error) {
+      throw new LinkError("upstream", errorText(error));
+    }
+    if (!valid) throw new LinkError("invalid-path", `${path} is not valid in the machine's store`);
+  }
+
+  private async status(): Promise<LinkerStatus> {
+    const upstream = await this.upstream.isValidPath(`${this.config.storeDir}/${NO_SUCH_PATH}`).then(
+      () => "ok",
+      (error: unknown) => errorText(error),
+    );
+    const sandboxes = this.table.all;
+    return {
+      version: 1,
+      sandboxes: sandboxes.filter((sandbox) => sandbox.problem === undefined).length,
+      queued: sandboxes.reduce((sum, sandbox) => sum + sandbox.waiting, 0),
+      linked: this.linked,
+      upstream,
+      store: storeProblem(this.config.storeReal) ?? "ok",
+    };
+  }
+
+  /**
+   * The sandbox of the build that a process lives in; made now if it has none, as the pre-build hook would.
+   * @throws LinkError
+   */
+  private identify(pid: number, uid: number): SandboxId {
+    const { storeReal, storeDir } = this.config;
+    const { derivationBase, chroot } = identifyBuild(pid, uid, storeReal, storeDir);
+    const known = this.table.inChroot(chroot);
+    if (known) return known.record.id;
+
+    const derivation = parseDerivation(readFileSync(`${storeReal}/${derivationBase}`));
+    const worker = daemonWorker(pid);
+    const answer = optIn(derivation, { hasChroot: true, hasWorker: worker !== undefined });
+    if (answer.kind === "none")
+      throw new LinkError(
+        "not-opted-in",
+        `this build does not ask for nix-broker: add requiredSystemFeatures = [ "${SYSTEM_FEATURE}" ] to ${derivationBase}`,
+      );
+    const record = {
+      ...recordOf(this.config, `${storeDir}/${derivationBase}`, derivation),
+      kind: answer.kind,
+      reason: answer.kind === "refused" ? answer.reason : "",
+      origin: "static",
+      chroot,
+      worker: worker ?? null,
+    } as const;
+    registerSandbox(this.config, this.service, record);
+    this.table.scan();
+    return record.id;
+  }
+}

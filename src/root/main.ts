@@ -1,0 +1,106 @@
+/** The root programs: `pre-build-hook DRV [CHROOT]`, `post-build-hook`, `linker`, and `settle ID` for the linker's own use. */
+import { spawn, spawnSync } from "node:child_process";
+import { Linker } from "./linker.ts";
+import { postBuildHook } from "./post-build-hook.ts";
+import { preBuildHookSafely } from "./pre-build-hook.ts";
+import { readDurable, readSandbox } from "./registration.ts";
+import { loadRootConfig, type RootConfig } from "./root-config.ts";
+import { isSandboxId, type SandboxId } from "./runtime-tree.ts";
+import { settle } from "./settle.ts";
+import { remountStore } from "./store-mount.ts";
+import { errorText } from "./trusted-file.ts";
+
+const USAGE = `usage: nix-broker-root [--config FILE] COMMAND
+  pre-build-hook DRV [CHROOT]   called by nix-daemon (pre-build-hook)
+  post-build-hook               called by nix-daemon (post-build-hook), with DRV_PATH
+  linker [--remount-store]      makes paths visible in running sandboxes
+  settle ID                     registers the references of a sandbox that is over
+`;
+
+/** @returns the exit code, undefined while the program goes on running. */
+async function main(argv: readonly string[]): Promise<number | undefined> {
+  const [first, file, ...others] = argv;
+  const [command, ...args] = first === "--config" ? others : argv;
+  if (first === "--config" && file !== undefined) process.env.NIX_BROKER_ROOT_CONFIG = file;
+  switch (command) {
+    case "pre-build-hook":
+      return inHook(async (config) => {
+        process.stdout.write(await preBuildHookSafely(config, args));
+        return runNext(config.nextPreBuildHook, args);
+      });
+    case "post-build-hook":
+      return inHook(async (config) => {
+        await postBuildHook(config, process.env.DRV_PATH ?? "");
+        return runNext(config.nextPostBuildHook, []);
+      });
+    case "linker":
+      await runLinker(loadRootConfig(), args.includes("--remount-store"));
+      return undefined;
+    case "settle":
+      return settleOne(loadRootConfig(), args[0] ?? "");
+    default:
+      process.stderr.write(USAGE);
+      return 2;
+  }
+}
+
+/** A hook of ours never fails; only the next one may. */
+async function inHook(hook: (config: RootConfig) => Promise<number>): Promise<number> {
+  try {
+    return await hook(loadRootConfig());
+  } catch (error) {
+    process.stderr.write(`nix-broker: ${errorText(error)}\n`);
+    return 0;
+  }
+}
+
+/** Runs the hook that was there before ours, with the same arguments and environment. */
+function runNext(program: string, args: readonly string[]): number {
+  if (program === "") return 0;
+  const { error, status } = spawnSync(program, args, { stdio: "inherit" });
+  if (error) process.stderr.write(`nix-broker: cannot run the next hook ${program}: ${errorText(error)}\n`);
+  return status ?? 1;
+}
+
+async function runLinker(config: RootConfig, remount: boolean): Promise<void> {
+  if (remount) remountStore(config.storeReal);
+  const linker = new Linker(config, settleInChild);
+  await linker.start();
+  const stop = (): never => {
+    linker.stop();
+    process.exit(0);
+  };
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+}
+
+/** In a process of its own: it reads whole outputs, and waits for nix-store. */
+function settleInChild(id: SandboxId): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [process.argv[1]!, "settle", id], { stdio: "inherit" });
+    child.once("error", reject);
+    child.once("exit", (code, signal) =>
+      code === 0 ? resolve() : reject(new Error(`settling ended with ${signal ?? code}`)),
+    );
+  });
+}
+
+async function settleOne(config: RootConfig, id: string): Promise<number> {
+  if (!isSandboxId(id)) throw new Error(`"${id}" is not the id of a sandbox`);
+  const record = readDurable(config, id) ?? readSandbox(config, id);
+  if (!record) return 0;
+  const { outcome, error } = await settle(config, record);
+  if (outcome === "pending")
+    process.stderr.write(`nix-broker: sandbox ${id} of ${record.drvPath}: ${error}\n`);
+  return outcome === "pending" ? 1 : 0;
+}
+
+main(process.argv.slice(2)).then(
+  (code) => {
+    if (code !== undefined) process.exitCode = code;
+  },
+  (error: unknown) => {
+    process.stderr.write(`nix-broker: ${errorText(error)}\n`);
+    process.exitCode = 2;
+  },
+);

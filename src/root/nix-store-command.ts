@@ -1,0 +1,95 @@
+/** Running `nix-store` and `nix` on the machine's own store, past the daemon: only that can register references. */
+import { spawnSync } from "node:child_process";
+import { existsSync, readlinkSync, realpathSync } from "node:fs";
+import { dirname } from "node:path";
+import type { StorePath } from "../store/store-path.ts";
+import type { RootConfig } from "./root-config.ts";
+import type { ProcessIdentity } from "./sandbox-record.ts";
+import { errorText } from "./trusted-file.ts";
+
+/** `nix-store` or `nix` is missing, or failed. */
+export class NixCommandError extends Error {
+  override name = "NixCommandError";
+}
+
+/** Hooks cannot rely on PATH; these are the places where Nix is. */
+const usualPlaces = [
+  "/run/current-system/sw/bin",
+  "/nix/var/nix/profiles/default/bin",
+  "/usr/local/bin",
+  "/usr/bin",
+];
+
+const MAX_OUTPUT = 64 * 1024 * 1024;
+
+export class NixStoreCommand {
+  private readonly nixStore: string;
+
+  /** @param worker the daemon's process: the `nix-store` beside its program is of its own version */
+  constructor(config: RootConfig, worker: ProcessIdentity | null) {
+    this.nixStore = findNixStore(config.nixStore, worker);
+  }
+
+  /** The database's record of a path, as text. @throws NixCommandError */
+  dump(path: StorePath): string {
+    return this.run(this.nixStore, ["--dump-db", path]);
+  }
+
+  /** Registers the record in place of the one that is there. @throws NixCommandError */
+  load(record: string): void {
+    this.run(this.nixStore, ["--load-db"], record);
+  }
+
+  /** Signs paths with a key. @throws NixCommandError */
+  sign(keyFile: string, paths: readonly StorePath[]): void {
+    const nix = `${dirname(this.nixStore)}/nix`;
+    const modern = [
+      "--extra-experimental-features",
+      "nix-command",
+      "store",
+      "sign",
+      "--key-file",
+      keyFile,
+      ...paths,
+    ];
+    const old = ["sign-paths", "--key-file", keyFile, ...paths];
+    this.run(nix, / 2\.[0-3]([.p]|$)/.test(this.run(nix, ["--version"]).trim()) ? old : modern);
+  }
+
+  private run(program: string, args: readonly string[], input = ""): string {
+    // NIX_CONFIG of a hook names that hook; NIX_REMOTE would lead to the daemon.
+    const { NIX_REMOTE: _remote, NIX_CONFIG: _config, ...env } = process.env;
+    const { error, status, signal, stdout, stderr } = spawnSync(program, args, {
+      input,
+      env,
+      encoding: "latin1",
+      maxBuffer: MAX_OUTPUT,
+    });
+    if (error) throw new NixCommandError(`cannot run ${program}: ${errorText(error)}`);
+    if (status !== 0)
+      throw new NixCommandError(
+        `${program} ${args[0]} failed (${signal ?? status}): ${stderr.trim().slice(-2000)}`,
+      );
+    return stdout;
+  }
+}
+
+/** @throws NixCommandError when there is none. */
+function findNixStore(configured: string, worker: ProcessIdentity | null): string {
+  if (configured.includes("/")) return configured;
+  const places = [daemonFolder(worker), ...(process.env.PATH ?? "").split(":"), ...usualPlaces];
+  for (const place of places)
+    if (place.startsWith("/") && existsSync(`${place}/${configured}`)) return `${place}/${configured}`;
+  throw new NixCommandError(
+    `${configured} is in none of ${places.filter(Boolean).join(", ")}: set nix_store`,
+  );
+}
+
+/** The folder of the daemon's own program; "" once it ended. */
+function daemonFolder(worker: ProcessIdentity | null): string {
+  try {
+    return worker ? dirname(realpathSync(readlinkSync(`/proc/${worker.pid}/exe`))) : "";
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * `pre-build-hook DRV [CHROOT]`, called as root by nix-daemon before each build: registers a sandbox for builds that
+ * opted in, waits until linker and service took it up, and prints the folders to map into the build.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseDerivation } from "../store/derivation.ts";
+import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
+import { optIn } from "./opt-in.ts";
+import { daemonWorker } from "./process-tree.ts";
+import { explainMissingSocket, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
+import { type RootConfig, type ServiceAccount, serviceAccount } from "./root-config.ts";
+import { sandboxPlaces } from "./runtime-tree.ts";
+import { isChrootPath, isObject, type SandboxRecord } from "./sandbox-record.ts";
+import { errorText, readTrusted } from "./trusted-file.ts";
+
+/** Where every version of Nix looks for the daemon and for its settings. */
+const DAEMON_SOCKET_FOLDER = "/nix/var/nix/daemon-socket";
+const SETTINGS_FOLDER = "/etc/nix";
+
+const POLL_MS = 2;
+const MAX_LINKED = 4096;
+
+/**
+ * @param argv the arguments that Nix gave
+ * @returns what to print for Nix: "" for a build that did not opt in.
+ * @throws what went wrong before anything was registered.
+ */
+export async function preBuildHook(config: RootConfig, argv: readonly string[]): Promise<string> {
+  const [path = "", chrootPath] = argv;
+  const drvPath = parseStorePath(path, config.storeDir);
+  const derivation = parseDerivation(readFileSync(`${config.storeReal}/${storePathBase(drvPath)}`));
+  const chroot = relativeChroot(config, drvPath, chrootPath);
+  const worker = daemonWorker(process.ppid);
+  const answer = optIn(derivation, { hasChroot: chroot !== null, hasWorker: worker !== undefined });
+  if (answer.kind === "none") return "";
+
+  const service = serviceAccount(config.serviceUser);
+  const record: SandboxRecord = {
+    ...recordOf(config, drvPath, derivation),
+    kind: answer.kind,
+    reason: answer.kind === "refused" ? answer.reason : "",
+    origin: "hook",
+    chroot,
+    worker: worker ?? null,
+  };
+  registerSandbox(config, service, record);
+  await awaitTaken(config, service, record);
+  // Without a chroot there is nothing to map into, and Nix would refuse the lines.
+  return chroot === null ? "" : mappings(config, record);
+}
+
+/**
+ * @returns the chroot relative to the store's folder; `null` when there is none.
+ * @throws when Nix names another place than all known versions do.
+ */
+function relativeChroot(config: RootConfig, drvPath: StorePath, chroot: string | undefined): string | null {
+  if (chroot === undefined || chroot === "") return null;
+  for (const store of [config.storeReal, config.storeDir]) {
+    if (!chroot.startsWith(`${store}/`)) continue;
+    const relative = chroot.slice(store.length + 1);
+    if (isChrootPath(relative) && relative.startsWith(`${storePathBase(drvPath)}.chroot`)) return relative;
+  }
+  throw new Error(`the chroot ${chroot} is not where it should be, ${drvPath}.chroot`);
+}
+
+/** Waits, within bounds, for linker and service; turns the sandbox into a refused one if one of them does not come. */
+async function awaitTaken(config: RootConfig, service: ServiceAccount, record: SandboxRecord): Promise<void> {
+  const places = sandboxPlaces(config, record.id);
+  const deadline = Date.now() + config.hookWait;
+  const linkerMatters = record.kind === "ok";
+  let linked: string | undefined;
+  let listening = false;
+  for (;;) {
+    listening ||= existsSync(places.socket);
+    if (linkerMatters) linked ??= readTrusted(places.linked, MAX_LINKED);
+    if (listening && (linked !== undefined || !linkerMatters)) break;
+    if (Date.now() > deadline) break;
+    await sleep(POLL_MS);
+  }
+  const linkerProblem = linkerMatters ? linkingProblem(linked) : undefined;
+  if (linkerProblem !== undefined) refuseSandbox(config, service, record, linkerProblem);
+  if (!listening) {
+    const reason = "the nix-broker service does not run (systemctl status nix-broker)";
+    if (linkerMatters && linkerProblem === undefined) refuseSandbox(config, service, record, reason);
+    explainMissingSocket(config, record.id, record.reason || linkerProblem || reason);
+  }
+}
+
+/** What the linker's answer says is wrong. */
+function linkingProblem(linked: string | undefined): string | undefined {
+  if (linked === undefined)
+    return "the linker of nix-broker does not run (systemctl status nix-broker-linker)";
+  const value: unknown = JSON.parse(linked);
+  if (isObject(value) && value.ok === true) return undefined;
+  const error = isObject(value) && typeof value.error === "string" ? value.error : "no reason given";
+  return `the linker of nix-broker cannot make paths visible in this sandbox: ${error}`;
+}
+
+function mappings(config: RootConfig, record: SandboxRecord): string {
+  const places = sandboxPlaces(config, record.id);
+  return `extra-sandbox-paths\n${DAEMON_SOCKET_FOLDER}=${places.socketFolder}\n${SETTINGS_FOLDER}=${places.etc}\n\n`;
+}
+
+/** As {@link preBuildHook}, but what went wrong goes to stderr: a hook that fails would end other people's builds. */
+export async function preBuildHookSafely(config: RootConfig, argv: readonly string[]): Promise<string> {
+  try {
+    return await preBuildHook(config, argv);
+  } catch (error) {
+    process.stderr.write(`nix-broker: no sandbox for ${argv[0] ?? "this build"}: ${errorText(error)}\n`);
+    return "";
+  }
+}

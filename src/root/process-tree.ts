@@ -1,0 +1,88 @@
+/** Facts about processes, from /proc. */
+import { readFileSync } from "node:fs";
+import type { ProcessIdentity } from "./sandbox-record.ts";
+import { owner } from "./trusted-file.ts";
+
+export interface ProcessStat extends ProcessIdentity {
+  readonly parent: number;
+  readonly name: string;
+  readonly state: string;
+}
+
+/** Deeper chains of parents are not followed. */
+const MAX_DEPTH = 64;
+
+/** @returns undefined when there is no such process. Format: proc_pid_stat(5). */
+export function processStat(pid: number): ProcessStat | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, "latin1");
+  } catch {
+    return undefined;
+  }
+  // The name may hold anything, spaces and parentheses too; the last ")" ends it.
+  const close = text.lastIndexOf(")");
+  const name = text.slice(text.indexOf("(") + 1, close);
+  const rest = text.slice(close + 2).split(" ");
+  const [state, parent] = rest;
+  const startTime = rest[19];
+  if (state === undefined || parent === undefined || startTime === undefined) return undefined;
+  return { pid, parent: Number(parent), name, state, startTime };
+}
+
+/** Whether that very process still runs; one that ended and was not waited for does not. */
+export function isAlive(process: ProcessIdentity): boolean {
+  const stat = processStat(process.pid);
+  return (
+    stat !== undefined && stat.startTime === process.startTime && stat.state !== "Z" && stat.state !== "X"
+  );
+}
+
+/**
+ * The effective user of a process, which is what the kernel tells of a peer. From its status: the folder `/proc/<pid>` itself belongs to root as soon as the process
+ * makes itself undumpable.
+ * @returns undefined when there is no such process.
+ */
+export function effectiveUid(pid: number): number | undefined {
+  try {
+    const match = /^Uid:\t[0-9]+\t([0-9]+)\t/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"));
+    return match ? Number(match[1]) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The nearest ancestor of a process (or itself) that is root's nix-daemon: what builds. Root's, because a builder can
+ * give its own processes any name.
+ */
+export function daemonWorker(pid: number): ProcessIdentity | undefined {
+  let current = pid;
+  for (let depth = 0; depth < MAX_DEPTH && current > 0; depth++) {
+    const stat = processStat(current);
+    if (!stat) return undefined;
+    const uid = effectiveUid(current);
+    if ((uid === 0 || uid === owner()) && isDaemon(stat)) return { pid: current, startTime: stat.startTime };
+    current = stat.parent;
+  }
+  return undefined;
+}
+
+/**
+ * `nix-daemon`, or `nix daemon`. The daemon overwrites the second argument of its workers with the client's pid, cut
+ * to the length of what stood there ("daemon").
+ */
+function isDaemon(stat: ProcessStat): boolean {
+  if (stat.name === "nix-daemon") return true;
+  if (stat.name !== "nix") return false;
+  const [program = "", first = ""] = commandLine(stat.pid);
+  return program.endsWith("nix-daemon") || first === "daemon" || /^[0-9]+$/.test(first);
+}
+
+function commandLine(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "latin1").split("\0");
+  } catch {
+    return [];
+  }
+}

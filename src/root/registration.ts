@@ -1,0 +1,167 @@
+/** Making the folder that is the registration of a sandbox, and taking it back. */
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import type { Derivation } from "../store/derivation.ts";
+import { type StorePath, storePathBase } from "../store/store-path.ts";
+import { clientRegistry, clientSettings } from "./client-settings.ts";
+import { removeTree } from "./remove-tree.ts";
+import type { RootConfig, ServiceAccount } from "./root-config.ts";
+import {
+  derivationIndex,
+  ensureTree,
+  isSandboxId,
+  newSandboxId,
+  type SandboxId,
+  sandboxesFolder,
+  sandboxPlaces,
+} from "./runtime-tree.ts";
+import { MAX_RECORD, parseSandboxRecord, printSandboxRecord, type SandboxRecord } from "./sandbox-record.ts";
+import { owner, readTrusted, writeTrusted } from "./trusted-file.ts";
+
+/** The part of a record that the derivation says, under a new id. */
+export function recordOf(
+  config: RootConfig,
+  drvPath: StorePath,
+  derivation: Derivation,
+): Pick<SandboxRecord, "format" | "id" | "drvPath" | "storeDir" | "outputs" | "created"> {
+  return {
+    format: 1,
+    id: newSandboxId(),
+    drvPath,
+    storeDir: config.storeDir,
+    outputs: Object.fromEntries([...derivation.outputs].map(([name, { path }]) => [name, path])),
+    created: Date.now(),
+  };
+}
+
+/**
+ * Makes the folder of a sandbox, its roots and its entry in the index. Watchers see the folder only when it is whole; its
+ * roots are there before it.
+ */
+export function registerSandbox(config: RootConfig, service: ServiceAccount, record: SandboxRecord): void {
+  ensureTree(config, service);
+  const places = sandboxPlaces(config, record.id);
+  const text = printSandboxRecord(record);
+  writeTrusted(places.durable, text, 0o600);
+  folder(places.roots, 0o755, service);
+
+  const index = derivationIndex(config, storePathBase(record.drvPath));
+  mkdirSync(index, { recursive: true, mode: 0o755 });
+  writeFileSync(`${index}/${record.id}`, "", { flag: "wx", mode: 0o644 });
+
+  const temporary = `${sandboxesFolder(config)}/.${record.id}`;
+  const group = { uid: owner(), gid: service.gid };
+  folder(temporary, 0o700, group);
+  folder(`${temporary}/etc`, 0o755, { uid: owner(), gid: process.getegid?.() ?? 0 });
+  writeFileSync(`${temporary}/etc/nix.conf`, clientSettings, { mode: 0o644 });
+  writeFileSync(`${temporary}/etc/registry.json`, clientRegistry, { mode: 0o644 });
+  folder(`${temporary}/socket.d`, 0o755, service);
+  writeTrusted(`${temporary}/sandbox.json`, text, 0o640, service.gid);
+  chmodSync(temporary, 0o750);
+  renameSync(temporary, places.folder);
+}
+
+/** Turns a sandbox that was registered into a refused one: nobody has used it yet. */
+export function refuseSandbox(
+  config: RootConfig,
+  service: ServiceAccount,
+  record: SandboxRecord,
+  reason: string,
+): void {
+  const refusal: SandboxRecord = { ...record, kind: "refused", reason };
+  writeTrusted(sandboxPlaces(config, record.id).record, printSandboxRecord(refusal), 0o640, service.gid);
+}
+
+/**
+ * Says in the folder of the socket why there is none. The folder belongs to the service, so an entry that it made in
+ * the way is left alone, and never followed.
+ */
+export function explainMissingSocket(config: RootConfig, id: SandboxId, reason: string): void {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const descriptor = openSync(`${sandboxPlaces(config, id).socketFolder}/README`, flags, 0o644);
+  try {
+    writeSync(descriptor, `There is no daemon in this sandbox: ${reason}\n`);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** @returns undefined when there is no such sandbox. @throws UntrustedFileError, SandboxRecordError */
+export function readSandbox(config: RootConfig, id: SandboxId): SandboxRecord | undefined {
+  return readRecord(sandboxPlaces(config, id).record);
+}
+
+/** The record that outlives a reboot; else as {@link readSandbox}. */
+export function readDurable(config: RootConfig, id: SandboxId): SandboxRecord | undefined {
+  return readRecord(sandboxPlaces(config, id).durable);
+}
+
+function readRecord(path: string): SandboxRecord | undefined {
+  const text = readTrusted(path, MAX_RECORD);
+  return text === undefined ? undefined : parseSandboxRecord(text);
+}
+
+/** The ids of the sandboxes that are registered now. */
+export function listSandboxes(config: RootConfig): SandboxId[] {
+  return list(sandboxesFolder(config)).filter(isSandboxId);
+}
+
+/** The ids of the sandboxes that are not settled, those from before a reboot included. */
+export function listDurable(config: RootConfig): SandboxId[] {
+  return list(config.gcrootsDir)
+    .filter((name) => name.endsWith(".json"))
+    .map((name) => name.slice(0, -".json".length))
+    .filter(isSandboxId);
+}
+
+/** The ids of the sandboxes of one derivation. */
+export function sandboxesOf(config: RootConfig, derivationBase: string): SandboxId[] {
+  return list(derivationIndex(config, derivationBase)).filter(isSandboxId);
+}
+
+/** Lets go of the roots of a sandbox. The durable record goes last, so that a crash half-way is seen. */
+export function releaseRoots(config: RootConfig, id: SandboxId): void {
+  const places = sandboxPlaces(config, id);
+  removeTree(places.roots);
+  rmSync(places.durable, { force: true });
+}
+
+/** Removes the folder of a sandbox and its entry in the index. Its roots are not touched. */
+export function removeSandbox(config: RootConfig, record: SandboxRecord): void {
+  const places = sandboxPlaces(config, record.id);
+  const index = derivationIndex(config, storePathBase(record.drvPath));
+  rmSync(`${index}/${record.id}`, { force: true });
+  try {
+    rmdirSync(index);
+  } catch {
+    // Another sandbox of the same derivation is listed there.
+  }
+  removeTree(places.folder);
+}
+
+function list(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+}
+
+/** Makes a folder with exactly that mode and owner. */
+function folder(path: string, mode: number, account: ServiceAccount): void {
+  mkdirSync(path, { mode: 0o700 });
+  chmodSync(path, mode);
+  chownSync(path, account.uid, account.gid);
+}

@@ -1,0 +1,180 @@
+/** The sandboxes that the linker knows: taken up when their folder appears, settled when their build is over. */
+import { existsSync } from "node:fs";
+import { ChrootError, type FolderIdentity } from "./chroot.ts";
+import { LinkError } from "./link-error.ts";
+import { LinkedSandbox } from "./linked-sandbox.ts";
+import { isAlive } from "./process-tree.ts";
+import { listDurable, listSandboxes, readDurable, readSandbox, removeSandbox } from "./registration.ts";
+import type { RootConfig, ServiceAccount } from "./root-config.ts";
+import { type SandboxId, sandboxPlaces } from "./runtime-tree.ts";
+import { isObject } from "./sandbox-record.ts";
+import { errorText, readTrusted, writeTrusted } from "./trusted-file.ts";
+
+/** Settles a sandbox whose build is over, and writes `ended`; resolves when that is done or failed. */
+export type Settle = (id: SandboxId) => Promise<void>;
+
+const MAX_LINKED = 4096;
+/** How long the service has, after the end, before the folder goes; also the time between two tries to settle. */
+const LINGER_MS = 60_000;
+
+interface Entry {
+  readonly sandbox: LinkedSandbox;
+  /** When the folder is removed, or settling is tried again. */
+  due: number | undefined;
+}
+
+export class SandboxTable {
+  private readonly config: RootConfig;
+  private readonly service: ServiceAccount;
+  private readonly settle: Settle;
+  private readonly entries = new Map<SandboxId, Entry>();
+  private settling: Promise<void> = Promise.resolve();
+
+  constructor(config: RootConfig, service: ServiceAccount, settle: Settle) {
+    this.config = config;
+    this.service = service;
+    this.settle = settle;
+  }
+
+  get all(): LinkedSandbox[] {
+    return [...this.entries.values()].map((entry) => entry.sandbox);
+  }
+
+  /** Takes up new folders, and forgets those that are gone. */
+  scan(): void {
+    const present = new Set(listSandboxes(this.config));
+    for (const id of present) this.find(id);
+    for (const [id, { sandbox }] of this.entries)
+      if (!present.has(id)) {
+        sandbox.close("the sandbox is over");
+        this.entries.delete(id);
+      }
+  }
+
+  /** What a crash or a reboot left behind: builds that are over and were not settled. */
+  settleLeftovers(): void {
+    for (const id of listDurable(this.config)) {
+      const over = this.entries.has(id) ? this.hasEnded(id) : !this.isBeingMade(id);
+      if (over) this.settleSoon(id);
+    }
+  }
+
+  /** A hook makes the durable record first: while its build lives, a sandbox without a folder is not left over. */
+  private isBeingMade(id: SandboxId): boolean {
+    try {
+      const worker = readDurable(this.config, id)?.worker;
+      return worker != null && isAlive(worker);
+    } catch {
+      // A record that cannot be read is for settling to complain of.
+      return false;
+    }
+  }
+
+  /** The sandbox of that name, taken up now if it was not seen yet. */
+  find(id: SandboxId): LinkedSandbox | undefined {
+    const known = this.entries.get(id);
+    if (known) return known.sandbox;
+    try {
+      const record = readSandbox(this.config, id);
+      if (!record) return undefined;
+      const sandbox = new LinkedSandbox(this.config, record);
+      this.entries.set(id, { sandbox, due: undefined });
+      if (this.hasEnded(id)) sandbox.close("the sandbox is over");
+      else if (record.kind === "ok") this.open(sandbox);
+      return sandbox;
+    } catch (error) {
+      complain(`sandbox ${id} is not usable: ${errorText(error)}`);
+      return undefined;
+    }
+  }
+
+  /** The sandbox of the build that runs in that chroot now. */
+  inChroot(chroot: string): LinkedSandbox | undefined {
+    this.scan();
+    return this.all.find((sandbox) => sandbox.livesIn(chroot) && !this.hasEnded(sandbox.record.id));
+  }
+
+  /** Ends what is over. Called every second or so. */
+  tend(now: number): void {
+    for (const [id, entry] of this.entries) {
+      const waits = entry.due !== undefined && now < entry.due;
+      if (this.hasEnded(id)) {
+        entry.sandbox.close("the sandbox is over");
+        if (entry.due === undefined) entry.due = now + LINGER_MS;
+        else if (!waits) this.remove(id);
+      } else if (!waits && entry.sandbox.isOver(now)) {
+        entry.sandbox.close("its build is over");
+        entry.due = now + LINGER_MS;
+        this.settleSoon(id).then(() => {
+          entry.due = undefined;
+        });
+      }
+    }
+  }
+
+  /** Removes the folder of a sandbox that has ended. @throws LinkError */
+  release(id: SandboxId): void {
+    if (!this.find(id)) throw new LinkError("unknown-sandbox", `there is no sandbox ${id}`);
+    if (!this.hasEnded(id)) throw new LinkError("not-ended", `the build of sandbox ${id} is not over`);
+    this.remove(id);
+  }
+
+  close(): void {
+    for (const { sandbox } of this.entries.values()) sandbox.close("the linker stops");
+  }
+
+  private open(sandbox: LinkedSandbox): void {
+    const { linked } = sandboxPlaces(this.config, sandbox.record.id);
+    let text: string;
+    try {
+      text = JSON.stringify({ format: 1, ok: true, chroot: sandbox.open(knownChroot(linked)) });
+    } catch (error) {
+      if (!(error instanceof ChrootError)) complain(`${errorText(error)}`);
+      sandbox.problem = errorText(error);
+      text = JSON.stringify({ format: 1, ok: false, error: sandbox.problem });
+    }
+    writeTrusted(linked, `${text}\n`, 0o640, this.service.gid);
+  }
+
+  /** One after the other: each may read gigabytes. */
+  private settleSoon(id: SandboxId): Promise<void> {
+    this.settling = this.settling
+      .then(() => this.settle(id))
+      .catch((error: unknown) => {
+        complain(`cannot settle sandbox ${id}: ${errorText(error)}`);
+      });
+    return this.settling;
+  }
+
+  private remove(id: SandboxId): void {
+    const entry = this.entries.get(id);
+    if (!entry) return;
+    entry.sandbox.close("the sandbox is over");
+    try {
+      removeSandbox(this.config, entry.sandbox.record);
+      this.entries.delete(id);
+    } catch (error) {
+      // The service owns folders in there, and can make them hard to remove: for itself alone.
+      entry.due = Date.now() + LINGER_MS;
+      complain(`cannot remove sandbox ${id}: ${errorText(error)}`);
+    }
+  }
+
+  private hasEnded(id: SandboxId): boolean {
+    return existsSync(sandboxPlaces(this.config, id).ended);
+  }
+}
+
+/** The chroot that was opened for this sandbox before, as `linked` has it. */
+function knownChroot(path: string): FolderIdentity | undefined {
+  const text = readTrusted(path, MAX_LINKED);
+  const value: unknown = text === undefined ? undefined : JSON.parse(text);
+  const chroot = isObject(value) ? value.chroot : undefined;
+  if (!isObject(chroot)) return undefined;
+  const { device, inode } = chroot;
+  return typeof device === "string" && typeof inode === "string" ? { device, inode } : undefined;
+}
+
+function complain(message: string): void {
+  process.stderr.write(`nix-broker linker: ${message}\n`);
+}

@@ -1,0 +1,179 @@
+/**
+ * Settling a sandbox whose build is over: whatever its outputs mention of the gained paths becomes a reference of theirs,
+ * then the roots go. Done by the post-build hook; by the linker where that did not run to its end. Doing it again changes
+ * nothing, and references are only ever added.
+ */
+import { existsSync, opendirSync, readFileSync } from "node:fs";
+import { type Derivation, parseDerivation } from "../store/derivation.ts";
+import { isStoreBase, type StorePath, storePathBase } from "../store/store-path.ts";
+import { DaemonQuery } from "./daemon-query.ts";
+import { parseDatabaseRecord, printDatabaseRecord, withReferences } from "./database-record.ts";
+import { nixSetting } from "./nix-settings.ts";
+import { NixStoreCommand } from "./nix-store-command.ts";
+import { mentionedPaths } from "./output-scan.ts";
+import { type CheckedOutput, referenceViolations } from "./reference-checks.ts";
+import { releaseRoots } from "./registration.ts";
+import { type RootConfig, serviceAccount } from "./root-config.ts";
+import { sandboxPlaces } from "./runtime-tree.ts";
+import type { SandboxRecord } from "./sandbox-record.ts";
+import { errorCode, errorText, writeTrusted } from "./trusted-file.ts";
+
+/** `ended`: how a sandbox ended. */
+export interface SandboxEnd {
+  readonly format: 1;
+  readonly outcome: "registered" | "failed" | "pending";
+  /** Milliseconds since 1970. */
+  readonly at: number;
+  /** What was added to each output. */
+  readonly references: Readonly<Record<StorePath, readonly StorePath[]>>;
+  /** Checks of the derivation that the added references break. */
+  readonly violations: readonly string[];
+  /** Why registering failed; "" if it did not. */
+  readonly error: string;
+}
+
+/** The service decides how many roots there are; more are not looked at. */
+const MAX_GAINS = 1_000_000;
+/** Paths of one question to the daemon. */
+const QUESTION = 10_000;
+
+/** Settles a sandbox, lets go of its roots unless that failed, and says so in `ended`. */
+export async function settle(config: RootConfig, record: SandboxRecord): Promise<SandboxEnd> {
+  let end: SandboxEnd;
+  try {
+    end = await registerReferences(config, record);
+    releaseRoots(config, record.id);
+  } catch (error) {
+    end = { ...nothingDone("pending"), error: errorText(error) };
+  }
+  const { folder, ended } = sandboxPlaces(config, record.id);
+  if (existsSync(folder)) {
+    const { gid } = serviceAccount(config.serviceUser);
+    writeTrusted(ended, `${JSON.stringify(end)}\n`, 0o640, gid);
+  }
+  return end;
+}
+
+async function registerReferences(config: RootConfig, record: SandboxRecord): Promise<SandboxEnd> {
+  const daemon = new DaemonQuery(config.upstreamSocket, config.storeDir);
+  try {
+    const outputs = Object.entries(record.outputs).filter(([, path]) => path !== "");
+    const valid = await daemon.validPaths(outputs.map(([, path]) => path));
+    const built = outputs.filter(([, path]) => valid.has(path));
+    if (built.length === 0) return nothingDone("failed");
+    const gains = await validGains(config, record, daemon);
+    const references: Record<StorePath, StorePath[]> = Object.create(null);
+    if (gains.length > 0) {
+      const nix = new NixStoreCommand(config, record.worker);
+      const changed = built.filter(([, path]) => {
+        references[path] = addReferences(config, nix, path, gains);
+        return references[path].length > 0;
+      });
+      signAgain(
+        config,
+        nix,
+        changed.map(([, path]) => path),
+      );
+    }
+    const violations = await violationsOf(config, record, built, references, daemon);
+    return { ...nothingDone("registered"), references, violations };
+  } finally {
+    daemon.close();
+  }
+}
+
+/** The gained paths: the names of the roots that the service made. Whatever is not a valid path is passed over. */
+async function validGains(
+  config: RootConfig,
+  record: SandboxRecord,
+  daemon: DaemonQuery,
+): Promise<StorePath[]> {
+  const candidates: StorePath[] = [];
+  for (const name of rootNames(sandboxPlaces(config, record.id).roots))
+    if (isStoreBase(name)) candidates.push(`${config.storeDir}/${name}`);
+  const gains: StorePath[] = [];
+  for (let start = 0; start < candidates.length; start += QUESTION) {
+    const asked = new Set(candidates.slice(start, start + QUESTION));
+    for (const path of await daemon.validPaths([...asked])) if (asked.has(path)) gains.push(path);
+  }
+  return gains;
+}
+
+function* rootNames(folder: string): Generator<string> {
+  let entries: ReturnType<typeof opendirSync>;
+  try {
+    entries = opendirSync(folder);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return;
+    throw error;
+  }
+  try {
+    for (let count = 0; count < MAX_GAINS; count++) {
+      const entry = entries.readSync();
+      if (!entry) return;
+      yield entry.name;
+    }
+  } finally {
+    entries.closeSync();
+  }
+}
+
+/** @returns the references that the output did not have yet. */
+function addReferences(
+  config: RootConfig,
+  nix: NixStoreCommand,
+  output: StorePath,
+  gains: readonly StorePath[],
+): StorePath[] {
+  const mentioned = mentionedPaths(config.storeReal, output, gains);
+  if (mentioned.length === 0) return [];
+  const record = parseDatabaseRecord(nix.dump(output), output, config.storeDir);
+  const added = mentioned.filter((path) => path !== output && !record.references.includes(path)).sort();
+  if (added.length > 0) nix.load(printDatabaseRecord(withReferences(record, added), config.storeDir));
+  return added;
+}
+
+/** The signatures covered the old references, and were dropped with them. */
+function signAgain(config: RootConfig, nix: NixStoreCommand, paths: readonly StorePath[]): void {
+  if (paths.length === 0) return;
+  const keys =
+    config.secretKeyFiles.length > 0 ? config.secretKeyFiles : nixSetting("secret-key-files").split(" ");
+  for (const key of keys) if (key !== "") nix.sign(key, paths);
+}
+
+async function violationsOf(
+  config: RootConfig,
+  record: SandboxRecord,
+  built: readonly (readonly [string, StorePath])[],
+  references: Readonly<Record<StorePath, readonly StorePath[]>>,
+  daemon: DaemonQuery,
+): Promise<string[]> {
+  if (!Object.values(references).some((added) => added.length > 0)) return [];
+  const derivation = readDerivation(config, record.drvPath);
+  const outputs: CheckedOutput[] = [];
+  for (const [name, path] of built)
+    outputs.push({ name, path, added: references[path] ?? [], ...(await closureOf(path, daemon)) });
+  return referenceViolations(derivation, outputs, config.storeDir);
+}
+
+async function closureOf(
+  path: StorePath,
+  daemon: DaemonQuery,
+): Promise<{ closure: Set<StorePath>; closureSize: number }> {
+  const closure = new Set([path]);
+  let closureSize = 0;
+  for (const next of closure) {
+    const info = await daemon.references(next);
+    closureSize += info?.narSize ?? 0;
+    for (const reference of info?.references ?? []) closure.add(reference);
+  }
+  return { closure, closureSize };
+}
+
+function readDerivation(config: RootConfig, drvPath: StorePath): Derivation {
+  return parseDerivation(readFileSync(`${config.storeReal}/${storePathBase(drvPath)}`));
+}
+
+function nothingDone(outcome: SandboxEnd["outcome"]): SandboxEnd {
+  return { format: 1, outcome, at: Date.now(), references: {}, violations: [], error: "" };
+}

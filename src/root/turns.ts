@@ -1,0 +1,34 @@
+/** Taking turns on the loop: long work is done in slices, so that one huge path stalls nobody. */
+import { setImmediate as nextTurn } from "node:timers/promises";
+
+/** How long all workers together may keep the loop before others run, in milliseconds. */
+const SLICE_MS = 4;
+
+let working = 0;
+
+/** The turns of one piece of work. */
+export class Turns {
+  private end = 0;
+
+  /** Runs the work; the others' slices are shorter meanwhile. */
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    working++;
+    this.end = performance.now() + SLICE_MS / working;
+    try {
+      return await work();
+    } finally {
+      working--;
+    }
+  }
+
+  /** Whether the slice is used up, and `next` is due. */
+  get over(): boolean {
+    return performance.now() > this.end;
+  }
+
+  /** Lets the others run. */
+  async next(): Promise<void> {
+    await nextTurn();
+    this.end = performance.now() + SLICE_MS / working;
+  }
+}

@@ -1,0 +1,49 @@
+/** What the linker takes for left over when it starts. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { processStat } from "../../src/root/process-tree.ts";
+import { parseRootConfig } from "../../src/root/root-config.ts";
+import { printSandboxRecord } from "../../src/root/sandbox-record.ts";
+import { SandboxTable } from "../../src/root/sandbox-table.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "nix-broker-leftovers-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Leaves the durable record that a hook makes first of all; the sandbox's folder comes last. */
+function leaveRecord(id: string, worker: { pid: number; startTime: string }): void {
+  const record = {
+    format: 1,
+    id,
+    kind: "ok",
+    reason: "",
+    origin: "hook",
+    drvPath: `/nix/store/${"a".repeat(32)}-outer.drv`,
+    storeDir: "/nix/store",
+    outputs: {},
+    chroot: `${"a".repeat(32)}-outer.drv.chroot`,
+    worker,
+    created: 0,
+  } as const;
+  writeFileSync(`${folder}/roots/${id}.json`, printSandboxRecord(record), { mode: 0o600 });
+}
+
+test("G6: a build that is just being registered is not taken for one that is over", async () => {
+  const here = processStat(process.pid);
+  if (!here) throw new Error("/proc does not know this process");
+  mkdirSync(`${folder}/roots`, { mode: 0o755 });
+  mkdirSync(`${folder}/run/sandboxes`, { recursive: true, mode: 0o755 });
+  leaveRecord("l".repeat(32), { pid: here.pid, startTime: here.startTime });
+  leaveRecord("d".repeat(32), { pid: here.pid, startTime: `${here.startTime}0` });
+  const config = parseRootConfig(`runtime_dir=${folder}/run\ngcroots_dir=${folder}/roots\n`, "test");
+  const settled: string[] = [];
+  const table = new SandboxTable(config, { uid: 0, gid: 0 }, async (id) => {
+    settled.push(id);
+  });
+  table.scan();
+  table.settleLeftovers();
+  // All that was to be settled has been by then: settling here is no more than noting it.
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(settled).toEqual(["d".repeat(32)]);
+});

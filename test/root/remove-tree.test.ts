@@ -1,0 +1,93 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { RemoveTreeError, removeTree } from "../../src/root/remove-tree.ts";
+
+const enemy = 31_337;
+let folder: string;
+const enemies: ChildProcess[] = [];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "remove-tree-"));
+});
+afterEach(() => {
+  for (const child of enemies.splice(0)) child.kill("SIGKILL");
+  rmSync(folder, { recursive: true });
+});
+
+test("folders, files, symlinks, pipes and odd names go; what symlinks point to stays", () => {
+  const tree = join(folder, "tree");
+  const kept = join(folder, "kept");
+  mkdirSync(join(tree, "a/b/c"), { recursive: true });
+  mkdirSync(kept);
+  writeFileSync(join(kept, "file"), "");
+  writeFileSync(join(tree, "a/\n"), "");
+  writeFileSync(Buffer.concat([Buffer.from(`${tree}/`), Buffer.from([0xff, 0xfe])]), "");
+  symlinkSync(kept, join(tree, "a/b/link"));
+  symlinkSync("/", join(tree, "root"));
+  removeTree(tree);
+  expect(readdirSync(folder)).toEqual(["kept"]);
+  expect(readdirSync(kept)).toEqual(["file"]);
+  removeTree(tree);
+});
+
+test("a symlink in the folder's own place is not followed", () => {
+  mkdirSync(join(folder, "kept"));
+  symlinkSync(join(folder, "kept"), join(folder, "tree"));
+  expect(() => removeTree(join(folder, "tree"))).toThrow("ENOTDIR");
+  expect(existsSync(join(folder, "kept"))).toBe(true);
+});
+
+test("a tree that is too deep is an error", () => {
+  const tree = join(folder, "tree");
+  mkdirSync(join(tree, "x/".repeat(100)), { recursive: true });
+  expect(() => removeTree(tree)).toThrow(RemoveTreeError);
+});
+
+test("an owner that swaps folders for symlinks all the time leads nobody astray", async () => {
+  const victim = join(folder, "victim");
+  mkdirSync(victim);
+  writeFileSync(join(victim, "precious"), "");
+  const swap = `
+    const fs = require("node:fs");
+    process.setgid(${enemy}); process.setuid(${enemy});
+    process.stdout.write("ready");
+    for (;;) {
+      try { fs.mkdirSync("x"); fs.writeFileSync("x/file", ""); } catch {}
+      try { fs.renameSync("x", "y" + Math.random()); } catch {}
+      try { fs.symlinkSync(${JSON.stringify(victim)}, "x"); } catch {}
+      try { fs.unlinkSync("x"); } catch {}
+    }`;
+  for (let round = 0; round < 5; round++) {
+    const tree = join(folder, `tree-${round}`);
+    mkdirSync(join(tree, "below"), { recursive: true });
+    chownSync(tree, enemy, enemy);
+    chownSync(join(tree, "below"), enemy, enemy);
+    const child = spawn(process.execPath, ["-e", swap], {
+      cwd: join(tree, "below"),
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    enemies.push(child);
+    await once(child.stdout!, "data");
+    for (let attempt = 0; existsSync(tree) && attempt < 100; attempt++)
+      try {
+        removeTree(tree);
+      } catch (error) {
+        // What it adds between the look and the end makes a try fail; it can add nothing more in the next.
+        expect(String(error)).toMatch(/ENOTEMPTY|ENOENT|ENOTDIR/);
+      }
+    expect(existsSync(tree)).toBe(false);
+  }
+  expect(readdirSync(victim)).toEqual(["precious"]);
+});
