@@ -1,0 +1,186 @@
+import * as z from "zod/mini";
+import type { LimitRow } from "../policy/limits.ts";
+import { forbiddenSystemFeatures, operationGroups } from "../policy/profile.ts";
+import { urlPatternProblem } from "../policy/url-pattern.ts";
+import { parseEndpoint } from "./endpoint.ts";
+import { formatDuration, parseDuration, parseSize } from "./units.ts";
+
+// A file is read once: code generated for it would cost more than it saves.
+z.config({ jitless: true });
+
+/** A kind of value that a key may have. */
+export interface Kind<T> {
+  /** What may be written, to follow the word "expected". */
+  readonly type: string;
+  readonly schema: z.ZodMiniType<T>;
+  /** A value as one would write it, where that is not its JSON. */
+  readonly text?: (value: T) => string;
+}
+
+/** Adds a problem in words of ours. */
+const problem = (payload: z.core.ParsePayload, message: string): void => {
+  payload.issues.push({ code: "custom", message, input: payload.value });
+};
+
+/** What `schema` accepts, turned into something else, or refused after all. */
+const turned = <A, B>(schema: z.ZodMiniType<A>, turn: (value: A, payload: z.core.ParsePayload) => B) =>
+  z.pipe(schema, z.transform(turn));
+
+const shown = (value: unknown): string => {
+  if (value === undefined) return "missing";
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+};
+
+/** The messages of ours among zod's issues, also inside the alternatives of a union. */
+const ownMessages = (issues: readonly z.core.$ZodIssue[]): string[] =>
+  issues.flatMap((issue) => {
+    if (issue.code === "invalid_union") return issue.errors.flatMap(ownMessages);
+    return issue.code === "custom" ? [issue.message] : [];
+  });
+
+/** A value whose errors say what was expected, in words of ours, and what is there. */
+export const checked = <T>({ type, schema }: Kind<T>) =>
+  turned(z.unknown(), (raw, context): T => {
+    const result = schema.safeParse(raw);
+    if (result.success) return result.data;
+    const own = ownMessages(result.error.issues);
+    const messages = own.length > 0 ? own : [`expected ${type}, but it is ${shown(raw)}`];
+    for (const message of messages) problem(context, message);
+    return z.NEVER;
+  });
+
+// Other programs read these values line by line, and the hooks print folders as TARGET=SOURCE.
+const printable = z.string().check(z.regex(/^(?!\s)[^\x00-\x1f\x7f]*(?<!\s)$/));
+const nonEmpty = printable.check(z.minLength(1));
+const absoluteText = printable.check(z.regex(/^\/./), z.regex(/^(?!.*\/\.\.?(?:\/|$))/));
+const normalised = (schema: z.ZodMiniType<string>) =>
+  turned(schema, (path) => path.replace(/\/+/g, "/").replace(/\/$/, ""));
+const absolute = normalised(absoluteText);
+const natural = z.int().check(z.minimum(0));
+
+export const flag: Kind<boolean> = { type: "true or false", schema: z.boolean() };
+export const absolutePath: Kind<string> = { type: "an absolute path", schema: absolute };
+export const folder: Kind<string> = {
+  type: 'an absolute path without "="',
+  schema: normalised(absoluteText.check(z.regex(/^[^=]*$/))),
+};
+export const optionalPath: Kind<string> = {
+  type: 'an absolute path, or "" for none',
+  schema: z.union([z.literal(""), absolute]),
+};
+export const commandName: Kind<string> = { type: "a command or its absolute path", schema: nonEmpty };
+export const name: Kind<string> = { type: "a name", schema: nonEmpty };
+export const strings: Kind<string[]> = { type: "a list of strings", schema: z.array(nonEmpty) };
+export const userName: Kind<string> = {
+  type: "the name of a user, or UID:GID",
+  schema: z.string().check(z.regex(/^(?:[a-z_][a-z0-9_-]*\$?|\d{1,10}:\d{1,10})$/)),
+};
+export const groupName: Kind<string> = {
+  type: "the name of a group",
+  schema: z.string().check(z.regex(/^[a-z_][a-z0-9_-]*$/)),
+};
+export const count = (least: number, most: number): Kind<number> => ({
+  type: `a whole number from ${least} to ${most}`,
+  schema: z.int().check(z.minimum(least), z.maximum(most)),
+});
+export const oneOf = <const T extends readonly string[]>(...words: T): Kind<T[number]> => ({
+  type: words.map((word) => `"${word}"`).join(" or "),
+  schema: z.enum(words),
+});
+
+const unlimited = turned(z.literal("unlimited"), () => Number.POSITIVE_INFINITY);
+const withUnit = (parse: (text: string) => number | undefined) =>
+  turned(z.string(), (text, context) => {
+    const parsed = parse(text);
+    if (parsed !== undefined) return parsed;
+    // Not in words of ours: what was expected is said for number and text together.
+    context.issues.push({ code: "invalid_type", expected: "number", input: text });
+    return z.NEVER;
+  });
+export const size: Kind<number> = {
+  type: 'a number of bytes, or a text like "64 MiB"',
+  schema: z.union([natural, withUnit(parseSize)]),
+};
+export const duration: Kind<number> = {
+  type: 'a number of seconds, or a text like "90 s", "10 min", "2 h", "30 d"',
+  schema: z.union([natural, withUnit(parseDuration)]),
+  text: (seconds) => `"${formatDuration(seconds)}"`,
+};
+export const orUnlimited = (kind: Kind<number>): Kind<number> => ({
+  type: `${kind.type}, or "unlimited"`,
+  schema: z.union([unlimited, kind.schema]),
+});
+
+export const view: Kind<"empty" | "store" | string[]> = {
+  type: '"empty", "store", or a list of store paths',
+  schema: z.union([z.enum(["empty", "store"]), z.array(absolute)]),
+};
+export const listenView: Kind<"empty" | "store" | "build" | string[]> = {
+  type: '"empty", "store", "build", or a list of store paths',
+  schema: z.union([z.enum(["empty", "store", "build"]), z.array(absolute)]),
+};
+export const allowUids: Kind<string[]> = {
+  type: "a list of user names, @groups, numbers as text, or *",
+  schema: z
+    .array(z.string().check(z.regex(/^(?:\*|\d+|@?[A-Za-z_][A-Za-z0-9_.-]*\$?)$/)))
+    .check(z.minLength(1)),
+};
+export const fixedOutputs: Kind<"deny" | "known" | "allow" | string[]> = {
+  type: '"deny", "known", "allow", or a list of URL patterns',
+  schema: z.union([
+    z.enum(["deny", "known", "allow"]),
+    turned(z.array(z.string()), (patterns, context) => {
+      if (patterns.length === 0) {
+        problem(context, 'the list is empty; write "known" or "deny", whichever is meant');
+      }
+      for (const pattern of patterns) {
+        const wrong = urlPatternProblem(pattern);
+        if (wrong !== undefined) problem(context, `${JSON.stringify(pattern)} is no URL pattern: ${wrong}`);
+      }
+      return patterns;
+    }),
+  ]),
+};
+export const systems: Kind<"any" | string[]> = {
+  type: '"any", or a list of systems',
+  schema: z.union([z.literal("any"), z.array(nonEmpty)]),
+};
+export const systemFeatures: Kind<string[]> = {
+  type: "a list of system features",
+  schema: turned(z.array(nonEmpty), (features, context) => {
+    for (const feature of forbiddenSystemFeatures) {
+      if (!features.includes(feature)) continue;
+      problem(
+        context,
+        `"${feature}" can never be allowed to inner builds: it would let them past the broker; remove it`,
+      );
+    }
+    return features;
+  }),
+};
+export const endpoint = {
+  type: 'a port on this machine (9464, "127.0.0.1:9464" or "[::1]:9464"), or an absolute path for a Unix socket',
+  schema: turned(z.union([z.int(), z.string()]), (raw, context) => {
+    const parsed = parseEndpoint(raw);
+    if (typeof parsed !== "string") return parsed;
+    problem(context, parsed);
+    return z.NEVER;
+  }),
+} satisfies Kind<unknown>;
+
+export const operationList: Kind<(typeof operationGroups)[number][]> = {
+  type: `a list of ${operationGroups.map((group) => `"${group}"`).join(", ")}`,
+  schema: z.array(z.enum(operationGroups)),
+};
+
+/** What a bound may be, by its unit. */
+export const limitKind = (row: LimitRow): Kind<number> => {
+  const kinds: Record<LimitRow["unit"], Kind<number>> = {
+    bytes: size,
+    seconds: duration,
+    count: { type: "a whole number", schema: natural },
+    "count a minute": { type: "a whole number, a minute", schema: natural },
+  };
+  return row.unlimited ? orUnlimited(kinds[row.unit]) : kinds[row.unit];
+};

@@ -1,0 +1,103 @@
+import { readFileSync } from "node:fs";
+import { parse, TomlError } from "smol-toml";
+import type * as z from "zod/mini";
+import type { Config } from "./config.ts";
+import { ConfigError, type ConfigProblem } from "./config-error.ts";
+import { suggestion } from "./nearest.ts";
+import { resolveConfig } from "./resolve.ts";
+import { configSchema, knownKeys } from "./schema.ts";
+import { tomlLines } from "./toml-lines.ts";
+
+/** Where the configuration is looked for if neither `--config` nor `$NIX_BROKER_CONFIG` names a file. */
+export const defaultConfigPath = "/etc/nix-broker/config.toml";
+
+type Path = readonly (string | number)[];
+
+const dotted = (path: Path): string =>
+  path
+    .map((part, index) => {
+      if (typeof part === "number") return `[${part}]`;
+      const name = /^[A-Za-z0-9_-]+$/.test(part) ? part : JSON.stringify(part);
+      return index === 0 ? name : `.${name}`;
+    })
+    .join("");
+
+const problemsOf = (issue: z.core.$ZodIssue): { path: Path; message: string }[] => {
+  const path = issue.path.filter((part) => typeof part !== "symbol");
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => ({
+      path: [...path, key],
+      message: `there is no such key${suggestion(key, knownKeys(path))}`,
+    }));
+  }
+  if (issue.code === "invalid_type") {
+    const wanted = issue.expected === "array" ? `a list of tables, [[${dotted(path)}]]` : "a table";
+    return [{ path, message: `expected ${wanted}` }];
+  }
+  return [{ path, message: issue.message }];
+};
+
+const parseToml = (file: string | undefined, text: string): unknown => {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const message = `this is no TOML: ${error.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "")}`;
+    throw new ConfigError(file, [{ line: error.line, key: "", message }]);
+  }
+};
+
+/**
+ * Reads the text of a configuration file.
+ *
+ * @param file the file's name, for messages; `undefined` if there is none.
+ * @throws {ConfigError} naming every problem with its line.
+ */
+export const parseConfig = (text: string, file?: string): Config => {
+  const raw = parseToml(file, text);
+  const lineOf = tomlLines(text);
+  const problems: ConfigProblem[] = [];
+  const report = (path: Path, message: string): void => {
+    problems.push({ line: lineOf(path), key: dotted(path), message });
+  };
+  const result = configSchema.safeParse(raw);
+  if (!result.success) {
+    for (const issue of result.error.issues) {
+      for (const { path, message } of problemsOf(issue)) report(path, message);
+    }
+    throw new ConfigError(file, problems);
+  }
+  const config = resolveConfig(file, result.data, report);
+  if (problems.length > 0) throw new ConfigError(file, problems);
+  return config;
+};
+
+/** Where to look for the configuration; both have defaults. */
+export interface ConfigSource {
+  /** `--config`. */
+  readonly path?: string | undefined;
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+}
+
+/**
+ * Loads the configuration: the named file, else that of `$NIX_BROKER_CONFIG`, else
+ * {@link defaultConfigPath} if it exists, else the defaults alone.
+ *
+ * @throws {ConfigError} if the file cannot be read or used.
+ */
+export const loadConfig = ({ path, environment = process.env }: ConfigSource = {}): Config => {
+  const named = path ?? (environment.NIX_BROKER_CONFIG || undefined);
+  const file = named ?? defaultConfigPath;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (named === undefined && code === "ENOENT") return parseConfig("");
+    const from = path === undefined && named !== undefined ? " (from $NIX_BROKER_CONFIG)" : "";
+    const reason =
+      code === "ENOENT" ? "there is no such file" : code === "EACCES" ? "it may not be read" : String(error);
+    throw new ConfigError(file, [{ line: undefined, key: "", message: `${reason}${from}` }]);
+  }
+  return parseConfig(text, file);
+};

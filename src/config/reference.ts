@@ -1,0 +1,111 @@
+import * as z from "zod/mini";
+import { builtinProfileNames, builtinProfiles } from "../policy/profiles.ts";
+import { configSchema, type KeyDoc, keyDocs, schemaAt } from "./schema.ts";
+
+const preface = `# Configuration
+
+<!-- Made from src/config/schema.ts by \`npm run docs\`. A test fails when it is stale: change the schema. -->
+
+One TOML file: the one that \`--config\` names, else \`$NIX_BROKER_CONFIG\`, else \`/etc/nix-broker/config.toml\` if it
+exists. Everything has a default: with no file at all the broker works on a stock multi-user Nix. A key that is not
+known is an error. Try a file with
+
+    nix-broker check-config FILE
+
+which names every problem with its line. An example:
+
+\`\`\`toml
+[[listen]]
+path = "/run/nix-broker/agent/socket"
+profile = "agent"
+allow_uids = ["agent"]
+
+[profiles.mirror-only]
+extends = "build"
+fixed_outputs = ["https://mirror.example.org/*"]
+
+[profiles.mirror-only.limits]
+build_timeout = "2 h"
+bytes_added = "8 GiB"
+
+[hooks]
+profile = "mirror-only"
+\`\`\`
+`;
+
+const docOf = (schema: z.ZodMiniType): KeyDoc => {
+  const doc = keyDocs.get(schema);
+  if (doc === undefined) throw new Error("a key of the configuration schema has no documentation");
+  return doc;
+};
+
+const cell = (text: string): string => text.replaceAll("|", "\\|");
+
+const defaultCell = (doc: KeyDoc): string => {
+  if (doc.default === undefined) return "required";
+  return /^["[\d]|^(?:true|false)$/.test(doc.default) ? `\`${doc.default}\`` : doc.default;
+};
+
+const keyTable = (keys: readonly (readonly [string, KeyDoc])[]): string =>
+  [
+    "| key | value | default | meaning |",
+    "|---|---|---|---|",
+    ...keys.map(
+      ([key, doc]) =>
+        `| \`${key}\` | ${cell(doc.type ?? "a table")} | ${cell(defaultCell(doc))} | ${cell(doc.description)} |`,
+    ),
+  ].join("\n");
+
+const shapeAt = (path: readonly (string | number)[]): [string, z.ZodMiniType][] => {
+  const schema = schemaAt(path);
+  return schema instanceof z.ZodMiniObject
+    ? Object.entries(schema.shape as Record<string, z.ZodMiniType>)
+    : [];
+};
+
+const section = (heading: string, description: string, path: readonly (string | number)[]): string => {
+  const keys = shapeAt(path).map(([key, schema]) => [key, docOf(schema)] as const);
+  return `\n## ${heading}\n\n${description}\n\n${keyTable(keys)}\n`;
+};
+
+const yes = (value: boolean): string => (value ? "yes" : "no");
+
+const builtinSection = (): string => {
+  const profiles = builtinProfiles(["(this machine's)"]);
+  const row = (label: string, show: (name: (typeof builtinProfileNames)[number]) => string): string =>
+    `| ${[label, ...builtinProfileNames.map(show)].join(" | ")} |`;
+  return [
+    "\n## Built-in profiles\n",
+    row("", (name) => `\`${name}\``),
+    `|${"---|".repeat(builtinProfileNames.length + 1)}`,
+    row("operations", (name) =>
+      Object.entries(profiles[name].operations)
+        .filter(([, allowed]) => allowed)
+        .map(([group]) => group)
+        .join(", "),
+    ),
+    row("`fixed_outputs`", (name) => String(profiles[name].fixedOutputs)),
+    row("`admit_fixed_outputs`", (name) => yes(profiles[name].admitFixedOutputs)),
+    row("`inner_logs`", (name) => profiles[name].innerLogs),
+    row("`content_addressed`", (name) => yes(profiles[name].contentAddressed)),
+    row("`view`", (name) => String(profiles[name].view)),
+    "",
+    ...builtinProfileNames.map((name) => `- \`${name}\`: ${profiles[name].summary}`),
+    "",
+    "All of them allow the systems that this machine builds for itself and `builtin`, and no system features.",
+    "",
+  ].join("\n");
+};
+
+/** The text of `docs/configuration.md`, from the schema and the built-in profiles. */
+export const configurationReference = (): string => {
+  const sections = Object.entries(configSchema.shape as Record<string, z.ZodMiniType>).map(
+    ([name, schema]) => {
+      const { description } = docOf(schema);
+      if (name === "listen") return section("`[[listen]]`", description, ["listen", 0]);
+      if (name === "profiles") return section("`[profiles.NAME]`", description, ["profiles", "NAME"]);
+      return section(`\`[${name}]\``, description, [name]);
+    },
+  );
+  return [preface, ...sections, builtinSection()].join("");
+};

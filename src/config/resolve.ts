@@ -1,0 +1,209 @@
+import { defaultLimits, type Limits, limitNames, limitTable } from "../policy/limits.ts";
+import { type OperationGroup, operationGroups, type Profile } from "../policy/profile.ts";
+import { builtinProfileNames, builtinProfiles } from "../policy/profiles.ts";
+import { isStorePath } from "../store/store-path.ts";
+import type { Config, ListenConfig } from "./config.ts";
+import { nativeSystems } from "./native-systems.ts";
+import { suggestion } from "./nearest.ts";
+import type { ConfigFile, ListenTable, ProfileTable } from "./schema.ts";
+
+const GiB = 1024 ** 3;
+
+/** The longest path that a Unix socket can have on Linux (`sun_path`, without its final zero). */
+const longestSocketPath = 107;
+/** What is added to `runtime.dir` for the socket of a sandbox with an id of 32 characters. */
+const sandboxSocketTail = `/sandboxes/${"x".repeat(32)}/socket.d/socket`.length;
+
+type Path = readonly (string | number)[];
+/** Notes a problem at a key. */
+export type Report = (path: Path, message: string) => void;
+
+const limitsFrom = (table: Readonly<Record<string, number | undefined>>, base: Limits): Limits =>
+  Object.fromEntries(
+    limitNames.map((name) => [name, table[limitTable[name].key] ?? base[name]]),
+  ) as unknown as Limits;
+
+const given = <T, U>(value: T | undefined, fallback: U): T | U => (value === undefined ? fallback : value);
+
+const extendProfile = (name: string, table: ProfileTable, base: Profile): Profile => ({
+  name,
+  summary: given(table.summary, `Extends ${base.name}.`),
+  operations:
+    table.operations === undefined
+      ? base.operations
+      : (Object.fromEntries(
+          operationGroups.map((group) => [group, table.operations?.includes(group) === true]),
+        ) as Record<OperationGroup, boolean>),
+  fixedOutputs: given(table.fixed_outputs, base.fixedOutputs),
+  admitFixedOutputs: given(table.admit_fixed_outputs, base.admitFixedOutputs),
+  systems: given(table.systems, base.systems),
+  requiredSystemFeatures: given(table.required_system_features, base.requiredSystemFeatures),
+  innerLogs: given(table.inner_logs, base.innerLogs),
+  contentAddressed: given(table.content_addressed, base.contentAddressed),
+  view: given(table.view, base.view),
+  limits: limitsFrom(table.limits ?? {}, base.limits),
+});
+
+const resolveProfiles = (file: ConfigFile, limits: Limits, report: Report): Map<string, Profile> => {
+  const profiles = new Map<string, Profile>(Object.entries(builtinProfiles(nativeSystems(), limits)));
+  const names = [...builtinProfileNames, ...Object.keys(file.profiles)];
+
+  const resolve = (name: string, askers: readonly string[]): Profile | undefined => {
+    const known = profiles.get(name);
+    const table = Object.hasOwn(file.profiles, name) ? file.profiles[name] : undefined;
+    if (known !== undefined || table === undefined) return known;
+    const at = ["profiles", name, "extends"];
+    if (askers.includes(name)) {
+      report(at, `the profiles extend each other in a circle: ${[...askers, name].join(" → ")}`);
+      return undefined;
+    }
+    if (!names.includes(table.extends)) {
+      report(
+        at,
+        `there is no profile "${table.extends}"${suggestion(
+          table.extends,
+          names.filter((other) => other !== name),
+        )}`,
+      );
+      return undefined;
+    }
+    const base = resolve(table.extends, [...askers, name]);
+    if (base === undefined) return undefined;
+    const profile = extendProfile(name, table, base);
+    profiles.set(name, profile);
+    return profile;
+  };
+
+  for (const name of Object.keys(file.profiles)) {
+    if ((builtinProfileNames as readonly string[]).includes(name)) {
+      report(["profiles", name], `"${name}" is built in; give yours another name and extend it`);
+    } else if (!/^[a-z][a-z0-9-]{0,31}$/.test(name)) {
+      report(
+        ["profiles", name],
+        "a profile's name is at most 32 small letters, digits and dashes, a letter first",
+      );
+    } else {
+      resolve(name, []);
+    }
+  }
+  return profiles;
+};
+
+const checkView = (
+  view: ListenConfig["view"] | undefined,
+  storeDir: string,
+  path: Path,
+  report: Report,
+): void => {
+  if (view === undefined || typeof view === "string") return;
+  view.forEach((item, index) => {
+    if (!isStorePath(item, storeDir)) {
+      report([...path, index], `${JSON.stringify(item)} is no store path: ${storeDir}/HASH-NAME is expected`);
+    }
+  });
+};
+
+/**
+ * Turns a file that fits the schema into the configuration in force, checking what the schema cannot: names of
+ * profiles, paths of sockets, keys that contradict each other. Problems go to `report`; where there are any, the
+ * result must not be used.
+ */
+export const resolveConfig = (name: string | undefined, file: ConfigFile, report: Report): Config => {
+  const builtin = builtinProfiles(nativeSystems());
+  const limits = limitsFrom(file.limits, defaultLimits);
+  const profiles = resolveProfiles(file, limits, report);
+  const storeDir = file.upstream.store_dir;
+
+  const profileAt = (profile: string, path: Path): Profile => {
+    const found = profiles.get(profile);
+    // A profile that is there but wrong has been reported at its own place.
+    if (found === undefined && !Object.hasOwn(file.profiles, profile)) {
+      report(path, `there is no profile "${profile}"${suggestion(profile, [...profiles.keys()])}`);
+    }
+    return found ?? builtin.query;
+  };
+
+  const socketPath = (path: string, at: Path): void => {
+    if (Buffer.byteLength(path) > longestSocketPath) {
+      report(at, `a Unix socket's path has at most ${longestSocketPath} bytes, but this has ${path.length}`);
+    }
+  };
+
+  const seen = new Map<string, number>();
+  const resolveListen = (table: ListenTable, index: number): ListenConfig => {
+    const at = ["listen", index];
+    socketPath(table.path, [...at, "path"]);
+    const before = seen.get(table.path);
+    if (before !== undefined) report([...at, "path"], `listen[${before}] opens the same path`);
+    else seen.set(table.path, index);
+    checkView(table.view, storeDir, [...at, "view"], report);
+    const profile = profileAt(table.profile, [...at, "profile"]);
+    return { path: table.path, profile, view: table.view ?? profile.view, allowUids: table.allow_uids };
+  };
+
+  for (const [profile, table] of Object.entries(file.profiles)) {
+    checkView(table.view, storeDir, ["profiles", profile, "view"], report);
+  }
+  if (file.runtime.dir.length + sandboxSocketTail > longestSocketPath) {
+    report(
+      ["runtime", "dir"],
+      `is too long for the sockets below it: at most ${longestSocketPath - sandboxSocketTail} characters`,
+    );
+  }
+  const controlDir = file.runtime.control_dir ?? `${file.runtime.state_dir}/control`;
+  socketPath(`${controlDir}/socket`, ["runtime", "control_dir"]);
+  const [program, ...rest] = file.upstream.command;
+  if (program !== undefined && file.upstream.socket !== undefined) {
+    report(["upstream", "command"], "there is a socket too; keep one of the two");
+  }
+  const { metrics, web } = file;
+  if (metrics.listen?.kind === "tcp" && metrics.token_file === undefined) {
+    report(
+      ["metrics", "listen"],
+      "a port can be reached by builds that have the network: set metrics.token_file too, or listen on a Unix socket",
+    );
+  }
+  for (const [section, { listen }] of Object.entries({ metrics, web })) {
+    if (listen?.kind === "unix") socketPath(listen.path, [section, "listen"]);
+  }
+
+  return {
+    file: name,
+    upstream: {
+      socket: file.upstream.socket ?? "/nix/var/nix/daemon-socket/socket",
+      command: program === undefined ? undefined : [program, ...rest],
+      storeDir,
+      nixStore: file.upstream.nix_store,
+      allowTrusted: file.upstream.allow_trusted,
+      pool: file.upstream.pool,
+    },
+    runtime: {
+      dir: file.runtime.dir,
+      stateDir: file.runtime.state_dir,
+      controlDir,
+      adminGroup: file.runtime.admin_group ?? "",
+      user: file.runtime.user,
+      stopGrace: file.runtime.stop_grace,
+    },
+    listen: file.listen.map(resolveListen),
+    hooks: {
+      profile: profileAt(file.hooks.profile, ["hooks", "profile"]),
+      allowUids: file.hooks.allow_uids,
+      buildUsers: file.hooks.build_users,
+      gcrootsDir: file.hooks.gcroots_dir,
+      nextPreBuildHook: file.hooks.next_pre_build_hook,
+      nextPostBuildHook: file.hooks.next_post_build_hook,
+    },
+    limits,
+    profiles,
+    audit: {
+      path: file.audit.path ?? `${file.runtime.state_dir}/audit`,
+      jsonLines: file.audit.json_lines,
+      retentionDays: file.audit.retention_days,
+      maxBytes: file.audit.max_bytes ?? 16 * GiB,
+    },
+    metrics: { listen: metrics.listen, tokenFile: metrics.token_file },
+    web: { listen: web.listen, tokenFile: web.token_file ?? `${file.runtime.state_dir}/web-token` },
+    log: { level: file.log.level },
+  };
+};

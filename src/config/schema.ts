@@ -1,0 +1,286 @@
+import * as z from "zod/mini";
+import { type LimitName, type LimitRow, limitNames, limitTable } from "../policy/limits.ts";
+import { forbiddenSystemFeatures } from "../policy/profile.ts";
+import { logLevels } from "./config.ts";
+import {
+  absolutePath,
+  allowUids,
+  checked,
+  commandName,
+  count,
+  duration,
+  endpoint,
+  fixedOutputs,
+  flag,
+  folder,
+  groupName,
+  type Kind,
+  limitKind,
+  listenView,
+  name,
+  oneOf,
+  operationList,
+  optionalPath,
+  orUnlimited,
+  size,
+  strings,
+  systemFeatures,
+  systems,
+  userName,
+  view,
+} from "./kinds.ts";
+import { limitText } from "./limit-text.ts";
+
+/** What `docs/configuration.md` says of a key or a table. */
+export interface KeyDoc {
+  readonly description: string;
+  /** What may be written, for people. Tables have none. */
+  readonly type?: string;
+  /** The default as TOML, or in words where it depends on something else. Required keys have none. */
+  readonly default?: string;
+}
+
+/** The documentation of every key of {@link configSchema}. */
+export const keyDocs = z.registry<KeyDoc>();
+
+const documented = <S extends z.ZodMiniType>(schema: S, doc: KeyDoc): S => {
+  keyDocs.add(schema, doc);
+  return schema;
+};
+
+const key = <T>(kind: Kind<T>, fallback: T, description: string) =>
+  documented(z._default(checked(kind), fallback as never), {
+    description,
+    type: kind.type,
+    default: (kind.text ?? JSON.stringify)(fallback),
+  });
+
+const requiredKey = <T>(kind: Kind<T>, description: string) =>
+  documented(checked(kind), { description, type: kind.type });
+
+/** A key whose default is not a constant; `fallback` tells it in words. */
+const optionalKey = <T>(kind: Kind<T>, fallback: string, description: string) =>
+  documented(z.optional(checked(kind)), { description, type: kind.type, default: fallback });
+
+const table = <S extends z.core.$ZodLooseShape>(description: string, shape: S) =>
+  documented(z.prefault(z.strictObject(shape), {} as never), { description });
+
+const limitKeys = (fallback: (row: LimitRow) => string) =>
+  Object.fromEntries(
+    limitNames.map((limit: LimitName) => {
+      const row: LimitRow = limitTable[limit];
+      return [row.key, optionalKey(limitKind(row), fallback(row), row.summary)];
+    }),
+  );
+
+const listenSchema = z.strictObject({
+  path: requiredKey(absolutePath, "The Unix socket to open. Its folder is what one mounts into a sandbox."),
+  profile: key(name, "build", "What its clients may do: a built-in profile or one of `[profiles]`."),
+  view: optionalKey(
+    listenView,
+    "that of the profile",
+    'Where the view starts: `"empty"`, the closures of a list of store paths, or `"store"`: everything valid, for jails that mount the whole store anyway (the guarantee of a closed world does not apply then). `"build"`: each client is a process in some build, and gets the sandbox of that build.',
+  ),
+  allow_uids: key(
+    allowUids,
+    ["@nixbld"],
+    'Who may connect: users, `@groups` or numbers; `["*"]` is anyone who reaches the socket.',
+  ),
+});
+
+const profileSchema = z.strictObject({
+  extends: requiredKey(name, "The profile that this one starts from. What is not set here is as there."),
+  summary: optionalKey(
+    name,
+    "one that names the profile it extends",
+    "One sentence for `nix-broker policy`.",
+  ),
+  operations: optionalKey(
+    operationList,
+    "as extended",
+    "The groups of operations that are let through: `query` asks about paths, `read` gets their contents over the connection, `add` adds paths and derivations, `build` builds.",
+  ),
+  fixed_outputs: optionalKey(
+    fixedOutputs,
+    "as extended",
+    'Fixed-output derivations, which have the network: `"deny"`, `"known"` (only if the output is in the view), `"allow"`, or a list of URL patterns (`https://example.org/*`): then what `known` allows, and `builtin:fetchurl` of a matching URL.',
+  ),
+  admit_fixed_outputs: optionalKey(
+    flag,
+    "as extended",
+    "Whether a fixed-output path that upstream already has enters the view when a client names it.",
+  ),
+  systems: optionalKey(systems, "as extended", "The values of `system` that inner derivations may have."),
+  required_system_features: optionalKey(
+    systemFeatures,
+    "as extended",
+    `What inner derivations may have in \`requiredSystemFeatures\`. ${forbiddenSystemFeatures.map((feature) => `\`${feature}\``).join(", ")} can never be allowed.`,
+  ),
+  inner_logs: optionalKey(
+    oneOf("lines", "none"),
+    "as extended",
+    'Whether clients get the log lines of inner builds. With `"none"` they cannot tell a build from a cache hit.',
+  ),
+  content_addressed: optionalKey(
+    flag,
+    "as extended",
+    "Whether inner derivations may have floating content-addressed outputs.",
+  ),
+  view: optionalKey(view, "as extended", "Where the view starts of a static socket that does not say."),
+  limits: documented(z.optional(z.strictObject(limitKeys(() => "as extended"))), {
+    description: "Bounds of this profile, with the keys of `[limits]`.",
+    default: "as extended",
+  }),
+});
+
+const http = (fallback: string, listen: string, token: string) => ({
+  listen: optionalKey(endpoint, "nothing listens", listen),
+  token_file: optionalKey(absolutePath, fallback, token),
+});
+
+/** The configuration file, as TOML parses it. */
+export const configSchema = z.strictObject({
+  upstream: table("The real Nix daemon.", {
+    socket: optionalKey(absolutePath, '"/nix/var/nix/daemon-socket/socket"', "Its Unix socket."),
+    command: key(
+      strings,
+      [],
+      'A command and its arguments to run for every upstream connection instead, e.g. `["ssh", "builder", "nix-daemon", "--stdio"]`. It speaks the worker protocol on its standard input and output.',
+    ),
+    store_dir: key(folder, "/nix/store", "The store's folder. Must be upstream's."),
+    nix_store: key(
+      commandName,
+      "nix-store",
+      "The command that the post-build hook registers references with.",
+    ),
+    allow_trusted: key(
+      flag,
+      false,
+      "Accept an upstream that trusts the broker's user. For a private single-user daemon only: elsewhere a wall is missing then.",
+    ),
+    pool: key(count(0, 64), 4, "How many fresh upstream connections are kept ready."),
+  }),
+  runtime: table("Where the broker keeps its own files, and who it runs as.", {
+    dir: key(
+      folder,
+      "/run/nix-broker",
+      "`sandboxes/<id>/`, `shared/socket`, linker socket. Root's, where there are per-build sandboxes. Gone after a reboot.",
+    ),
+    state_dir: key(folder, "/var/lib/nix-broker", "What must outlive a restart: the audit."),
+    control_dir: optionalKey(
+      folder,
+      "`control` in `runtime.state_dir`",
+      "The folder of the socket by which `nix-broker status`, `sandboxes` and `doctor` talk to the service. The service makes it, mode 0700, in a folder that it can write to. Never mount it into a sandbox.",
+    ),
+    admin_group: optionalKey(
+      groupName,
+      "no group",
+      "A group whose members may use the control socket, besides root and the service's user, which must be a member too. They need to be able to enter the folders above it.",
+    ),
+    user: key(
+      userName,
+      "nix-broker",
+      "The system user that the service runs as; the root programs make its folders for it.",
+    ),
+    stop_grace: key(duration, 30, "How long a graceful stop waits for what is in flight."),
+  }),
+  listen: documented(z._default(z.array(listenSchema), []), {
+    description:
+      "Static sockets, one table each. None are opened unless named here or by `--listen`. Each is one sandbox that lives as long as the service.",
+  }),
+  hooks: table("Per-build sandboxes, made by Nix's `pre-build-hook`.", {
+    profile: key(name, "build", "The profile of per-build sandboxes."),
+    allow_uids: key(
+      allowUids,
+      ["@nixbld"],
+      "Who builds: only these users, and those that Nix allocates by itself (`auto-allocate-uids`), may use the socket of a build.",
+    ),
+    build_users: optionalKey(
+      count(1, 1_000_000),
+      "the number of `hooks.allow_uids`",
+      "How many builds Nix runs at once at most. One build user is kept free for inner builds, or outer builds could wait for each other for ever.",
+    ),
+    gcroots_dir: key(
+      folder,
+      "/nix/var/nix/gcroots/nix-broker",
+      "The folder of the roots of per-build sandboxes. Root's programs make it.",
+    ),
+    next_pre_build_hook: key(
+      optionalPath,
+      "",
+      "A program to run after ours, for installations that have a hook of their own.",
+    ),
+    next_post_build_hook: key(optionalPath, "", "The same after a build."),
+  }),
+  limits: documented(z.prefault(z.strictObject(limitKeys((row) => limitText(row))), {}), {
+    description:
+      "Bounds of every profile that does not set its own. Each refusal names the bound that it comes from. The built-in profile `agent` keeps tighter ones where it has them.",
+  }),
+  profiles: documented(z._default(z.record(z.string(), profileSchema), {}), {
+    description:
+      "Profiles of your own, next to the built-in `query`, `instantiate`, `pure`, `build` and `agent`. `nix-broker policy --profile NAME` prints one in force.",
+  }),
+  audit: table("The record of every request.", {
+    path: optionalKey(absolutePath, "`audit` in `runtime.state_dir`", "The folder of its databases."),
+    json_lines: key(flag, false, "Also write every record to the service's log as a JSON line."),
+    retention_days: key(
+      orUnlimited(count(1, 36_500)),
+      90,
+      "How old records may become before they are removed. Days.",
+    ),
+    max_bytes: optionalKey(
+      orUnlimited(size),
+      '"16 GiB"',
+      "How large the databases may become, together, before the oldest records are removed.",
+    ),
+  }),
+  metrics: table("Prometheus metrics, for this machine only.", {
+    ...http(
+      "no token",
+      "Where metrics are served. Never reachable from other machines.",
+      "A file with the token that a scraper must send. Needed on a port, because builds with network can reach it; on a Unix socket the file mode guards.",
+    ),
+  }),
+  web: table("The live page, for this machine only.", {
+    ...http(
+      "`web-token` in `runtime.state_dir`",
+      "Where the page is served. Never reachable from other machines.",
+      "A file with the token that a browser must send. Made at the first start if it is not there.",
+    ),
+  }),
+  log: table("The service's own log, on standard error, a JSON object a line.", {
+    level: key(oneOf(...logLevels), "info", "The least severe messages that are written."),
+  }),
+});
+
+/** A configuration file's content after the schema: checked key by key, not yet against itself. */
+export type ConfigFile = z.output<typeof configSchema>;
+export type ProfileTable = ConfigFile["profiles"][string];
+export type ListenTable = ConfigFile["listen"][number];
+
+const unwrapped = (schema: z.ZodMiniType): z.ZodMiniType =>
+  schema instanceof z.ZodMiniDefault ||
+  schema instanceof z.ZodMiniPrefault ||
+  schema instanceof z.ZodMiniOptional
+    ? unwrapped(schema.def.innerType as z.ZodMiniType)
+    : schema;
+
+/** The tables and lists of tables inside the schema: what is at a path, without the wrappers of its default. */
+export const schemaAt = (path: readonly (string | number)[]): z.ZodMiniType | undefined => {
+  let schema: z.ZodMiniType | undefined = configSchema;
+  for (const part of path) {
+    const inner: z.ZodMiniType | undefined = schema === undefined ? undefined : unwrapped(schema);
+    if (inner instanceof z.ZodMiniObject) {
+      schema = (inner.shape as Readonly<Record<string, z.ZodMiniType>>)[part];
+    } else if (inner instanceof z.ZodMiniArray) schema = inner.def.element as z.ZodMiniType;
+    else if (inner instanceof z.ZodMiniRecord) schema = inner.def.valueType as z.ZodMiniType;
+    else return undefined;
+  }
+  return schema === undefined ? undefined : unwrapped(schema);
+};
+
+/** The keys that the table at a path may have. */
+export const knownKeys = (path: readonly (string | number)[]): readonly string[] => {
+  const schema = schemaAt(path);
+  return schema instanceof z.ZodMiniObject ? Object.keys(schema.shape) : [];
+};
