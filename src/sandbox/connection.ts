@@ -1,0 +1,445 @@
+/**
+ * One client connection, from greeting to end. `serve` is the story of a connection, `respond` that of one
+ * request: read it, judge it, answer it or have it forwarded, reply, record.
+ */
+import { type Rule, refuseOperation, rules, type Verdict } from "../policy/rules.ts";
+import { EndOfStream } from "../protocol/byte-stream.ts";
+import { u64 } from "../protocol/codec.ts";
+import { compile } from "../protocol/compile.ts";
+import { type BoundOperation, type DialectTable, tableFor } from "../protocol/dialect-table.ts";
+import { type ClientGreeting, greetClient } from "../protocol/handshake.ts";
+import { logCodecs, makeError, STDERR } from "../protocol/log-messages.ts";
+import { MessageReader } from "../protocol/message-reader.ts";
+import type { OperationName, RequestOf } from "../protocol/operations.ts";
+import { type Dialect, dialectName, type Feature, NEWEST_MINOR, OLDEST_MINOR } from "../protocol/version.ts";
+import { Encoder, fromWireText, TooLongError, toWireText } from "../protocol/wire.ts";
+import { Body } from "./body.ts";
+import { Deadline } from "./deadline.ts";
+import { type ClientOptions, type Exchange, REPLIED } from "./exchange.ts";
+import { forwarders } from "./forwarders.ts";
+import type { Asker, Recorder } from "./recorder.ts";
+import { Refusal } from "./refusal.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { asRefusal, isPeerFault, troubleOf } from "./told-errors.ts";
+import type { Transport, UpstreamConnection } from "./upstream-connection.ts";
+import type { UpstreamPool } from "./upstream-pool.ts";
+import type { UpstreamStore } from "./upstream-store.ts";
+import type { Waits } from "./waits.ts";
+
+/** The client's end; `host/byte-stream.ts` is one. */
+export interface ClientTransport extends Transport {
+  readonly peer?: { readonly pid: number; readonly uid: number } | undefined;
+  end(): void;
+}
+
+export interface ConnectionServices {
+  readonly pool: UpstreamPool;
+  readonly store: UpstreamStore;
+  readonly recorder: Recorder;
+  readonly waits: Waits;
+}
+
+/** Told as the daemon's version, always the same: which Nix it is says something of the host. */
+const VERSION_TEXT = "nix-broker";
+/** Served by the broker itself, whatever upstream has. */
+const OWN_FEATURES: readonly Feature[] = ["add-to-store-scanning"];
+const NO_TABLE = { minor: NEWEST_MINOR, features: new Set<Feature>(), storeDir: "" };
+const operationNumber = compile(u64, NO_TABLE);
+
+interface Judged {
+  readonly verdict: Verdict;
+  readonly reason: string;
+  readonly upstreamError: string | undefined;
+}
+
+export class Connection {
+  private readonly client: ClientTransport;
+  readonly sandbox: Sandbox;
+  private readonly services: ConnectionServices;
+  private readonly number: number;
+  private readonly reader: MessageReader;
+  private readonly encoder = new Encoder();
+  private gone = false;
+  private table: DialectTable;
+  private greeting: ClientGreeting | undefined;
+  private upstreamConnection: UpstreamConnection | undefined;
+  private readonly options: ClientOptions = {
+    maxSilentTime: Number.POSITIVE_INFINITY,
+    timeout: Number.POSITIVE_INFINITY,
+  };
+  /** Set while a request is under way; a graceful stop waits for it. */
+  busy = false;
+  private stopping = false;
+  /** Uncounts the client; undefined once its socket is closed. One that lingers counts: it holds a descriptor. */
+  private release: (() => void) | undefined;
+  private linger: Deadline | undefined;
+
+  constructor(client: ClientTransport, sandbox: Sandbox, services: ConnectionServices, number: number) {
+    this.client = client;
+    this.sandbox = sandbox;
+    this.services = services;
+    this.number = number;
+    this.reader = new MessageReader(client, sandbox.profile.limits.requestBytes);
+    this.table = tableFor({ ...NO_TABLE, storeDir: sandbox.view.storeDir });
+    client.onClose = () => this.closed();
+  }
+
+  /** Serves the client until it leaves. Never throws. */
+  async serve(): Promise<void> {
+    this.client.onEnd = () => this.leave();
+    try {
+      this.release = this.sandbox.quota.openConnection();
+    } catch (error) {
+      await this.refuse((error as Refusal).message);
+      return;
+    }
+    try {
+      if (!(await this.greet())) return;
+      while (!this.stopping && (await this.respondToNext()));
+    } catch (error) {
+      // The client left in the middle of something, or what it says is not the protocol; or the fault is ours, and
+      // then it ends this connection and no other.
+      this.recordFault(error as Error);
+      await this.tellFault(error as Error);
+    } finally {
+      this.leave();
+      this.hangUp();
+    }
+  }
+
+  /** The client is gone: what was asked for it is asked no more. */
+  private leave(): void {
+    this.gone = true;
+    this.upstreamConnection?.destroy();
+  }
+
+  /** The socket is closed. */
+  private closed(): void {
+    this.leave();
+    this.linger?.clear();
+    this.release?.();
+    this.release = undefined;
+  }
+
+  /** Lets what was written go out; a client that does not hang up too is not waited for. */
+  private hangUp(): void {
+    if (this.release)
+      this.linger = new Deadline(LINGER_SECONDS, () => {
+        this.client.destroy();
+        this.closed();
+      });
+    this.client.end();
+  }
+
+  /** Takes no further request; cuts off what is under way if `now`. */
+  stop(now: boolean): void {
+    this.stopping = true;
+    if (now || !this.busy) this.client.destroy();
+  }
+
+  /** @returns false when the client was told why it cannot be served */
+  private async greet(): Promise<boolean> {
+    const deadline = new Deadline(GREETING_SECONDS, () => this.client.destroy());
+    try {
+      const { pool } = this.services;
+      let trouble = this.sandbox.ended === undefined ? undefined : new Refusal(this.sandbox.ended);
+      let { facts } = pool;
+      try {
+        facts ??= await pool.probe();
+        if (trouble === undefined) await this.sandbox.begin();
+      } catch (error) {
+        trouble ??= troubleOf(error as Error);
+      }
+      const offered: Dialect = {
+        minor: facts?.minor ?? NEWEST_MINOR,
+        features: new Set([...(facts?.features ?? []), ...OWN_FEATURES]),
+      };
+      this.greeting = await greetClient(
+        new MessageReader(this.client, GREETING_BYTES),
+        (message) => this.client.write(message),
+        offered,
+        VERSION_TEXT,
+      );
+      this.table = tableFor({
+        minor: this.greeting.minor,
+        features: this.greeting.features,
+        storeDir: this.table.storeDir,
+      });
+      if (this.greeting.tooOld)
+        trouble = new Refusal(
+          `this client speaks protocol 1.${this.greeting.minor}; nix-broker needs 1.${OLDEST_MINOR} (Nix 2.3) or newer`,
+        );
+      if (trouble !== undefined) {
+        await this.sendError(trouble.message);
+        this.record("handshake", [], trouble, performance.now(), undefined);
+        return false;
+      }
+      this.encoder.u64(STDERR.last);
+      await this.client.write(this.encoder.finish());
+      return true;
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  /** @returns false at the end of the connection */
+  private async respondToNext(): Promise<boolean> {
+    const idle = new Deadline(this.sandbox.profile.limits.idle, () => this.client.destroy());
+    const number = await this.reader.readOrEnd(operationNumber).finally(() => idle.clear());
+    if (number === undefined) return false;
+    this.busy = true;
+    try {
+      const operation = this.table.byNumber.get(number);
+      if (!operation) return await this.refuseUnknown(number);
+      return await this.respond(operation);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  private async respond(operation: BoundOperation): Promise<boolean> {
+    const started = performance.now();
+    const before = this.reader.consumed;
+    const request = await this.reader.read(operation.request);
+    const exchange = this.exchange(operation);
+    exchange.bytesIn = this.reader.consumed - before;
+    let judged: Judged = { verdict: rules[operation.name].verdict, reason: "", upstreamError: undefined };
+    let usable = true;
+    try {
+      const reply = await this.decide(operation.name, request, exchange);
+      await exchange.body.drain();
+      if (reply !== REPLIED) {
+        this.encoder.u64(STDERR.last);
+        operation.reply.encode(this.encoder, reply);
+        const message = this.encoder.finish();
+        exchange.bytesOut += message.length;
+        await this.deliver(message);
+      }
+    } catch (error) {
+      if (exchange.replying) this.client.destroy();
+      const refusal = asRefusal(error, exchange);
+      judged = refusal;
+      usable = !refusal.fatal && !exchange.replying;
+      if (!exchange.replying) {
+        if (usable) await exchange.body.drain();
+        await this.sendError(refusal.message, refusal.status);
+      }
+    } finally {
+      if (operation.body !== "none") this.client.bulk(false);
+    }
+    const subjects = (rules[operation.name] as Rule).subjects?.(request as never) ?? [];
+    this.record(operation.name, subjects, judged, started, exchange);
+    return usable;
+  }
+
+  /** @throws Refusal, NotInView, or what went wrong on the way. */
+  private async decide(name: OperationName, request: unknown, exchange: Exchange): Promise<unknown> {
+    const { sandbox } = this;
+    if (sandbox.ended !== undefined) throw new Refusal(sandbox.ended);
+    const { failure } = this.services.recorder;
+    if (failure !== undefined)
+      throw new Refusal(
+        "nix-broker cannot write its audit log, so it serves nothing; the administrator must mend it",
+        {
+          reason: `the audit log cannot be written: ${failure}`,
+        },
+      );
+    sandbox.quota.checkAuditRows();
+    const refused = refuseOperation(name, sandbox.profile);
+    if (refused !== undefined) throw new Refusal(`${name} is not allowed here: ${refused}`);
+    if (exchange.body.kind !== "none") this.client.bulk(true);
+    if (name === "SetOptions") this.heed(request as RequestOf<"SetOptions">, exchange);
+    const rule = rules[name] as Rule;
+    if (rule.answer) return rule.answer(request as never, sandbox.view, this.table.minor);
+    const forward = forwarders[name] as
+      | ((exchange: Exchange, request: unknown) => Promise<unknown>)
+      | undefined;
+    if (!forward) throw new Refusal(`${name} is not allowed here`);
+    return forward(exchange, request);
+  }
+
+  private exchange(operation: BoundOperation): Exchange {
+    return {
+      operation: operation.name,
+      asker: this.asker,
+      sandbox: this.sandbox,
+      table: this.table,
+      clientMinor: this.greeting?.clientMinor ?? 0,
+      client: this.client,
+      clientReader: this.reader,
+      body: new Body(operation.body, this.client, this.sandbox.profile.limits.bodyBytes),
+      options: this.options,
+      store: this.services.store,
+      recorder: this.services.recorder,
+      waits: this.services.waits,
+      replying: false,
+      intent: undefined,
+      bytesIn: 0,
+      bytesOut: 0,
+      detail: {},
+      upstream: () => this.upstream(),
+    };
+  }
+
+  /** This client's own upstream connection; a fresh one if the last one is gone or out of step. */
+  private async upstream(): Promise<UpstreamConnection> {
+    const held = this.upstreamConnection;
+    if (held && !held.destroyed && !held.outOfStep) return held;
+    held?.destroy();
+    const features = new Set([...this.table.features].filter((feature) => !OWN_FEATURES.includes(feature)));
+    const taken = await this.services.pool.take({ minor: this.table.minor, features });
+    if (this.gone) taken.destroy();
+    this.upstreamConnection = taken;
+    return taken;
+  }
+
+  /** Takes of SetOptions what may be; what was left out is for the audit. */
+  private heed(request: RequestOf<"SetOptions">, exchange: Exchange): void {
+    const timeout = Number(request.overrides.get("timeout") ?? request.overrides.get("build-timeout") ?? 0);
+    this.options.maxSilentTime = request.maxSilentTime || Number.POSITIVE_INFINITY;
+    this.options.timeout = Number.isSafeInteger(timeout) && timeout > 0 ? timeout : Number.POSITIVE_INFINITY;
+    const dropped = [...(request.keepGoing ? ["keep-going"] : []), ...request.overrides.keys()].filter(
+      (name) => name !== "timeout" && name !== "build-timeout",
+    );
+    if (dropped.length > 0) exchange.detail.settingsDropped = dropped.map(fromWireText);
+  }
+
+  /** How long its body is cannot be known, so the connection cannot go on. */
+  private async refuseUnknown(number: number): Promise<false> {
+    const reason = `operation ${number} is not one that nix-broker knows`;
+    await this.sendError(reason);
+    this.record(
+      "unknown",
+      [String(number)],
+      { verdict: "deny", reason, upstreamError: undefined },
+      performance.now(),
+      undefined,
+    );
+    return false;
+  }
+
+  /** @param message text for people */
+  private async sendError(message: string, status = 1): Promise<void> {
+    const { minor } = this.table;
+    this.encoder.u64(STDERR.error);
+    logCodecs(this.table).error.encode(this.encoder, makeError(minor, toWireText(message), status));
+    await this.deliver(this.encoder.finish());
+  }
+
+  /** Cuts off a client that does not read. */
+  private async deliver(message: Buffer): Promise<void> {
+    const waiting = this.client.write(message);
+    if (!waiting) return;
+    const deadline = new Deadline(this.sandbox.profile.limits.requestDeadline, () => this.client.destroy());
+    await waiting.finally(() => deadline.clear());
+  }
+
+  /** A client that may not even have a connection still gets its reason, after a greeting. */
+  async refuse(reason: string): Promise<void> {
+    this.release = this.sandbox.quota.startRefusal();
+    if (!this.release) {
+      this.client.destroy();
+      return;
+    }
+    const deadline = new Deadline(GREETING_SECONDS, () => this.client.destroy());
+    try {
+      const offered: Dialect = { minor: NEWEST_MINOR, features: new Set() };
+      const greeting = await greetClient(
+        new MessageReader(this.client, GREETING_BYTES),
+        (message) => this.client.write(message),
+        offered,
+        VERSION_TEXT,
+      );
+      this.table = tableFor({
+        minor: greeting.minor,
+        features: greeting.features,
+        storeDir: this.table.storeDir,
+      });
+      await this.sendError(reason);
+    } catch (error) {
+      if (!isPeerFault(error)) throw error;
+    } finally {
+      deadline.clear();
+      // Not among the sandbox's own rows, which strangers shall not use up.
+      if (this.sandbox.quota.recordsRefusal(Date.now()))
+        this.write(
+          "handshake",
+          [],
+          { verdict: "deny", reason, upstreamError: undefined },
+          performance.now(),
+          undefined,
+        );
+      this.hangUp();
+    }
+  }
+
+  private get asker(): Asker {
+    const { peer } = this.client;
+    return {
+      sandbox: this.sandbox,
+      connection: this.number,
+      uid: peer?.uid ?? -1,
+      pid: peer?.pid ?? -1,
+      protocol: this.greeting ? dialectName(this.greeting) : "",
+    };
+  }
+
+  /** Says why the connection is closed, where the protocol still allows it. What was half encoded is dropped. */
+  private async tellFault(error: Error): Promise<void> {
+    if (this.greeting === undefined) return;
+    this.encoder.finish();
+    const reason = isPeerFault(error)
+      ? `nix-broker cannot read the request: ${error.message}${error instanceof TooLongError ? " (limits.request_bytes)" : ""}`
+      : "nix-broker failed; its audit log says how";
+    await this.sendError(reason).catch(() => undefined);
+  }
+
+  private recordFault(error: Error): void {
+    if (error instanceof EndOfStream && this.greeting === undefined) return;
+    const reason = isPeerFault(error)
+      ? error.message
+      : `a fault of nix-broker's: ${error.stack ?? error.message}`;
+    const judged = { verdict: "deny", reason, upstreamError: undefined } as const;
+    this.record(this.greeting ? "unknown" : "handshake", [], judged, performance.now(), undefined);
+  }
+
+  private record(
+    operation: OperationName | "handshake" | "unknown",
+    subjects: readonly string[],
+    judged: Judged,
+    started: number,
+    exchange: Exchange | undefined,
+  ): void {
+    if (this.sandbox.quota.countAuditRow()) this.write(operation, subjects, judged, started, exchange);
+  }
+
+  private write(
+    operation: OperationName | "handshake" | "unknown",
+    subjects: readonly string[],
+    judged: Judged,
+    started: number,
+    exchange: Exchange | undefined,
+  ): void {
+    const detail = exchange && Object.keys(exchange.detail).length > 0 ? exchange.detail : undefined;
+    this.services.recorder.request({
+      asker: this.asker,
+      operation,
+      subjects,
+      verdict: judged.verdict,
+      reason: judged.reason,
+      upstreamError: judged.upstreamError,
+      intent: exchange?.intent,
+      durationMs: performance.now() - started,
+      bytesIn: exchange ? exchange.bytesIn + exchange.body.length : 0,
+      bytesOut: exchange?.bytesOut ?? 0,
+      detail,
+    });
+  }
+}
+
+/** A greeting is a few small messages; who takes longer has nothing to say. */
+const GREETING_SECONDS = 60;
+/** Greetings hold a few names of features: who may not even connect shall not make us hold more. */
+const GREETING_BYTES = 64 * 1024;
+/** How long a client has to read the last words. */
+const LINGER_SECONDS = 2;

@@ -1,0 +1,123 @@
+/**
+ * What a sandbox, with all that is nested in it, has used up. Each bound is a limit of the profile; the error
+ * names it, so that whoever runs into one knows which key to raise.
+ */
+import { type LimitName, type Limits, limitTable } from "../policy/limits.ts";
+import { Refusal } from "./refusal.ts";
+
+const MINUTE_MS = 60_000;
+const SECOND_MS = 1000;
+/** Audit rows a second about clients that are turned away. */
+const MOST_REFUSAL_ROWS = 16;
+/** How many clients that are turned away are told why at once. */
+const MOST_REFUSALS = 16;
+
+export class Quota {
+  private readonly limits: Limits;
+  /** Told which bound was hit; for the metrics. */
+  private readonly onLimit: (limit: LimitName) => void;
+  /** Connections whose sockets are still open. */
+  connections = 0;
+  buildsRunning = 0;
+  builds = 0;
+  bytesAdded = 0;
+  auditRows = 0;
+  private refusals = 0;
+  private refusalSecond = 0;
+  private refusalRows = 0;
+  private windowStart = 0;
+  private windowBuilds = 0;
+
+  constructor(limits: Limits, onLimit: (limit: LimitName) => void) {
+    this.limits = limits;
+    this.onLimit = onLimit;
+  }
+
+  /**
+   * Counts a connection.
+   * @returns what ends it
+   * @throws Refusal when there are as many as there may be
+   */
+  openConnection(): () => void {
+    this.check("connections", this.connections + 1, "open connections");
+    this.connections++;
+    return () => {
+      this.connections--;
+    };
+  }
+
+  /**
+   * Counts a build request that runs.
+   * @returns what ends it
+   * @throws Refusal
+   */
+  startBuild(now: number): () => void {
+    this.check("concurrentBuilds", this.buildsRunning + 1, "build requests at once");
+    this.check("builds", this.builds + 1, "build requests");
+    if (now - this.windowStart >= MINUTE_MS) {
+      this.windowStart = now;
+      this.windowBuilds = 0;
+    }
+    this.check("buildRate", this.windowBuilds + 1, "build requests within a minute");
+    this.windowBuilds++;
+    this.builds++;
+    this.buildsRunning++;
+    return () => {
+      this.buildsRunning--;
+    };
+  }
+
+  /** @throws Refusal when the bytes would be too many in all. */
+  addBytes(bytes: number): void {
+    this.check("bytesAdded", this.bytesAdded + bytes, "bytes added");
+    this.bytesAdded += bytes;
+  }
+
+  /** @throws Refusal unless so many more audit rows may be caused. */
+  checkAuditRows(rows = 1): void {
+    this.check("auditRows", this.auditRows + rows, "audit rows");
+  }
+
+  /**
+   * Counts an audit row.
+   * @returns false for what is not to be recorded: beyond the bound nothing is served, and the first row says so
+   */
+  countAuditRow(): boolean {
+    this.auditRows++;
+    return this.auditRows <= this.limits.auditRows + 1;
+  }
+
+  /**
+   * Counts a client that is turned away, which takes a moment: it is told why, if it listens.
+   * @returns undefined when so many are being told already that this one is not; else what ends it
+   */
+  startRefusal(): (() => void) | undefined {
+    if (this.refusals >= MOST_REFUSALS) return undefined;
+    this.refusals++;
+    return () => {
+      this.refusals--;
+    };
+  }
+
+  /** Whether a client that is turned away is recorded: not every one of thousands, for they use up nothing else. */
+  recordsRefusal(now: number): boolean {
+    if (now - this.refusalSecond >= SECOND_MS) {
+      this.refusalSecond = now;
+      this.refusalRows = 0;
+    }
+    return ++this.refusalRows <= MOST_REFUSAL_ROWS;
+  }
+
+  /** @throws Refusal */
+  checkView(paths: number): void {
+    this.check("viewPaths", paths, "paths in the view");
+  }
+
+  private check(limit: LimitName, wanted: number, what: string): void {
+    if (wanted <= this.limits[limit]) return;
+    this.onLimit(limit);
+    throw new Refusal(
+      `this sandbox may have no more than ${this.limits[limit]} ${what} (limits.${limitTable[limit].key})`,
+    );
+  }
+}

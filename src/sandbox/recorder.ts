@@ -1,0 +1,61 @@
+/** What a connection tells the audit and the metrics. `service/` connects it to both. */
+
+import type { Verdict } from "../policy/rules.ts";
+import type { OperationName } from "../protocol/operations.ts";
+import type { StorePath } from "../store/store-path.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+/** Who asks. */
+export interface Asker {
+  readonly sandbox: Sandbox;
+  /** Numbers the connections of the service's life. */
+  readonly connection: number;
+  /** -1 where it is not known. */
+  readonly uid: number;
+  readonly pid: number;
+  /** `1.34`, with features: `1.38+…`. */
+  readonly protocol: string;
+}
+
+export interface RequestRecord {
+  readonly asker: Asker;
+  readonly operation: OperationName | "handshake" | "unknown";
+  readonly subjects: readonly string[];
+  readonly verdict: Verdict;
+  /** What `intend` returned. */
+  readonly intent: number | undefined;
+  /** Why, if it was not simply done. */
+  readonly reason: string;
+  readonly durationMs: number;
+  /** Bulk data and request from the client; to the client. */
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  /** Upstream's own words, which the client did not get. */
+  readonly upstreamError: string | undefined;
+  /** What else is worth keeping: settings that were dropped, lines of hidden logs. */
+  readonly detail: Readonly<Record<string, unknown>> | undefined;
+}
+
+export interface BuildRecord {
+  readonly asker: Asker;
+  readonly derivation: StorePath;
+  /** Output names and paths; empty when it failed. */
+  readonly outputs: ReadonlyMap<string, StorePath>;
+  readonly ok: boolean;
+  readonly durationMs: number;
+  /** What `intend` returned for the request that asked for it. */
+  readonly intent: number | undefined;
+}
+
+export interface Recorder {
+  /**
+   * Records that something that changes upstream is about to be asked.
+   * @returns the number of that record, for the request's own
+   * @throws Error when it cannot be recorded: then it must not be asked (G7)
+   */
+  intend(asker: Asker, operation: OperationName, subjects: readonly string[]): number;
+  request(record: RequestRecord): void;
+  build(record: BuildRecord): void;
+  /** Why nothing can be recorded now, or undefined. */
+  readonly failure: string | undefined;
+}

@@ -1,0 +1,36 @@
+/**
+ * A request that gets an error instead of a reply. The text is ours, made from the request alone, for it goes
+ * to the client; what upstream said stays in `upstreamError`, for the audit.
+ */
+import type { Verdict } from "../policy/rules.ts";
+
+export interface RefusalDetails {
+  /** What the audit says was decided: `deny` unless the policy allowed the request and it failed. */
+  readonly verdict?: Verdict;
+  /** For the audit, where the client must not be told as much. */
+  readonly reason?: string;
+  readonly upstreamError?: string;
+  /** The connection is out of step or gone, and is closed after the error. */
+  readonly fatal?: boolean;
+  /** What the client exits with, where the protocol tells it (before 1.26); 1 if not given. */
+  readonly status?: number;
+}
+
+export class Refusal extends Error {
+  override name = "Refusal";
+  readonly verdict: Verdict;
+  readonly reason: string;
+  readonly upstreamError: string | undefined;
+  readonly fatal: boolean;
+  readonly status: number;
+
+  /** @param message for the client, as text for people */
+  constructor(message: string, details: RefusalDetails = {}) {
+    super(message);
+    this.verdict = details.verdict ?? "deny";
+    this.reason = details.reason ?? message;
+    this.upstreamError = details.upstreamError;
+    this.fatal = details.fatal ?? false;
+    this.status = details.status ?? 1;
+  }
+}

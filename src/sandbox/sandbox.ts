@@ -1,0 +1,124 @@
+/** One brokered sandbox: who it is, what it may, what it knows, and how paths enter its view. */
+import type { Profile } from "../policy/profile.ts";
+import type { StorePath } from "../store/store-path.ts";
+import type { Quota } from "./quota.ts";
+import type { UpstreamStore } from "./upstream-store.ts";
+import type { View } from "./view.ts";
+
+/** Where a sandbox keeps and shows the paths of its view. */
+export interface Home {
+  /** Keeps the closures of these paths from the garbage collector until the sandbox ends (G6). */
+  keep(paths: readonly StorePath[]): Promise<void>;
+  /** Makes these paths readable in the sandbox (G5); nothing where the whole store is mounted. */
+  show(paths: readonly StorePath[]): Promise<void>;
+  /** Lets go of everything. */
+  end(): Promise<void>;
+}
+
+export interface SandboxOptions {
+  readonly id: string;
+  readonly profile: Profile;
+  readonly view: View;
+  readonly quota: Quota;
+  readonly home: Home;
+  readonly store: UpstreamStore;
+  /** The derivation of the outer build; undefined for a static socket. */
+  readonly derivation: StorePath | undefined;
+  /** The sandbox whose inner build this one is the sandbox of. */
+  readonly parent: Sandbox | undefined;
+  /** The path of its static socket; undefined for a build and for standard input. */
+  readonly socket?: string | undefined;
+  /** Makes the view as it is at the start. */
+  fill(sandbox: Sandbox): Promise<void>;
+}
+
+export class Sandbox {
+  readonly id: string;
+  readonly profile: Profile;
+  readonly view: View;
+  readonly quota: Quota;
+  readonly derivation: StorePath | undefined;
+  readonly parent: Sandbox | undefined;
+  readonly socket: string | undefined;
+  readonly since = new Date();
+  /** What the view has gained since the start, in that order. */
+  readonly gained: StorePath[] = [];
+  /** Derivations whose own text was judged and found good; texts do not change. */
+  readonly approved = new Set<StorePath>();
+  /** Why requests are no longer taken; undefined while they are. */
+  ended: string | undefined;
+  private begun: Promise<void> | undefined;
+  private readonly fill: (sandbox: Sandbox) => Promise<void>;
+  private readonly home: Home;
+  private readonly store: UpstreamStore;
+
+  constructor(options: SandboxOptions) {
+    this.id = options.id;
+    this.profile = options.profile;
+    this.view = options.view;
+    this.quota = options.quota;
+    this.derivation = options.derivation;
+    this.parent = options.parent;
+    this.socket = options.socket;
+    this.home = options.home;
+    this.store = options.store;
+    this.fill = options.fill;
+  }
+
+  /** 1 for the sandbox of an outer build or a static socket. */
+  get depth(): number {
+    return this.parent ? this.parent.depth + 1 : 1;
+  }
+
+  /** Makes the view as it is at the start, once; clients wait for it. @throws as `admit`; then the next client tries again. */
+  async begin(): Promise<void> {
+    this.begun ??= this.fill(this).catch((error) => {
+      this.begun = undefined;
+      throw error;
+    });
+    await this.begun;
+  }
+
+  /** Lets closures into the view that it starts with, and that nothing else keeps. @throws as `admit` */
+  async startWith(paths: readonly StorePath[]): Promise<void> {
+    await this.admit(paths);
+    this.gained.length = 0;
+  }
+
+  /** Lets closures into the view that the sandbox has and keeps already: what its build was given. */
+  async learn(paths: readonly StorePath[]): Promise<void> {
+    const infos = await this.store.closure(paths, (path) => this.inMemory(path));
+    this.quota.checkView(this.view.size + infos.length);
+    this.view.add(infos);
+  }
+
+  /**
+   * Lets paths with their closures into the view. When it resolves they are kept, and readable in the sandbox.
+   * Upstream must hold the paths until then, which it does while the connection that made them is open.
+   * @throws Refusal when the view would be too large; UpstreamError, UpstreamRefusal
+   */
+  async admit(paths: readonly StorePath[]): Promise<void> {
+    const fresh = paths.filter((path) => !this.inMemory(path));
+    if (fresh.length === 0) return;
+    await this.home.keep(fresh);
+    if (!this.view.closed) return;
+    const infos = await this.store.closure(fresh, (path) => this.inMemory(path));
+    this.quota.checkView(this.view.size + infos.length);
+    const gained = infos.map((info) => info.path);
+    // All of them, not the given ones alone: what an outer output mentions of any of them is among its references.
+    await this.home.keep(gained.filter((path) => !fresh.includes(path)));
+    await this.home.show(gained);
+    this.view.add(infos);
+    for (const path of gained) this.gained.push(path);
+  }
+
+  async end(reason: string): Promise<void> {
+    this.ended ??= reason;
+    await this.home.end();
+  }
+
+  private inMemory(path: StorePath): boolean {
+    const info = this.view.info(path);
+    return info !== undefined && !(info instanceof Promise);
+  }
+}

@@ -1,0 +1,145 @@
+/** What the broker itself asks upstream, for all sandboxes: infos, closures, derivations. Nothing here is for clients unread. */
+
+import type { PathInfo } from "../policy/view-queries.ts";
+import { EndOfStream } from "../protocol/byte-stream.ts";
+import type { UnkeyedValidPathInfo } from "../protocol/types.ts";
+import { type Derivation, DerivationError, parseDerivation } from "../store/derivation.ts";
+import { NarWalker } from "../store/nar-walker.ts";
+import type { StorePath } from "../store/store-path.ts";
+import { QueryChannel } from "./query-channel.ts";
+import type { UpstreamConnection } from "./upstream-connection.ts";
+import { UpstreamRefusal } from "./upstream-connection.ts";
+
+/** Before it the daemon knows no QueryDerivationOutputMap (and no floating outputs either). */
+export const OUTPUT_MAP_SINCE = 22;
+/** Parsed derivations kept: their paths are hashes of their texts, so they cannot change. */
+const MOST_DERIVATIONS = 20_000;
+
+export class UpstreamStore {
+  readonly storeDir: string;
+  private readonly channel: QueryChannel;
+  private readonly textBytes: number;
+  private readonly derivations = new Map<StorePath, Derivation>();
+
+  /** @param textBytes the longest derivation that is read */
+  constructor(open: () => Promise<UpstreamConnection>, storeDir: string, textBytes: number) {
+    this.channel = new QueryChannel(open);
+    this.storeDir = storeDir;
+    this.textBytes = textBytes;
+  }
+
+  async info(path: StorePath): Promise<PathInfo | undefined> {
+    const info = await this.channel.ask("QueryPathInfo", { path });
+    return info && pathInfo(path, info);
+  }
+
+  /**
+   * The infos of these paths and all that they refer to.
+   * @param known paths whose closure is wanted no more
+   * @throws UpstreamRefusal if one of them is not valid
+   */
+  async closure(roots: Iterable<StorePath>, known: (path: StorePath) => boolean): Promise<PathInfo[]> {
+    const infos = new Map<StorePath, PathInfo | undefined>();
+    const visit = async (path: StorePath): Promise<void> => {
+      if (infos.has(path) || known(path)) return;
+      infos.set(path, undefined);
+      const info = await this.info(path);
+      if (!info) throw new UpstreamRefusal(`path '${path}' is not valid`);
+      infos.set(path, info);
+      await Promise.all(info.references.map(visit));
+    };
+    await Promise.all([...roots].map(visit));
+    return [...infos.values()] as PathInfo[];
+  }
+
+  allValid(): Promise<StorePath[]> {
+    return this.channel.ask("QueryAllValidPaths", undefined);
+  }
+
+  byHashPart(hashPart: string): Promise<StorePath> {
+    return this.channel.ask("QueryPathFromHashPart", { hashPart });
+  }
+
+  referrers(path: StorePath): Promise<StorePath[]> {
+    return this.channel.ask("QueryReferrers", { path });
+  }
+
+  derivers(path: StorePath): Promise<StorePath[]> {
+    return this.channel.ask("QueryValidDerivers", { path });
+  }
+
+  /**
+   * A derivation as upstream stores it.
+   * @param known the path's info, if it is at hand
+   * @throws DerivationError if the file is not a derivation, UpstreamRefusal if it is not valid.
+   */
+  async derivation(path: StorePath, known?: PathInfo): Promise<Derivation> {
+    const held = this.derivations.get(path);
+    if (held) return held;
+    // Outputs of any size can have such a name, and while one is read all other questions wait.
+    const narSize = (known ?? (await this.info(path)))?.narSize ?? 0;
+    if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
+    const text = await this.channel.read("NarFromPath", { path }, (connection) =>
+      readFileOfNar(connection, this.textBytes),
+    );
+    if (text instanceof DerivationError) throw text;
+    const derivation = parseDerivation(text);
+    this.remember(path, derivation);
+    return derivation;
+  }
+
+  /** Saves reading back what was parsed when it was added. */
+  remember(path: StorePath, derivation: Derivation): void {
+    this.derivations.set(path, derivation);
+    if (this.derivations.size <= MOST_DERIVATIONS) return;
+    for (const oldest of this.derivations.keys()) {
+      this.derivations.delete(oldest);
+      break;
+    }
+  }
+
+  /** Output names and paths as upstream knows them by now; "" where the path is not known yet. */
+  outputMap(path: StorePath): Promise<Map<string, StorePath | "">> {
+    return this.channel.ask("QueryDerivationOutputMap", { path });
+  }
+
+  close(): void {
+    this.channel.close();
+  }
+}
+
+/** More than a NAR of one file has around its contents. */
+const NAR_OVERHEAD = 256;
+
+function tooLong(limit: number): DerivationError {
+  return new DerivationError(`It is longer than ${limit} bytes (limits.text_bytes).`);
+}
+
+export function pathInfo(path: StorePath, info: UnkeyedValidPathInfo): PathInfo {
+  const { narHash, narSize, references, contentAddress } = info;
+  return { path, narHash, narSize, references, contentAddress };
+}
+
+/**
+ * The contents of the regular file that a bare NAR holds. One that is none, or too long, is no fault of the
+ * connection's, which others use too: that error is returned, not thrown.
+ */
+async function readFileOfNar(
+  { transport }: UpstreamConnection,
+  limit: number,
+): Promise<Buffer | DerivationError> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  const walker = new NarWalker((slice) => {
+    length += slice.length;
+    if (length <= limit) pieces.push(Buffer.from(slice));
+  });
+  for (;;) {
+    transport.consume(walker.push(transport.available));
+    if (walker.done) break;
+    if (!(await transport.fill())) throw new EndOfStream();
+  }
+  if (walker.rootType !== "regular") return new DerivationError("It is not a regular file.");
+  if (length > limit) return tooLong(limit);
+  return Buffer.concat(pieces);
+}

@@ -1,0 +1,158 @@
+/** The view of a sandbox: the paths that it may know of. It only grows. */
+import type { PathInfo, ViewQueries } from "../policy/view-queries.ts";
+import { type Derivation, outputKind } from "../store/derivation.ts";
+import { isDerivationPath, type StorePath, storePathHash } from "../store/store-path.ts";
+import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream-store.ts";
+
+export interface View extends ViewQueries {
+  /** Whether it is a closed world: what is not in it does not exist. */
+  readonly closed: boolean;
+  /** Paths in the view, as far as they are counted. */
+  readonly size: number;
+  /** Takes up a closure: of every path that `infos` refer to, the info is there or among them. */
+  add(infos: Iterable<PathInfo>): void;
+}
+
+/** A closed world, held in memory. */
+export class ClosedView implements View {
+  readonly closed = true;
+  readonly storeDir: string;
+  private readonly store: UpstreamStore;
+  private readonly outputMapKnown: () => boolean;
+  private readonly infos = new Map<StorePath, PathInfo>();
+  private readonly hashes = new Map<string, StorePath>();
+  private readonly referrersOf = new Map<StorePath, StorePath[]>();
+  /** Sorted; undefined since the view grew. A client may ask for it all the time, and views are large. */
+  private sorted: readonly StorePath[] | undefined;
+  private readonly derivations: StorePath[] = [];
+
+  /** @param minor upstream's protocol version: older ones know no floating outputs */
+  constructor(store: UpstreamStore, minor: () => number) {
+    this.store = store;
+    this.storeDir = store.storeDir;
+    this.outputMapKnown = () => minor() >= OUTPUT_MAP_SINCE;
+  }
+
+  get size(): number {
+    return this.infos.size;
+  }
+
+  add(infos: Iterable<PathInfo>): void {
+    for (const info of infos) {
+      if (this.infos.has(info.path)) continue;
+      this.infos.set(info.path, info);
+      this.sorted = undefined;
+      if (isDerivationPath(info.path)) this.derivations.push(info.path);
+      this.hashes.set(storePathHash(info.path), info.path);
+      for (const reference of info.references) {
+        const referrers = this.referrersOf.get(reference);
+        if (referrers) referrers.push(info.path);
+        else this.referrersOf.set(reference, [info.path]);
+      }
+    }
+  }
+
+  has(path: StorePath): boolean {
+    return this.infos.has(path);
+  }
+
+  info(path: StorePath): PathInfo | undefined {
+    return this.infos.get(path);
+  }
+
+  all(): readonly StorePath[] {
+    this.sorted ??= [...this.infos.keys()].sort();
+    return this.sorted;
+  }
+
+  byHashPart(hashPart: string): StorePath | undefined {
+    return this.hashes.get(hashPart);
+  }
+
+  referrers(path: StorePath): readonly StorePath[] {
+    return [...(this.referrersOf.get(path) ?? [])].sort();
+  }
+
+  async derivers(path: StorePath): Promise<StorePath[]> {
+    const derivations = [...this.derivations].sort();
+    const outputs = await Promise.all(
+      derivations.map((derivation) => this.outputs(derivation).catch(() => undefined)),
+    );
+    return derivations.filter((_, i) => [...(outputs[i]?.values() ?? [])].includes(path));
+  }
+
+  async derivation(path: StorePath): Promise<Derivation | undefined> {
+    const info = this.infos.get(path);
+    return info && isDerivationPath(path) ? this.store.derivation(path, info) : undefined;
+  }
+
+  async outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined> {
+    const derivation = await this.derivation(path);
+    if (!derivation) return undefined;
+    const outputs = staticOutputs(derivation);
+    if (![...outputs.values()].includes("") || !this.outputMapKnown()) return outputs;
+    const resolved = await this.store.outputMap(path);
+    for (const [name, output] of resolved)
+      if (outputs.get(name) === "" && this.infos.has(output)) outputs.set(name, output);
+    return outputs;
+  }
+}
+
+/** Everything valid, for jails that see the whole store anyway: the closed world (G1) does not hold here. */
+export class StoreView implements View {
+  readonly storeDir: string;
+  readonly closed = false;
+  readonly size = 0;
+  private readonly store: UpstreamStore;
+  private readonly outputMapKnown: () => boolean;
+
+  constructor(store: UpstreamStore, minor: () => number) {
+    this.store = store;
+    this.storeDir = store.storeDir;
+    this.outputMapKnown = () => minor() >= OUTPUT_MAP_SINCE;
+  }
+
+  add(): void {}
+
+  info(path: StorePath): Promise<PathInfo | undefined> {
+    return this.store.info(path);
+  }
+
+  all(): Promise<StorePath[]> {
+    return this.store.allValid();
+  }
+
+  async byHashPart(hashPart: string): Promise<StorePath | undefined> {
+    return (await this.store.byHashPart(hashPart)) || undefined;
+  }
+
+  referrers(path: StorePath): Promise<StorePath[]> {
+    return this.store.referrers(path);
+  }
+
+  derivers(path: StorePath): Promise<StorePath[]> {
+    return this.store.derivers(path);
+  }
+
+  async derivation(path: StorePath): Promise<Derivation | undefined> {
+    if (!isDerivationPath(path)) return undefined;
+    const info = await this.store.info(path);
+    return info && this.store.derivation(path, info);
+  }
+
+  async outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined> {
+    const derivation = await this.derivation(path);
+    if (!derivation) return undefined;
+    return this.outputMapKnown() ? this.store.outputMap(path) : staticOutputs(derivation);
+  }
+}
+
+/** The outputs whose paths the derivation itself tells; "" for the others. */
+function staticOutputs(derivation: Derivation): Map<string, StorePath | ""> {
+  return new Map(
+    [...derivation.outputs].map(([name, output]) => {
+      const kind = outputKind(output);
+      return [name, kind === "input-addressed" || kind === "fixed" ? output.path : ""];
+    }),
+  );
+}

@@ -1,0 +1,109 @@
+/**
+ * Who waits for whom (G9). A build holds the locks of its output paths while it runs, and the builds that run in
+ * our sandboxes ask for other builds meanwhile: two that ask for each other would wait for ever, and so would
+ * outer builds that use up all build users while each waits for one more.
+ *
+ * Keys are output paths, and derivation paths for outputs that are not known before: derivations that share an
+ * output path share a lock.
+ */
+import type { StorePath } from "../store/store-path.ts";
+import { Refusal } from "./refusal.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+export class Waits {
+  /** Sandboxes of builds, oldest first, with what their builds hold. */
+  private readonly builds = new Map<Sandbox, readonly StorePath[]>();
+  private readonly holders = new Map<StorePath, Set<Sandbox>>();
+  private readonly requests = new Map<Sandbox, Set<ReadonlySet<StorePath>>>();
+  private readonly buildUsers: number;
+
+  /** @param buildUsers how many builds Nix runs at once; `Infinity` if it makes users as it needs them */
+  constructor(buildUsers: number) {
+    this.buildUsers = buildUsers;
+  }
+
+  /** A build runs, in that sandbox, and holds the locks of these outputs until `ended`. */
+  began(sandbox: Sandbox, outputs: readonly StorePath[]): void {
+    this.builds.set(sandbox, outputs);
+    for (const output of outputs) {
+      const holders = this.holders.get(output);
+      if (holders) holders.add(sandbox);
+      else this.holders.set(output, new Set([sandbox]));
+    }
+  }
+
+  ended(sandbox: Sandbox): void {
+    for (const output of this.builds.get(sandbox) ?? []) {
+      const holders = this.holders.get(output);
+      holders?.delete(sandbox);
+      if (holders?.size === 0) this.holders.delete(output);
+    }
+    this.builds.delete(sandbox);
+  }
+
+  /** The sandboxes whose requests need one of these outputs now. */
+  askers(outputs: readonly StorePath[]): Sandbox[] {
+    return [...this.requests]
+      .filter(([, requests]) => [...requests].some((needed) => outputs.some((path) => needed.has(path))))
+      .map(([sandbox]) => sandbox);
+  }
+
+  /**
+   * A sandbox is about to ask for builds that need these outputs.
+   * @returns what ends the wait
+   * @throws Refusal when the request could wait for ever
+   */
+  begin(sandbox: Sandbox, outputs: ReadonlySet<StorePath>): () => void {
+    this.requireFreeUser(sandbox);
+    const waitedFor = this.holdersOf(outputs);
+    for (const holder of waitedFor)
+      if (holder === sandbox || this.reaches(holder, sandbox, new Set())) throw cycle(sandbox, holder);
+    const requests = this.requests.get(sandbox) ?? new Set();
+    this.requests.set(sandbox, requests.add(outputs));
+    return () => {
+      requests.delete(outputs);
+      if (requests.size === 0) this.requests.delete(sandbox);
+    };
+  }
+
+  /**
+   * Of so many build users one must stay free for inner builds. The sandbox that took the last one was the
+   * newest: it is the one that gets no inner builds, and so ends, and frees its user.
+   */
+  private requireFreeUser(sandbox: Sandbox): void {
+    if (!this.builds.has(sandbox) || this.builds.size < this.buildUsers) return;
+    const rank = [...this.builds.keys()].indexOf(sandbox) + 1;
+    if (rank < this.buildUsers) return;
+    throw new Refusal(
+      `all ${this.buildUsers} build users are taken by builds that may ask for inner builds, so this one, the newest, gets none ` +
+        "(hooks.build_users); build again when fewer run at once, or add build users",
+      { reason: "no build user would be left" },
+    );
+  }
+
+  private holdersOf(outputs: ReadonlySet<StorePath>): Set<Sandbox> {
+    const found = new Set<Sandbox>();
+    for (const output of outputs) for (const holder of this.holders.get(output) ?? []) found.add(holder);
+    return found;
+  }
+
+  /** Whether what `from` waits for now, and so on, ends at `target`. */
+  private reaches(from: Sandbox, target: Sandbox, visited: Set<Sandbox>): boolean {
+    if (visited.has(from)) return false;
+    visited.add(from);
+    for (const outputs of this.requests.get(from) ?? [])
+      for (const holder of this.holdersOf(outputs))
+        if (holder === target || this.reaches(holder, target, visited)) return true;
+    return false;
+  }
+}
+
+function cycle(sandbox: Sandbox, holder: Sandbox): Refusal {
+  const what =
+    holder === sandbox
+      ? "needs the outputs of the very build that asks"
+      : "needs the outputs of a build that, by way of inner builds, waits for this one";
+  return new Refusal(`the requested build ${what}: they would wait for each other for ever`, {
+    reason: "wait cycle",
+  });
+}

@@ -1,0 +1,45 @@
+import { expect, test } from "vitest";
+import { STDERR } from "../../src/protocol/log-messages.ts";
+import { QueryChannel } from "../../src/sandbox/query-channel.ts";
+import { UpstreamConnection } from "../../src/sandbox/upstream-connection.ts";
+import { daemonThatSays } from "../protocol/memory-daemon.ts";
+import { word } from "../protocol/memory-stream.ts";
+
+const path = `/nix/store/${"0".repeat(32)}-x`;
+const YES = [word(STDERR.last), word(1)];
+
+test("G8: requests that find their connection broken go on together on one new connection", async () => {
+  const opened: UpstreamConnection[] = [];
+  const channel = new QueryChannel(async () => {
+    const daemon = daemonThatSays(...YES, ...YES);
+    const connection = await UpstreamConnection.open(
+      () => Promise.resolve(daemon),
+      { minor: 21, features: new Set() },
+      "/nix/store",
+    );
+    opened.push(connection);
+    return connection;
+  });
+  expect(await channel.ask("IsValidPath", { path })).toBe(true);
+  opened[0]?.destroy();
+  const both = [channel.ask("IsValidPath", { path }), channel.ask("IsValidPath", { path })];
+  expect(await Promise.all(both)).toEqual([true, true]);
+  expect(opened).toHaveLength(2);
+  channel.close();
+  await expect(channel.ask("IsValidPath", { path })).rejects.toThrow("the sandbox has ended");
+});
+
+test("G8: what fails to open is opened anew for the next request", async () => {
+  let tries = 0;
+  const channel = new QueryChannel(() => {
+    tries++;
+    return Promise.reject(new Error("nobody there"));
+  });
+  const both = await Promise.allSettled([
+    channel.ask("IsValidPath", { path }),
+    channel.ask("IsValidPath", { path }),
+  ]);
+  expect(both.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+  await expect(channel.ask("IsValidPath", { path })).rejects.toThrow("nobody there");
+  expect(tries).toBe(2);
+});
