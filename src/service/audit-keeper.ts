@@ -1,0 +1,78 @@
+/**
+ * Looks after the audit while the service runs: anchors the head of its chain in the service's log, which the journal
+ * keeps where the service cannot rewrite it, and removes what is older, or larger, than is kept.
+ */
+import { formatAnchor } from "../audit/anchor.ts";
+import { removeOldConnections } from "../audit/folders.ts";
+import type { StoredRecord } from "../audit/record.ts";
+import { applyRetention } from "../audit/retention.ts";
+import type { AuditStore } from "../audit/store.ts";
+import type { AuditConfig } from "../config/config.ts";
+import type { Log } from "./log.ts";
+
+/** How much could be cut off unseen, at most, if nothing else anchors it: a minute's records. */
+const ANCHOR_MS = 60_000;
+/** Sandboxes often end several at a time. */
+const SOON_MS = 1000;
+const RETENTION_MS = 3_600_000;
+const DAY_MS = 86_400_000;
+
+export class AuditKeeper {
+  private readonly audit: AuditStore;
+  private readonly config: AuditConfig;
+  private readonly log: Log;
+  private readonly timers: NodeJS.Timeout[];
+  private anchored = 0;
+  private soon: NodeJS.Timeout | undefined;
+
+  constructor(audit: AuditStore, config: AuditConfig, log: Log) {
+    this.audit = audit;
+    this.config = config;
+    this.log = log;
+    this.timers = [
+      setInterval(() => this.anchor(), ANCHOR_MS).unref(),
+      setInterval(() => this.retire(), RETENTION_MS).unref(),
+    ];
+    this.retire();
+    this.anchor();
+  }
+
+  /** Told of what was written: after a sandbox has ended it anchors soon. */
+  written(records: readonly StoredRecord[]): void {
+    if (records.some(({ kind, op }) => kind === "sandbox" && op === "end"))
+      this.soon ??= setTimeout(() => {
+        this.soon = undefined;
+        this.anchor();
+      }, SOON_MS).unref();
+  }
+
+  /** Writes down where the chain ends now; nothing if that has been said. */
+  anchor(): void {
+    if (this.audit.head.seq === this.anchored && this.audit.pending === 0) return;
+    try {
+      const head = this.audit.settledHead();
+      this.anchored = head.seq;
+      this.log.info({ anchor: formatAnchor(head) }, "the audit's end");
+    } catch (error) {
+      this.log.error({ error: (error as Error).message }, "the audit cannot be anchored");
+    }
+  }
+
+  /** To be called before the audit is closed, when nothing more will be recorded. */
+  stop(): void {
+    for (const timer of this.timers) clearInterval(timer);
+    clearTimeout(this.soon);
+    this.anchor();
+  }
+
+  private retire(): void {
+    const { retentionDays, maxBytes } = this.config;
+    try {
+      const retired = applyRetention(this.audit, { maxAgeUs: retentionDays * DAY_MS * 1000, maxBytes });
+      removeOldConnections(this.audit.folder, Date.now() - retentionDays * DAY_MS);
+      if (retired.segments > 0) this.log.info(retired, "old records of the audit were removed");
+    } catch (error) {
+      this.log.error({ error: (error as Error).message }, "old records of the audit cannot be removed");
+    }
+  }
+}

@@ -1,0 +1,130 @@
+/** Connects what connections tell of themselves to the audit store and the metrics. */
+import { type Asker as AuditAsker, buildRecord, sandboxRecord } from "../audit/events.ts";
+import type { JsonObject } from "../audit/record.ts";
+import { type AuditStore, nowMicroseconds } from "../audit/store.ts";
+import type { OperationName } from "../protocol/operations.ts";
+import { fromWireText } from "../protocol/wire.ts";
+import type { Asker, BuildRecord, Recorder, RequestRecord } from "../sandbox/recorder.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { StorePath } from "../store/store-path.ts";
+import type { Counters } from "./counters.ts";
+
+export class AuditRecorder implements Recorder {
+  private readonly store: AuditStore;
+  private readonly metrics: Counters;
+  private readonly onBuild: (record: BuildRecord) => void;
+
+  /** @param onBuild told of each inner build that ended */
+  constructor(
+    store: AuditStore,
+    metrics: Counters,
+    onBuild: (record: BuildRecord) => void = () => undefined,
+  ) {
+    this.store = store;
+    this.metrics = metrics;
+    this.onBuild = onBuild;
+  }
+
+  get failure(): string | undefined {
+    return this.store.failure?.message;
+  }
+
+  intend(asker: Asker, operation: OperationName, subjects: readonly string[]): number {
+    return this.store.appendDurable({
+      ...auditAsker(asker),
+      kind: "intent",
+      op: operation,
+      time: nowMicroseconds(),
+      verdict: "forward",
+      subjects: subjects.map(fromWireText),
+    });
+  }
+
+  request(record: RequestRecord): void {
+    const durationUs = Math.round(record.durationMs * 1000);
+    this.store.append({
+      ...auditAsker(record.asker),
+      kind: "request",
+      op: record.operation,
+      time: nowMicroseconds() - durationUs,
+      verdict: record.verdict,
+      reason: record.reason || undefined,
+      subjects: record.subjects.map(fromWireText),
+      durationUs,
+      bytesIn: record.bytesIn,
+      bytesOut: record.bytesOut,
+      upstreamError: record.upstreamError,
+      intent: record.intent,
+      detail: record.detail as JsonObject | undefined,
+    });
+    const dropped = record.detail?.logLinesDropped;
+    if (typeof dropped === "number") this.metrics.logLinesDropped(dropped);
+    this.metrics.request(
+      record.operation,
+      record.verdict,
+      record.durationMs / 1000,
+      record.bytesIn,
+      record.bytesOut,
+    );
+  }
+
+  build(record: BuildRecord): void {
+    const { asker, derivation, outputs, ok, durationMs, intent } = record;
+    this.onBuild(record);
+    this.metrics.build(ok, durationMs / 1000);
+    const durationUs = durationMs * 1000;
+    const time = nowMicroseconds() - durationUs;
+    this.store.append(
+      buildRecord(auditAsker(asker), {
+        time,
+        durationUs,
+        derivation,
+        outputs,
+        error: ok ? undefined : "the build failed",
+        intent,
+      }),
+    );
+  }
+
+  /** @param outputs of the outer build, where they are known before it ran */
+  sandboxBegan(sandbox: Sandbox, reason: string, outputs: readonly StorePath[]): void {
+    this.store.append(
+      sandboxRecord("begin", {
+        ...sandboxFacts(sandbox, reason),
+        outputs,
+        detail: { profile: sandbox.profile.name, parent: sandbox.parent?.id, depth: sandbox.depth },
+      }),
+    );
+  }
+
+  sandboxEnded(sandbox: Sandbox, reason: string): void {
+    const { builds, bytesAdded } = sandbox.quota;
+    this.store.append(
+      sandboxRecord("end", {
+        ...sandboxFacts(sandbox, reason),
+        detail: { builds, bytesAdded, viewPaths: sandbox.view.size },
+      }),
+    );
+    this.store.flush();
+  }
+}
+
+function sandboxFacts(sandbox: Sandbox, reason: string) {
+  return { time: nowMicroseconds(), sandbox: sandbox.id, outer: sandbox.derivation, reason };
+}
+
+function auditAsker(asker: Asker): AuditAsker {
+  return {
+    sandbox: asker.sandbox.id,
+    outer: asker.sandbox.derivation,
+    connection: asker.connection,
+    uid: known(asker.uid),
+    pid: known(asker.pid),
+    protocol: asker.protocol,
+  };
+}
+
+/** The kernel's numbers; -1 stands for those that are not known. */
+function known(number: number): number | undefined {
+  return number < 0 ? undefined : number;
+}

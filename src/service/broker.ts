@@ -1,0 +1,204 @@
+/** The running broker: upstream, sandboxes and their connections. Listeners and hooks hand it clients. */
+import type { Config } from "../config/config.ts";
+import { meet, type Profile, type ViewStart } from "../policy/profile.ts";
+import { NEWEST_MINOR } from "../protocol/version.ts";
+import { newSandboxId } from "../root/runtime-tree.ts";
+import { type ClientTransport, Connection } from "../sandbox/connection.ts";
+import { Quota } from "../sandbox/quota.ts";
+import { type Home, Sandbox } from "../sandbox/sandbox.ts";
+import type { UpstreamConnection } from "../sandbox/upstream-connection.ts";
+import { UpstreamPool } from "../sandbox/upstream-pool.ts";
+import { UpstreamStore } from "../sandbox/upstream-store.ts";
+import { ClosedView, StoreView } from "../sandbox/view.ts";
+import { Waits } from "../sandbox/waits.ts";
+import type { StorePath } from "../store/store-path.ts";
+import type { AuditRecorder } from "./audit-recorder.ts";
+import type { Counters } from "./counters.ts";
+import { NoRoots, TemporaryRoots } from "./static-home.ts";
+import { connectTo } from "./upstream.ts";
+
+/** What is known of a build that has a sandbox of its own. */
+export interface BuildSandboxOptions {
+  readonly id: string;
+  readonly derivation: StorePath;
+  /** The outputs whose locks it holds while it runs, or its derivation where they are not known. */
+  readonly holds: readonly StorePath[];
+  readonly home: Home;
+  fill(sandbox: Sandbox): Promise<void>;
+}
+
+export interface StaticSandboxOptions {
+  readonly profile: Profile;
+  readonly view: ViewStart;
+  /** The path of the socket; none for one connection on standard input. */
+  readonly socket?: string;
+}
+
+export class Broker {
+  readonly config: Config;
+  readonly pool: UpstreamPool;
+  readonly store: UpstreamStore;
+  readonly metrics: Counters;
+  private readonly recorder: AuditRecorder;
+  private readonly waits: Waits;
+  private readonly sandboxes = new Map<string, Sandbox>();
+  private readonly connections = new Set<Connection>();
+  private lastConnection = 0;
+  private stopping = false;
+
+  /** @param buildUsers how many builds Nix runs at once */
+  constructor(config: Config, recorder: AuditRecorder, metrics: Counters, buildUsers: number) {
+    const { upstream } = config;
+    this.config = config;
+    this.recorder = recorder;
+    this.metrics = metrics;
+    this.waits = new Waits(buildUsers);
+    this.pool = new UpstreamPool({
+      connect: connectTo(upstream),
+      storeDir: upstream.storeDir,
+      size: upstream.pool,
+      allowTrusted: upstream.allowTrusted,
+    });
+    this.store = new UpstreamStore(() => this.ownConnection(), upstream.storeDir, config.limits.textBytes);
+  }
+
+  /** The sandbox of a static socket. Its view is filled when the first client comes: upstream may be away now. */
+  staticSandbox({ profile, view, socket }: StaticSandboxOptions): Sandbox {
+    const sandbox = new Sandbox({
+      id: newSandboxId(),
+      profile,
+      view: this.viewFor(view),
+      quota: this.quotaFor(profile),
+      home: view === "store" ? new NoRoots() : this.temporaryRoots(),
+      store: this.store,
+      derivation: undefined,
+      parent: undefined,
+      socket,
+      // Upstream may be away now; the first client waits for it.
+      fill: (made) => (typeof view === "string" ? Promise.resolve() : made.startWith(view)),
+    });
+    this.begin(sandbox, "static socket");
+    return sandbox;
+  }
+
+  /** Roots that go with the sandbox that they are for, or with the service. */
+  temporaryRoots(): TemporaryRoots {
+    return new TemporaryRoots(() => this.ownConnection());
+  }
+
+  /**
+   * The sandbox of a build. If another sandbox asked for that build, it gets no more rights than its asker, and uses up
+   * the same quotas.
+   */
+  buildSandbox(build: BuildSandboxOptions): Sandbox {
+    const askers = this.waits.askers(build.holds);
+    const parent = askers.reduce<Sandbox | undefined>(
+      (deepest, asker) => (deepest && deepest.depth >= asker.depth ? deepest : asker),
+      undefined,
+    );
+    const profile = askers.reduce((own, asker) => meet(own, asker.profile), this.config.hooks.profile);
+    const sandbox = new Sandbox({
+      ...build,
+      profile,
+      view: this.viewFor("empty"),
+      quota: parent?.quota ?? this.quotaFor(profile),
+      store: this.store,
+      parent,
+    });
+    if (sandbox.depth > profile.limits.depth)
+      sandbox.ended = `sandboxes may be nested no deeper than ${profile.limits.depth} (limits.depth)`;
+    this.waits.began(sandbox, build.holds);
+    const outputs = build.holds.filter((path) => path !== build.derivation);
+    this.begin(sandbox, parent ? `inner build asked for by sandbox ${parent.id}` : "outer build", outputs);
+    return sandbox;
+  }
+
+  /** No new requests; those under way are cut off. */
+  async endSandbox(sandbox: Sandbox, reason: string): Promise<void> {
+    if (!this.sandboxes.delete(sandbox.id)) return;
+    this.waits.ended(sandbox);
+    await sandbox.end(reason);
+    for (const connection of this.connections) if (connection.sandbox === sandbox) connection.stop(true);
+    this.recorder.sandboxEnded(sandbox, reason);
+  }
+
+  private begin(sandbox: Sandbox, reason: string, outputs: readonly StorePath[] = []): void {
+    this.sandboxes.set(sandbox.id, sandbox);
+    this.recorder.sandboxBegan(sandbox, reason, outputs);
+  }
+
+  /** Serves one client until it leaves. Never throws. */
+  async serve(client: ClientTransport, sandbox: Sandbox): Promise<void> {
+    const services = { pool: this.pool, store: this.store, recorder: this.recorder, waits: this.waits };
+    const connection = new Connection(client, sandbox, services, ++this.lastConnection);
+    this.connections.add(connection);
+    if (this.stopping) connection.stop(true);
+    try {
+      await connection.serve();
+    } finally {
+      this.connections.delete(connection);
+    }
+  }
+
+  /** Tells a client why it is not served. */
+  refuse(client: ClientTransport, sandbox: Sandbox, reason: string): void {
+    const services = { pool: this.pool, store: this.store, recorder: this.recorder, waits: this.waits };
+    void new Connection(client, sandbox, services, ++this.lastConnection).refuse(reason);
+  }
+
+  get openConnections(): number {
+    return this.connections.size;
+  }
+
+  /** The sandboxes that have not ended, oldest first. */
+  get openSandboxes(): Iterable<Sandbox> {
+    return this.sandboxes.values();
+  }
+
+  /** How many connections each sandbox has now; those that have none are absent. */
+  get connectionsBySandbox(): ReadonlyMap<Sandbox, number> {
+    const counts = new Map<Sandbox, number>();
+    for (const { sandbox } of this.connections) counts.set(sandbox, (counts.get(sandbox) ?? 0) + 1);
+    return counts;
+  }
+
+  /** Build requests that upstream is working on. */
+  get buildsRunning(): number {
+    const quotas = new Set([...this.sandboxes.values()].map(({ quota }) => quota));
+    return [...quotas].reduce((sum, { buildsRunning }) => sum + buildsRunning, 0);
+  }
+
+  /** Ends all sandboxes: what is in flight may finish for up to so many seconds. */
+  async stop(graceSeconds: number): Promise<void> {
+    this.stopping = true;
+    for (const connection of this.connections) connection.stop(false);
+    const end = Date.now() + graceSeconds * 1000;
+    while (this.connections.size > 0 && Date.now() < end)
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const connection of this.connections) connection.stop(true);
+    for (const sandbox of this.sandboxes.values()) await sandbox.end("the service stops");
+    this.store.close();
+    this.pool.close();
+  }
+
+  /** An upstream connection for the broker's own questions, as new as upstream has it. */
+  private async ownConnection(): Promise<UpstreamConnection> {
+    const { facts } = this.pool;
+    try {
+      if (facts) return await this.pool.take(facts);
+    } catch (error) {
+      // The pool has forgotten them if upstream is another version now.
+      if (this.pool.facts) throw error;
+    }
+    return this.pool.take(await this.pool.probe());
+  }
+
+  private viewFor(start: ViewStart): ClosedView | StoreView {
+    const minor = (): number => this.pool.facts?.minor ?? NEWEST_MINOR;
+    return start === "store" ? new StoreView(this.store, minor) : new ClosedView(this.store, minor);
+  }
+
+  private quotaFor(profile: Profile): Quota {
+    return new Quota(profile.limits, (limit) => this.metrics.limitHit(limit));
+  }
+}

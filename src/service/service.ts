@@ -1,0 +1,190 @@
+/** Starts and stops the service: everything that `nix-broker serve` runs. */
+import { createHash } from "node:crypto";
+import packageJson from "../../package.json" with { type: "json" };
+import { serviceRecord } from "../audit/events.ts";
+import { logRecords } from "../audit/json-line.ts";
+import { AuditStore, nowMicroseconds } from "../audit/store.ts";
+import type { Config } from "../config/config.ts";
+import { takeActivatedSockets } from "../host/activation.ts";
+import { Notifier } from "../host/notify.ts";
+import { explained } from "../sandbox/upstream-connection.ts";
+import { AuditKeeper } from "./audit-keeper.ts";
+import { AuditRecorder } from "./audit-recorder.ts";
+import { Broker } from "./broker.ts";
+import { BuildSandboxes } from "./build-sandboxes.ts";
+import { BuildUsers } from "./build-users.ts";
+import { serveControl } from "./control.ts";
+import { ControlAccess } from "./control-access.ts";
+import { controlHandlers, type ReportSources, sandboxSummaries } from "./control-report.ts";
+import { ControlTally } from "./control-tally.ts";
+import { noCounters } from "./counters.ts";
+import { LinkerClient } from "./linker-client.ts";
+import { openListeners } from "./listeners.ts";
+import { type Log, makeLog } from "./log.ts";
+import type { MetricSources, Metrics } from "./metrics.ts";
+import { refuseRoot } from "./refuse-root.ts";
+import { metricsRoute, openSites } from "./sites.ts";
+import { upstreamName } from "./upstream.ts";
+import type { WebFeed } from "./web-feed.ts";
+
+export interface Service {
+  /** Finishes what is in flight, within the configured grace, and ends. */
+  stop(): Promise<void>;
+}
+
+/** Something that listens. */
+interface Door {
+  close(): void | Promise<void>;
+}
+
+/** @throws ServiceError, ListenError, AuditError, ControlError, HttpError, TokenError, UserDatabaseError: with what to do about it. */
+export async function startService(config: Config): Promise<Service> {
+  refuseRoot(config);
+  const log = makeLog(config.log.level);
+  const activated = takeActivatedSockets();
+  const notifier = Notifier.fromEnvironment();
+  let keeper: AuditKeeper | undefined;
+  let feed: WebFeed | undefined;
+  const audit = new AuditStore(config.audit.path, {
+    onHealth(failure) {
+      if (failure)
+        log.error(
+          { error: failure.message },
+          "the audit cannot be written: requests are refused until it can",
+        );
+      else log.info("the audit is written again");
+    },
+    onWritten(records) {
+      if (config.audit.jsonLines) logRecords(log, records);
+      keeper?.written(records);
+      feed?.push(records);
+    },
+  });
+  const users = new BuildUsers(config.hooks);
+  const metrics = await metricsIfServed(config, {
+    sandboxes: () => sandboxesByProfile(broker),
+    connections: () => broker.openConnections,
+    pooledUpstreams: () => broker.pool.idle,
+    innerBuilds: () => broker.buildsRunning,
+    linkerRequests: () => linker.waiting,
+    audit: () => audit,
+  });
+  const tally = new ControlTally(metrics ?? noCounters);
+  const recorder = new AuditRecorder(audit, tally, (build) => tally.buildEnded(build));
+  const broker = new Broker(config, recorder, tally, users.count);
+  const linker = new LinkerClient(`${config.runtime.dir}/linker.sock`);
+  const builds = new BuildSandboxes(config, broker, linker, users, log);
+  feed = await feedIfServed(config, { audit, broker, builds, linker, tally, log });
+  const doors: Door[] = [];
+  try {
+    doors.push(await openControl({ config, broker, builds, linker, audit, tally }, log));
+    if (metrics) doors.push(...(await openSites(config, { metrics, log })));
+    if (feed && metrics) doors.push(await openPage(config, feed, metrics, log));
+    await builds.start();
+    doors.push(...(await openListeners(config, activated, { broker, builds, linker, log })));
+  } catch (error) {
+    await Promise.all(doors.map((door) => door.close()));
+    feed?.close();
+    audit.close();
+    throw error;
+  }
+  audit.append(
+    serviceRecord("start", nowMicroseconds(), {
+      version: packageJson.version,
+      configuration: configurationHash(config),
+    }),
+  );
+  keeper = new AuditKeeper(audit, config.audit, log);
+  // Not awaited: upstream may come later, and clients are told until then.
+  broker.pool.probe().then(
+    ({ minor, nixVersion }) =>
+      log.info(
+        { upstream: upstreamName(config.upstream), protocol: `1.${minor}`, nixVersion },
+        "upstream reached",
+      ),
+    (error: Error) =>
+      log.error(
+        { upstream: upstreamName(config.upstream), error: explained(error) },
+        "upstream cannot be used yet",
+      ),
+  );
+  const watchdog = notifier?.watchdogMs && setInterval(() => notifier.watchdog(), notifier.watchdogMs / 2);
+  notifier?.ready(`serving ${config.listen.length} static sockets`);
+  return {
+    async stop() {
+      notifier?.stopping();
+      clearInterval(watchdog || undefined);
+      await Promise.all(doors.map((door) => door.close()));
+      await builds.stop();
+      await broker.stop(config.runtime.stopGrace);
+      feed?.close();
+      audit.append(serviceRecord("stop", nowMicroseconds(), {}));
+      keeper.stop();
+      audit.close();
+      log.info("stopped");
+    },
+  };
+}
+
+function openControl(sources: ReportSources, log: Log): Promise<Door> {
+  const { runtime } = sources.config;
+  const access = new ControlAccess(runtime.adminGroup);
+  return serveControl({
+    folder: runtime.controlDir,
+    group: access.groupId,
+    refusal: (socket) => access.refusal(socket),
+    handlers: controlHandlers(sources),
+    onProblem: (error) => log.warn({ error: error.message }, "a fault on the control channel"),
+  });
+}
+
+/** Where nobody can scrape them, keeping them would be for nothing, and so would loading what keeps them. */
+async function metricsIfServed(config: Config, sources: MetricSources): Promise<Metrics | undefined> {
+  if (!config.metrics.listen && !config.web.listen) return undefined;
+  const { Metrics } = await import("./metrics.ts");
+  return new Metrics(sources, packageJson.version);
+}
+
+/** The live page keeps the newest records in memory: only where somebody may look at it. */
+async function feedIfServed(
+  config: Config,
+  { audit, broker, builds, linker, tally, log }: Omit<ReportSources, "config"> & { readonly log: Log },
+): Promise<WebFeed | undefined> {
+  if (!config.web.listen) return undefined;
+  const { WebFeed } = await import("./web-feed.ts");
+  return new WebFeed({
+    folder: audit.folder,
+    version: packageJson.version,
+    log,
+    head: () => audit.head.seq,
+    sandboxes: () => sandboxSummaries({ broker, builds }),
+    state: () => ({
+      time: Date.now(),
+      requests: { ...tally.requests },
+      builds: { running: broker.buildsRunning, ...tally.builds },
+      connections: broker.openConnections,
+      pool: broker.pool.idle,
+      linker: linker.waiting,
+      audit: { head: audit.head.seq, lagMs: audit.lagMs, error: audit.failure?.message ?? null },
+    }),
+  });
+}
+
+/** The page, and the metrics beside it behind the same token. */
+async function openPage(config: Config, feed: WebFeed, metrics: Metrics, log: Log): Promise<Door> {
+  const { openWeb } = await import("./web.ts");
+  return openWeb(config, feed, { log }, new Map([["/metrics", metricsRoute(metrics)]]));
+}
+
+function sandboxesByProfile(broker: Broker): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { profile } of broker.openSandboxes)
+    counts.set(profile.name, (counts.get(profile.name) ?? 0) + 1);
+  return counts;
+}
+
+/** What an auditor compares: whether the service ran with another configuration than before. */
+function configurationHash(config: Config): string {
+  const text = JSON.stringify(config, (_, value: unknown) => (value instanceof Map ? [...value] : value));
+  return createHash("sha256").update(text).digest("hex");
+}

@@ -1,0 +1,27 @@
+/** One connection on standard input and output: an ssh forced command. One sandbox, which ends with it. */
+import { connectionFolder } from "../audit/folders.ts";
+import { AuditStore } from "../audit/store.ts";
+import type { Config } from "../config/config.ts";
+import { pairStream } from "../host/socket.ts";
+import type { Profile } from "../policy/profile.ts";
+import { newSandboxId } from "../root/runtime-tree.ts";
+import { AuditRecorder } from "./audit-recorder.ts";
+import { Broker } from "./broker.ts";
+import { noCounters } from "./counters.ts";
+import { refuseRoot } from "./refuse-root.ts";
+
+/** @throws ServiceError for root, AuditError when the audit cannot be written. */
+export async function serveStdio(config: Config, { profile }: { profile: Profile }): Promise<void> {
+  refuseRoot(config);
+  const metrics = noCounters;
+  // The service holds its own audit open, and other such commands theirs: each has a folder for itself.
+  const audit = new AuditStore(connectionFolder(config.audit.path, newSandboxId()));
+  const broker = new Broker(config, new AuditRecorder(audit, metrics), metrics, Number.POSITIVE_INFINITY);
+  const sandbox = broker.staticSandbox({ profile, view: profile.view });
+  const uid = process.getuid?.() ?? -1;
+  const gid = process.getgid?.() ?? -1;
+  const stream = pairStream(process.stdin, process.stdout, { peer: { pid: process.ppid, uid, gid } });
+  await broker.serve(stream, sandbox);
+  await broker.stop(0);
+  audit.close();
+}

@@ -1,0 +1,168 @@
+/** The control channel itself: who may use it, what it bounds, and what its folder must be. */
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, afterEach, expect, test } from "vitest";
+import {
+  askService,
+  type ControlHandlers,
+  type ControlServer,
+  controlSocket,
+  serveControl,
+} from "../../src/service/control.ts";
+import { ControlAccess } from "../../src/service/control-access.ts";
+
+const base = mkdtempSync(join(tmpdir(), "nix-broker-control-"));
+chmodSync(base, 0o755);
+afterAll(() => rmSync(base, { recursive: true }));
+
+const NOBODY = 65_534;
+let count = 0;
+let server: ControlServer | undefined;
+const problems: Error[] = [];
+afterEach(() => {
+  server?.close();
+  server = undefined;
+  problems.length = 0;
+});
+
+const asked: unknown[] = [];
+const handlers: ControlHandlers = {
+  status: () => {
+    throw new Error("no status today");
+  },
+  sandboxes: () => [],
+  sandbox: (asks) => {
+    asked.push(asks);
+    throw new Error(`asked for ${JSON.stringify(asks)}`);
+  },
+};
+
+async function open(options: { group?: number; refusal?: () => string | undefined } = {}): Promise<string> {
+  const folder = join(base, `c${++count}`);
+  server = await serveControl({
+    folder,
+    group: options.group,
+    refusal: options.refusal ?? ((socket) => new ControlAccess("").refusal(socket)),
+    handlers,
+    onProblem: (error) => problems.push(error),
+  });
+  return folder;
+}
+
+/** Asks as another user, in a process of its own. */
+async function askAs(uid: number, folder: string): Promise<string> {
+  const module = fileURLToPath(new URL("../../src/service/control.ts", import.meta.url));
+  const script = `import(${JSON.stringify(module)}).then((m) => m.askService(${JSON.stringify(folder)}, "sandboxes", {}))
+    .then((found) => console.log(JSON.stringify(found)), (error) => console.log(error.code + ": " + error.message))`;
+  const { stdout } = await promisify(execFile)(process.execPath, ["-e", script], { uid, gid: uid });
+  return stdout.trim();
+}
+
+test("the service's own user is answered, and refusals are told in the service's words", async () => {
+  const folder = await open();
+  expect(await askService(folder, "sandboxes", {})).toEqual([]);
+  await expect(askService(folder, "status", {})).rejects.toMatchObject({
+    code: "refused",
+    message: "no status today",
+  });
+  await expect(askService(folder, "sandbox", { id: "abc" })).rejects.toThrow('asked for {"id":"abc"}');
+});
+
+test("its folder is 0700, and the socket is gone after the service", async () => {
+  const folder = await open();
+  expect(statSync(folder).mode & 0o777).toBe(0o700);
+  server?.close();
+  server = undefined;
+  await expect(askService(folder, "sandboxes", {})).rejects.toMatchObject({ code: "unreachable" });
+});
+
+test("nothing there, nobody listening: unreachable, with what to do", async () => {
+  await expect(askService(join(base, "nowhere"), "sandboxes", {})).rejects.toThrow(
+    /nothing is at .*nowhere\/socket\. Start the service \(systemctl start nix-broker\)/,
+  );
+});
+
+test("a group may be let in: the folder is its then, and its members alone are answered", async () => {
+  const folder = await open({ group: NOBODY, refusal: () => undefined });
+  expect(statSync(folder)).toMatchObject({ gid: NOBODY });
+  expect(statSync(folder).mode & 0o777).toBe(0o750);
+  expect(statSync(controlSocket(folder)).mode & 0o777).toBe(0o660);
+  expect(await askAs(NOBODY, folder)).toBe("[]");
+});
+
+test("a stranger who got as far as the socket is refused by the kernel's word", async () => {
+  // As if somebody had opened the folder and the socket to everybody.
+  const folder = await open();
+  expect(await askAs(NOBODY, folder)).toMatch(
+    /^unreachable: .*this user may not reach .*runtime\.admin_group/,
+  );
+  chmodSync(folder, 0o755);
+  chmodSync(controlSocket(folder), 0o666);
+  expect(await askAs(NOBODY, folder)).toMatch(/^refused: user 65534 may not use the control channel/);
+});
+
+test("what a refused peer sends is not acted upon", async () => {
+  const folder = await open({ refusal: () => "go away" });
+  asked.length = 0;
+  const socket = connect(controlSocket(folder));
+  socket.write('{"type":"sandbox","data":{"id":"smuggled"}}\f');
+  const [text] = await once(socket.setEncoding("utf8"), "data");
+  expect(text).toBe('{"type":"refused","data":"go away"}\f');
+  await once(socket, "close");
+  expect(asked).toEqual([]);
+});
+
+test("one request a connection is acted upon", async () => {
+  const folder = await open();
+  asked.length = 0;
+  const socket = connect(controlSocket(folder));
+  socket.write('{"type":"sandbox","data":1}\f{"type":"sandbox","data":2}\f');
+  await once(socket.resume(), "close");
+  expect(asked).toEqual([1]);
+});
+
+test.each([
+  ["an event that is not on the list", '{"type":"shutdown","data":{}}\f'],
+  ["an event of node-ipc's own", '{"type":"connect","data":{}}\f'],
+  ["what is no JSON", "}{\f"],
+  ["what is no object", "[1,2,3]\f"],
+  ["a name of the prototype's", '{"type":"constructor"}\f'],
+  ["a frame without end", "x".repeat(5 * 1024 * 1024)],
+])("%s ends that connection, and no other", async (_, text) => {
+  const folder = await open();
+  const socket = connect(controlSocket(folder));
+  socket.on("error", () => undefined);
+  socket.write(text);
+  await new Promise((resolve) => socket.resume().on("close", resolve));
+  expect(problems.map(({ name }) => name)).toContain("IPCProtocolError");
+  expect(await askService(folder, "sandboxes", {})).toEqual([]);
+});
+
+test("a folder of somebody else's is not used", async () => {
+  const folder = join(base, "foreign");
+  mkdirSync(folder);
+  chownSync(folder, NOBODY, NOBODY);
+  const opened = serveControl({
+    folder,
+    group: undefined,
+    refusal: () => undefined,
+    handlers,
+    onProblem: () => undefined,
+  });
+  await expect(opened).rejects.toThrow(
+    /Cannot open the control channel in .*foreign: .*runtime\.control_dir/,
+  );
+  expect(existsSync(controlSocket(folder))).toBe(false);
+});
+
+test("a group that is not there is named with its key", () => {
+  expect(() => new ControlAccess("no-such-group-here").groupId).toThrow(
+    'there is no group "no-such-group-here" (runtime.admin_group)',
+  );
+});

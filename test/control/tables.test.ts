@@ -1,0 +1,144 @@
+/** What `status` and `sandboxes` print for people, and what is counted for it. */
+import { expect, test } from "vitest";
+import { agoText, durationText, sizeText } from "../../src/cli/figures.ts";
+import { detailsText, sandboxTable } from "../../src/cli/sandboxes.ts";
+import { statusText } from "../../src/cli/status.ts";
+import type { SandboxDetails, StatusReport } from "../../src/service/control-messages.ts";
+import { ControlTally } from "../../src/service/control-tally.ts";
+import { type Counters, noCounters } from "../../src/service/counters.ts";
+
+test.each([
+  [0, "0 B"],
+  [1023, "1023 B"],
+  [1536, "1.5 KiB"],
+  [200 * 1024 ** 2, "200 MiB"],
+  [3 * 1024 ** 3, "3.0 GiB"],
+])("%d bytes are %s", (bytes, text) => {
+  expect(sizeText(bytes)).toBe(text);
+});
+
+test.each([
+  [0, "0 s"],
+  [0.254, "0.25 s"],
+  [59.7, "1 min"],
+  [61, "1 min 1 s"],
+  [7200, "2 h"],
+  [90_061, "1 d 1 h"],
+])("%d seconds are %s", (seconds, text) => {
+  expect(durationText(seconds)).toBe(text);
+});
+
+test("a clock that was set back makes nothing begin in the future", () => {
+  expect(agoText("2026-01-01T00:00:10Z", Date.parse("2026-01-01T00:00:00Z"))).toBe("0 s");
+});
+
+const details: SandboxDetails = {
+  id: "abcdefghijklmnopqrstuvwxyz012345",
+  derivation: `/nix/store/${"0".repeat(32)}-evil\u001b[2J\u202e.drv`,
+  socket: null,
+  profile: "build",
+  parent: "zyxwvutsrqponmlkjihgfedcba012345",
+  depth: 2,
+  uid: 30_001,
+  connections: 3,
+  builds: { running: 1, total: 7 },
+  viewPaths: 41,
+  bytesAdded: 2048,
+  since: new Date(Date.now() - 65_000).toISOString(),
+  refused: null,
+  viewStart: { total: 2, paths: ["/nix/store/a", "/nix/store/b"] },
+  gained: { total: 9, paths: ["/nix/store/c"] },
+  innerBuilds: [
+    {
+      derivation: `/nix/store/${"1".repeat(32)}-inner.drv`,
+      ok: false,
+      outputs: {},
+      seconds: 2.5,
+      endedAt: "2026-01-01T00:00:00.000Z",
+    },
+  ],
+};
+
+test("a name that a client chose cannot move the cursor, nor turn the text around", () => {
+  for (const text of [sandboxTable([details]), detailsText(details)]) {
+    expect(text).toContain("evil\\u{1b}[2J\\u{202e}");
+    expect(text).not.toMatch(/[\u001b\u202e]/);
+  }
+});
+
+test("the columns of the table stand under their headings", () => {
+  const [heading, row] = sandboxTable([
+    { ...details, derivation: `/nix/store/${"0".repeat(32)}-x.drv` },
+  ]).split("\n");
+  const at = (name: string): string => row!.slice(heading!.indexOf(name)).split(/ {2}/)[0]!;
+  expect(
+    ["ID", "BUILD", "PROFILE", "DEPTH", "PARENT", "UID", "CONNS", "BUILDS", "VIEW", "ADDED", "SINCE"].map(at),
+  ).toEqual([
+    ...["abcdefghijkl", "x", "build", "2", "zyxwvutsrqpo", "30001", "3", "1/7", "41", "2.0 KiB", "1 min 5 s"],
+  ]);
+});
+
+test("a page tells how much it leaves out, and which builds failed", () => {
+  const page = detailsText(details);
+  expect(page).toContain("gained since (9)\n  /nix/store/c\n  and 8 more\n");
+  expect(page).toContain("view at the start (2)\n  /nix/store/a\n  /nix/store/b\n");
+  expect(page).toMatch(/^ {2}FAILED +2\.50 s +inner$/m);
+  expect(detailsText({ ...details, viewStart: null })).toContain("view at the start: the whole store");
+});
+
+const report: StatusReport = {
+  service: { version: "0.1.0", pid: 5, uid: 6, startedAt: "", uptimeSeconds: 3700, configFile: null },
+  upstream: { at: "/socket", error: "it is away", protocol: null, nixVersion: null },
+  pool: { idle: 0, size: 4 },
+  sandboxes: { builds: 1, static: 2 },
+  connections: 3,
+  requests: { forward: 1, answer: 2, deny: 3 },
+  innerBuilds: { running: 0, succeeded: 0, failed: 1 },
+  audit: { folder: "/audit", error: "disk full", records: 10, pending: 4, lagSeconds: 12, lost: 0 },
+  linker: { error: "it is gone", sandboxes: null, queued: null, linked: null, waiting: 2 },
+  limitsHit: { connections: 5 },
+};
+
+test("status puts what is wrong first in its line", () => {
+  const lines = statusText(report).split("\n");
+  const line = (topic: string): string | undefined => lines.find((text) => text.startsWith(`${topic} `));
+  expect(line("service")).toMatch(/nix-broker 0\.1\.0, up 1 h 1 min, pid 5, uid 6$/);
+  expect(line("configuration")).toMatch(/none: the defaults$/);
+  expect(line("upstream")).toMatch(/NOT OK: it is away; never reached; \/socket$/);
+  expect(line("audit")).toMatch(
+    /NOT OK: disk full; 10 records, 4 not yet written \(12 s behind\), 0 lost; \/audit$/,
+  );
+  expect(line("linker")).toMatch(
+    /NOT OK: it is gone \(builds that opt in are refused\); 2 requests wait for it$/,
+  );
+  expect(line("limits hit")).toMatch(/connections 5×$/);
+});
+
+test("the tally counts, and tells the metrics everything", () => {
+  const told: unknown[][] = [];
+  const next: Counters = {
+    ...noCounters,
+    request: (...all) => void told.push(all),
+    build: (...all) => void told.push(all),
+    limitHit: (...all) => void told.push(all),
+    logLinesDropped: (...all) => void told.push(all),
+  };
+  const tally = new ControlTally(next);
+  tally.request("IsValidPath", "answer", 1, 2, 3);
+  tally.build(false, 4);
+  tally.build(true, 5);
+  tally.limitHit("depth");
+  tally.limitHit("depth");
+  tally.logLinesDropped(6);
+  expect(tally.requests).toEqual({ forward: 0, answer: 1, deny: 0 });
+  expect(tally.builds).toEqual({ succeeded: 1, failed: 1 });
+  expect(tally.limitsHit).toEqual({ depth: 2 });
+  expect(told).toEqual([
+    ["IsValidPath", "answer", 1, 2, 3],
+    [false, 4],
+    [true, 5],
+    ["depth"],
+    ["depth"],
+    [6],
+  ]);
+});
