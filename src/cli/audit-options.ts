@@ -1,0 +1,88 @@
+/** What `nix-broker audit` and its subcommands have in common: which audit, and which of its records. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { AuditError } from "../audit/error.ts";
+import { auditFolders } from "../audit/folders.ts";
+import type { AuditFilter } from "../audit/query.ts";
+import { AUDIT_KINDS, type AuditKind, VERDICTS, type Verdict } from "../audit/record.ts";
+import { parseTime } from "../audit/time.ts";
+import { loadConfig } from "../config/load.ts";
+import { configOption } from "./options.ts";
+import { UsageError } from "./outcome.ts";
+
+export interface StoreOptions {
+  readonly config?: string;
+  readonly store?: string;
+}
+
+export interface FilterOptions {
+  readonly sandbox?: string;
+  readonly drv?: string;
+  readonly op?: string;
+  readonly path?: string;
+  readonly verdict?: Verdict;
+  readonly kind?: AuditKind;
+  readonly since?: string;
+  readonly until?: string;
+}
+
+export const withStoreOptions = (command: Command): Command =>
+  command
+    .addOption(configOption())
+    .option("--store <FOLDER>", "the audit's folder (default: the configuration's)");
+
+export const withFilterOptions = (command: Command): Command =>
+  command
+    .option("--sandbox <ID>", "of this sandbox")
+    .option("--drv <DRV>", "of the outer build of this derivation: a path, or the beginning of its hash")
+    .option("--op <OPERATION>", "of this operation, e.g. AddToStore")
+    .option("--path <PATH>", "about this store path: whole, or the beginning of its hash")
+    .addOption(new Option("--verdict <VERDICT>", "with this verdict").choices(VERDICTS))
+    .addOption(new Option("--kind <KIND>", "of this kind").choices(AUDIT_KINDS))
+    .option("--since <TIME>", "from then on: 90s, 30m, 2h, 7d ago, today, 2026-11-22, 2026-11-22T18:00")
+    .option("--until <TIME>", "before then");
+
+/** The folder of the service's audit. */
+export const folderOf = (options: StoreOptions): string =>
+  options.store ?? loadConfig({ path: options.config }).audit.path;
+
+/**
+ * The folders of all audits: the service's, and those of single connections.
+ * @throws AuditError when there is none.
+ */
+export const foldersOf = (options: StoreOptions): string[] => {
+  const folder = folderOf(options);
+  const folders = auditFolders(folder);
+  if (folders.length > 0) return folders;
+  throw new AuditError(
+    "folder",
+    `There is no audit in ${folder}: the service has not run with it, or keeps it elsewhere (audit.path, --store).`,
+  );
+};
+
+/** @throws UsageError */
+export const filterOf = (options: FilterOptions): AuditFilter => {
+  const time = (option: string, text: string | undefined): number | undefined => {
+    try {
+      return text === undefined ? undefined : parseTime(text);
+    } catch (error) {
+      throw new UsageError(`${option}: ${(error as Error).message}`);
+    }
+  };
+  return {
+    kinds: options.kind === undefined ? undefined : [options.kind],
+    sandbox: options.sandbox,
+    derivation: options.drv,
+    op: options.op,
+    path: options.path,
+    verdict: options.verdict,
+    since: time("--since", options.since),
+    until: time("--until", options.until),
+  };
+};
+
+export const positive = (text: string): number => {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new InvalidArgumentError("It must be a number from 1 on.");
+  return value;
+};

@@ -1,0 +1,66 @@
+import { existsSync } from "node:fs";
+import { Command } from "commander";
+import { formatAnchor, readAnchors } from "../audit/anchor.ts";
+import { type VerifyResult, verifyAudit } from "../audit/verify.ts";
+import { folderOf, foldersOf, type StoreOptions, withStoreOptions } from "./audit-options.ts";
+import { collect, jsonOption } from "./options.ts";
+import { exitCodes } from "./outcome.ts";
+import { printable } from "./table.ts";
+
+interface Options extends StoreOptions {
+  readonly anchors?: readonly string[];
+  readonly json?: true;
+}
+
+const sentence = (folder: string, result: VerifyResult, anchors: number): string => {
+  if (!result.ok) {
+    const where = [result.file, result.seq === undefined ? undefined : `record ${result.seq}`].filter(
+      (part) => part !== undefined,
+    );
+    return `NOT WHOLE: ${printable(result.problem)}\n  at ${where.join(", ") || folder}`;
+  }
+  const { records, firstSeq, head } = result;
+  const older = firstSeq > 1 ? `; those before ${firstSeq} were retired, as is recorded` : "";
+  const checked =
+    anchors > 0
+      ? `, and fits ${anchors} anchor${anchors === 1 ? "" : "s"}`
+      : ". Without --anchors, records cut off at its end would not be missed";
+  return `${folder}: whole: ${records} records${older}${checked}.\n  head: ${formatAnchor(head)}`;
+};
+
+const verify = (options: Options): void => {
+  const service = folderOf(options);
+  const anchors = (options.anchors ?? []).flatMap((file) => readAnchors(file));
+  // A folder that is wholly gone is what anchors can tell of.
+  const folders = anchors.length > 0 && !existsSync(service) ? [service] : foldersOf(options);
+  for (const folder of folders) {
+    const own = folder === service ? anchors : [];
+    const result = verifyAudit(folder, { anchors: own });
+    if (!result.ok) process.exitCode = exitCodes.notSo;
+    if (options.json) console.log(JSON.stringify({ folder, ...result }));
+    else if (result.ok) console.log(sentence(folder, result, own.length));
+    else console.error(sentence(folder, result, own.length));
+  }
+};
+
+export const verifyCommand = (): Command =>
+  withStoreOptions(new Command("verify"))
+    .summary("prove that no record was changed, removed or added")
+    .description(
+      "Prove that no record was changed, removed, moved or added: walks the chain of hashes, and names the first record that does not fit. Exit code 1 if there is one.",
+    )
+    .option(
+      "--anchors <FILE>",
+      "heads of the chain kept elsewhere, to see whether its end was cut off, or an older copy put in its place: the service's log, or lines 'SEQ HASH'; - for standard input; may be given again",
+      collect,
+    )
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  nix-broker audit verify
+  journalctl --unit=nix-broker --output=cat | nix-broker audit verify --anchors -`,
+    )
+    // Options that both commands have may be given to either.
+    .action((_options, command: Command) => verify(command.optsWithGlobals()));

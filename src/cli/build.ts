@@ -1,0 +1,199 @@
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Command } from "commander";
+import type { StorePath } from "../store/store-path.ts";
+import { followContinuations, type Installable } from "./continuation.ts";
+import { UsageError } from "./outcome.ts";
+
+const defaultMaxRounds = 100;
+
+/** Options of nix-build that take arguments: how many. What follows them is no option of ours. */
+const takesArguments: Readonly<Record<string, number>> = {
+  "--arg": 2,
+  "--argstr": 2,
+  "--option": 2,
+  "-A": 1,
+  "--attr": 1,
+  "-I": 1,
+  "-j": 1,
+  "--max-jobs": 1,
+  "--cores": 1,
+  "--builders": 1,
+  "--store": 1,
+  "--timeout": 1,
+  "--max-silent-time": 1,
+  "--log-format": 1,
+  "--eval-store": 1,
+};
+
+/** Those that say how to build, not what: they hold for what continuations name, too. */
+const saysHow = new Set([
+  "--option",
+  "-j",
+  "--max-jobs",
+  "--cores",
+  "--builders",
+  "--store",
+  "--timeout",
+  "--max-silent-time",
+  "--log-format",
+  "-k",
+  "--keep-going",
+  "-K",
+  "--keep-failed",
+  "--fallback",
+  "-Q",
+  "--no-build-output",
+  "-v",
+  "--verbose",
+  "--quiet",
+]);
+
+/** The arguments of `nix-broker build`, sorted. */
+export interface BuildArguments {
+  /** For nix-build, as given. */
+  readonly what: readonly string[];
+  /** Those of them that are for later rounds, too. */
+  readonly how: readonly string[];
+  /** Where the links to the results go; undefined for none. */
+  readonly outLink: string | undefined;
+  readonly maxRounds: number;
+}
+
+/** @throws UsageError */
+export const parseBuildArguments = (args: readonly string[]): BuildArguments => {
+  const what: string[] = [];
+  const how: string[] = [];
+  let outLink: string | undefined = "result";
+  let maxRounds = defaultMaxRounds;
+  for (let at = 0; at < args.length; ) {
+    const option = args[at] ?? "";
+    const count = ["-o", "--out-link", "--max-rounds"].includes(option) ? 1 : (takesArguments[option] ?? 0);
+    const values = args.slice(at + 1, at + 1 + count);
+    if (values.length < count)
+      throw new UsageError(`${option} needs ${count === 1 ? "an argument" : `${count} arguments`}`);
+    at += 1 + count;
+    const [value = ""] = values;
+    if (option === "-o" || option === "--out-link") outLink = value;
+    else if (option === "--no-out-link") outLink = undefined;
+    else if (option === "--max-rounds") {
+      if (!/^[1-9][0-9]{0,5}$/.test(value))
+        throw new UsageError(`--max-rounds "${value}": expected a whole number from 1 on`);
+      maxRounds = Number(value);
+    } else if (option === "--dry-run") {
+      throw new UsageError(
+        "--dry-run: what continuations name is only known when it was built; use nix-build --dry-run",
+      );
+    } else {
+      what.push(option, ...values);
+      if (saysHow.has(option) || /^-j[0-9]+$/.test(option)) how.push(option, ...values);
+    }
+  }
+  return { what, how, outLink, maxRounds };
+};
+
+/** A command of Nix's failed; it has said why itself. */
+class NixFailure extends Error {
+  override readonly name = "NixFailure";
+  readonly exitCode: number;
+  constructor(program: string, exitCode: number) {
+    super(`${program} failed`);
+    this.exitCode = exitCode;
+  }
+}
+
+/** Runs a command of Nix's, whose messages go to standard error. @returns the lines of its output. */
+const nix = (program: string, args: readonly string[]): Promise<string[]> =>
+  new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ["inherit", "pipe", "inherit"] });
+    let output = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      output += text;
+    });
+    child.once("error", (error) => reject(new Error(`cannot run ${program}: ${error.message}`)));
+    child.once("close", (code) => {
+      if (code === 0) resolve(output.split("\n").filter((line) => line !== ""));
+      else reject(new NixFailure(program, code ?? 1));
+    });
+  });
+
+/** The paths that outputs are at: what Nix prints are links to them if it made any. */
+const outputsOf = (installable: Installable, how: readonly string[]): Promise<string[]> =>
+  nix("nix-store", [...how, "--realise", installable]);
+
+const buildAll = async ({ what, how, maxRounds }: BuildArguments, roots: string): Promise<StorePath[]> => {
+  // Links keep everything from the garbage collector until the results are linked.
+  let rooted = 0;
+  const first = await nix("nix-build", [...what, "--out-link", join(roots, "first")]);
+  return followContinuations(
+    first,
+    async (installables) => {
+      // All in one call, so that they are built side by side.
+      await nix("nix-store", [
+        ...how,
+        "--realise",
+        ...installables,
+        "--add-root",
+        join(roots, `${++rooted}`),
+        "--indirect",
+      ]);
+      const outputs: string[][] = [];
+      for (const installable of installables) outputs.push(await outputsOf(installable, how));
+      return outputs;
+    },
+    {
+      maxRounds,
+      onRound: (round, installables) =>
+        console.error(
+          `nix-broker: round ${round}: building ${installables.length} derivations that outputs name`,
+        ),
+    },
+  );
+};
+
+const linkResults = async (results: readonly StorePath[], outLink: string): Promise<void> => {
+  for (const [index, path] of results.entries()) {
+    const link = index === 0 ? outLink : `${outLink}-${index + 1}`;
+    await nix("nix-store", ["--realise", path, "--add-root", link, "--indirect"]);
+  }
+};
+
+const build = async (args: readonly string[]): Promise<void> => {
+  const parsed = parseBuildArguments(args);
+  const roots = mkdtempSync(join(tmpdir(), "nix-broker-build-"));
+  try {
+    const results = await buildAll(parsed, roots);
+    if (parsed.outLink !== undefined) await linkResults(results, parsed.outLink);
+    for (const path of results) console.log(path);
+  } catch (error) {
+    if (!(error instanceof NixFailure)) throw error;
+    process.exitCode = error.exitCode;
+  } finally {
+    rmSync(roots, { recursive: true, force: true });
+  }
+};
+
+export const command = (): Command =>
+  new Command("build")
+    .description(
+      "Build like nix-build, and go on while an output has nix-support/continuation: build the derivations that the file names, until none is left. Needs a Nix, and no nix-broker service.",
+    )
+    .usage("[OPTIONS] [ARGUMENTS OF NIX-BUILD...]")
+    .argument("[ARGUMENTS...]", "those of nix-build; the results are linked and printed when all is done")
+    .allowUnknownOption()
+    .passThroughOptions()
+    .addHelpText(
+      "after",
+      `
+Besides the options of nix-build:
+  --max-rounds <NUMBER>  how often in a row outputs may name derivations (default: ${defaultMaxRounds})
+
+Examples:
+  nix-broker build -A chapters
+  nix-broker build release.nix --no-out-link --cores 4
+
+Exits with what nix-build or nix-store exits with if they fail. docs/lib.md tells of continuations.`,
+    )
+    .action((args: string[]) => build(args));

@@ -1,0 +1,51 @@
+import { Command } from "commander";
+import { ConfigError } from "../config/config-error.ts";
+import { loadConfig } from "../config/load.ts";
+import { rootConfigText } from "../config/root-config.ts";
+import { configOption, jsonOption } from "./options.ts";
+import { exitCodes, UsageError } from "./outcome.ts";
+
+interface Options {
+  readonly config?: string;
+  readonly json?: true;
+  readonly rootSubset?: true;
+}
+
+const checkConfig = (argument: string | undefined, options: Options): void => {
+  if (options.json && options.rootSubset) throw new UsageError("--json and --root-subset exclude each other");
+  try {
+    const config = loadConfig({ path: argument ?? options.config });
+    if (options.rootSubset) {
+      process.stdout.write(rootConfigText(config));
+    } else if (options.json) {
+      console.log(JSON.stringify({ file: config.file ?? null, ok: true, problems: [] }));
+    } else {
+      console.log(`${config.file ?? "There is no configuration file, and the default"} is fine.`);
+    }
+  } catch (error) {
+    if (!options.json || !(error instanceof ConfigError)) throw error;
+    const problems = error.problems.map(({ line, key, message }) => ({ line: line ?? null, key, message }));
+    console.log(JSON.stringify({ file: error.file ?? null, ok: false, problems }));
+    process.exitCode = exitCodes.usage;
+  }
+};
+
+export const command = (): Command =>
+  new Command("check-config")
+    .description(
+      "Check a configuration file. Every problem is named with its line, its key and what was expected; docs/configuration.md lists all keys.",
+    )
+    .argument("[FILE]", "the file (default: the one that the service would read)")
+    .addOption(configOption())
+    .addOption(jsonOption())
+    .option("--root-subset", "print the part that the root programs read, as key=value lines")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  nix-broker check-config /etc/nix-broker/config.toml
+  nix-broker check-config --root-subset > /etc/nix-broker/root.conf
+
+JSON: {"file": FILE or null, "ok": true or false, "problems": [{"line", "key", "message"}]}`,
+    )
+    .action(checkConfig);

@@ -1,0 +1,31 @@
+/** What a check of `nix-broker doctor` found. */
+export interface Finding {
+  /** `warning` is also what cannot be seen by the user who asks. */
+  readonly state: "ok" | "warning" | "problem";
+  /** What was looked at, in a word or two. */
+  readonly topic: string;
+  /** One line. */
+  readonly text: string;
+  /** What to do; null where nothing is to be done. */
+  readonly advice: string | null;
+}
+
+export const ok = (topic: string, text: string): Finding => ({ state: "ok", topic, text, advice: null });
+
+export const warning = (topic: string, text: string, advice: string): Finding => ({
+  state: "warning",
+  topic,
+  text,
+  advice,
+});
+
+export const problem = (topic: string, text: string, advice: string): Finding => ({
+  state: "problem",
+  topic,
+  text,
+  advice,
+});
+
+/** Something that this user may not look at. */
+export const unseen = (topic: string, what: string): Finding =>
+  warning(topic, `${what} cannot be seen by this user`, "run nix-broker doctor as root");

@@ -1,0 +1,114 @@
+/** Checks of the users: the service's, and what the nix-daemon lets it do. */
+import type { Config } from "../config/config.ts";
+import type { UserDatabase } from "../host/users.ts";
+import { type Finding, ok, problem, warning } from "./doctor-finding.ts";
+import type { NixSettings } from "./doctor-nix-settings.ts";
+
+/** The service's user by number; undefined if there is no such user. */
+export function serviceUid({ runtime }: Config, users: UserDatabase): number | undefined {
+  return users.userId(runtime.user.replace(/:.*/, ""));
+}
+
+export function checkUsers(config: Config, settings: NixSettings, users: UserDatabase): Finding[] {
+  const { user } = config.runtime;
+  const uid = serviceUid(config, users);
+  if (uid === undefined)
+    return [
+      problem(
+        "service user",
+        `there is no user "${user}"`,
+        `useradd --system --user-group --home-dir /var/lib/nix-broker --shell /usr/sbin/nologin ${user}, or set runtime.user`,
+      ),
+    ];
+  if (uid === 0 && !config.upstream.allowTrusted)
+    return [
+      problem(
+        "service user",
+        "it is root, which nix-daemon trusts",
+        "make a system user for it (runtime.user)",
+      ),
+    ];
+  const listed = (entries: readonly string[]): string | undefined =>
+    entries.find((entry) => entry === "*" || entry === user || isMember(entry, uid, users));
+  return [
+    ok("service user", `${user} is user ${uid}`),
+    checkBuildUser(config, settings, uid, users),
+    checkAllowed(user, settings, listed),
+    checkTrusted(config, settings, listed),
+    ...checkBuilders(config, users),
+  ];
+}
+
+function isMember(entry: string, uid: number, users: UserDatabase): boolean {
+  return entry.startsWith("@") && users.groupMembers(entry.slice(1))?.includes(uid) === true;
+}
+
+function checkBuildUser(config: Config, settings: NixSettings, uid: number, users: UserDatabase): Finding {
+  const group = settings.get("build-users-group", "nixbld");
+  if (group !== "" && users.groupMembers(group)?.includes(uid))
+    return problem(
+      "build users",
+      `the service's user is a member of ${group}: nix-daemon refuses build users, and kills their processes`,
+      `take ${config.runtime.user} out of ${group} (gpasswd -d ${config.runtime.user} ${group})`,
+    );
+  return ok(
+    "build users",
+    group === "" ? "there is no group of build users" : `the service's user is none of ${group}`,
+  );
+}
+
+function checkAllowed(
+  user: string,
+  settings: NixSettings,
+  listed: (entries: readonly string[]) => string | undefined,
+): Finding {
+  const by = listed(settings.list("allowed-users", "*")) ?? listed(settings.list("trusted-users", "root"));
+  if (by !== undefined) return ok("allowed-users", `nix-daemon lets ${user} in (${by})`);
+  return problem(
+    "allowed-users",
+    `nix-daemon does not let ${user} in`,
+    `add ${user} to allowed-users in nix.conf and restart nix-daemon`,
+  );
+}
+
+function checkTrusted(
+  { runtime, upstream }: Config,
+  settings: NixSettings,
+  listed: (entries: readonly string[]) => string | undefined,
+): Finding {
+  const by = listed(settings.list("trusted-users", "root"));
+  if (by === undefined) return ok("trusted-users", `nix-daemon does not trust ${runtime.user}`);
+  const text = `nix-daemon trusts ${runtime.user} (${by}), so a fault of the broker would have no second wall behind it`;
+  return upstream.allowTrusted
+    ? warning("trusted-users", text, "upstream.allow_trusted permits it; use it for private daemons only")
+    : problem("trusted-users", text, `take ${by} out of trusted-users in nix.conf and restart nix-daemon`);
+}
+
+/** Who may use the socket of a build. */
+function checkBuilders({ hooks }: Config, users: UserDatabase): Finding[] {
+  try {
+    const { anyone, uids } = users.resolve(hooks.allowUids);
+    if (anyone)
+      return [
+        warning(
+          "hooks.allow_uids",
+          "any user may use the socket of a build, if it gets there",
+          "name the build users, such as @nixbld",
+        ),
+      ];
+    const count = hooks.buildUsers ?? uids.size;
+    return count < 2
+      ? [
+          problem(
+            "hooks.allow_uids",
+            `there is ${count} build user: none would be left for inner builds`,
+            "make more build users",
+          ),
+        ]
+      : [ok("hooks.allow_uids", `${uids.size} build users; ${count - 1} builds with inner builds at once`)];
+  } catch (error) {
+    return [
+      warning("hooks.allow_uids", (error as Error).message, "name the users that build in hooks.allow_uids"),
+    ];
+  }
+}

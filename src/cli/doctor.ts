@@ -1,0 +1,111 @@
+import { Command } from "commander";
+import type { Config } from "../config/config.ts";
+import { ConfigError } from "../config/config-error.ts";
+import { loadConfig, parseConfig } from "../config/load.ts";
+import { UserDatabase } from "../host/users.ts";
+import { type Finding, problem, warning } from "./doctor-finding.ts";
+import { checkFolders, checkRestarted, checkRootConfig } from "./doctor-folders.ts";
+import { checkNix } from "./doctor-nix.ts";
+import { NixSettings } from "./doctor-nix-settings.ts";
+import { checkAudit, checkLinker, checkService, checkUpstream, daemonStarted } from "./doctor-service.ts";
+import { checkUsers, serviceUid } from "./doctor-users.ts";
+import { configOption, jsonOption } from "./options.ts";
+import { exitCodes } from "./outcome.ts";
+import { printable } from "./table.ts";
+
+interface Options {
+  readonly config?: string;
+  readonly json?: true;
+}
+
+/** The configuration; if it cannot be used, the defaults, so that the rest can be checked all the same. */
+const loadOrDefaults = (path: string | undefined): { config: Config; findings: Finding[] } => {
+  try {
+    return { config: loadConfig({ path }), findings: [] };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    const text = error.message.replace(/\s*\n\s*/g, "; ");
+    const finding = problem("configuration", text, "correct it; what follows was checked with the defaults");
+    return { config: parseConfig(""), findings: [finding] };
+  }
+};
+
+const checkEnvironment = (perBuild: boolean): Finding[] => {
+  if (!perBuild || process.getuid?.() !== 0 || process.env.NIX_REMOTE === "daemon") return [];
+  return [
+    warning(
+      "NIX_REMOTE",
+      "root's own Nix commands open the store directly: what opts in is refused then",
+      "set NIX_REMOTE=daemon in root's environment",
+    ),
+  ];
+};
+
+/** Everything that `nix-broker doctor` looks at, in the order it is told. */
+export const diagnose = async (configPath: string | undefined): Promise<Finding[]> => {
+  const { config, findings } = loadOrDefaults(configPath);
+  const settings = new NixSettings();
+  const users = new UserDatabase();
+  const uid = serviceUid(config, users);
+  const perBuild =
+    settings.get("pre-build-hook") !== "" || config.listen.some(({ view }) => view === "build");
+  const service = await checkService(config);
+  return [
+    ...findings,
+    ...service.findings,
+    await checkUpstream(config, service.status),
+    ...(await checkLinker(config, service.status, perBuild)),
+    ...checkAudit(config, service.status),
+    ...checkNix(config, settings),
+    ...checkRestarted(settings.changed, await daemonStarted(config)),
+    ...checkEnvironment(perBuild),
+    ...checkUsers(config, settings, users),
+    ...(uid === undefined ? [] : checkFolders(config, uid, perBuild)),
+    ...(perBuild ? checkRootConfig(config) : []),
+  ];
+};
+
+const marks: Readonly<Record<Finding["state"], string>> = {
+  ok: "ok      ",
+  warning: "WARNING ",
+  problem: "PROBLEM ",
+};
+
+const lineOf = ({ state, topic, text, advice }: Finding): string => {
+  const line = `${marks[state]} ${printable(`${topic}: ${text}`)}`;
+  return advice === null ? line : `${line}\n          → ${printable(advice)}`;
+};
+
+const count = (findings: readonly Finding[], state: Finding["state"]): number =>
+  findings.filter((finding) => finding.state === state).length;
+
+const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
+const doctor = async (options: Options): Promise<void> => {
+  const findings = await diagnose(options.config);
+  const problems = count(findings, "problem");
+  if (options.json) console.log(JSON.stringify({ ok: problems === 0, findings }));
+  else {
+    console.log(findings.map(lineOf).join("\n"));
+    console.log(`\n${counted(problems, "problem")}, ${counted(count(findings, "warning"), "warning")}.`);
+  }
+  if (problems > 0) process.exitCode = exitCodes.notSo;
+};
+
+export const command = (): Command =>
+  new Command("doctor")
+    .description(
+      "Check this installation: nix-daemon's settings and hooks, users, folders, the service, the linker, the audit. Each finding is ok, a warning or a problem, with what to do. Changes nothing. Root sees everything; other users are told what they cannot see.",
+    )
+    .addOption(configOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Example:
+  sudo nix-broker doctor
+
+JSON: {"ok": true or false, "findings": [{"state": "ok", "warning" or "problem", "topic", "text", "advice" or null}]}
+Exit code 1 if there is a problem.`,
+    )
+    .action(doctor);

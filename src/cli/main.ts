@@ -1,0 +1,131 @@
+#!/usr/bin/env node
+import { Command, CommanderError } from "commander";
+import packageJson from "../../package.json" with { type: "json" };
+import { exitCodes, UsageError } from "./outcome.ts";
+
+interface Entry {
+  readonly summary: string;
+  /** Imports the command's own file: the others' are not read, so that every command starts quickly. */
+  readonly load: () => Promise<{ readonly command: () => Command }>;
+}
+
+const entries: Readonly<Record<string, Entry>> = {
+  serve: {
+    summary: "run the broker",
+    load: () => import("./serve.ts"),
+  },
+  stdio: {
+    summary: "serve one connection on standard input and output, e.g. as an ssh forced command",
+    load: () => import("./stdio.ts"),
+  },
+  status: {
+    summary: "tell how the running service fares",
+    load: () => import("./status.ts"),
+  },
+  sandboxes: {
+    summary: "list the running sandboxes, or tell all of one",
+    load: () => import("./sandboxes.ts"),
+  },
+  build: {
+    summary: "nix-build that goes on while outputs name derivations to build next",
+    load: () => import("./build.ts"),
+  },
+  doctor: {
+    summary: "check this installation, and say what to do about what is wrong",
+    load: () => import("./doctor.ts"),
+  },
+  audit: {
+    summary: "list, verify and export the recorded requests",
+    load: () => import("./audit.ts"),
+  },
+  provenance: {
+    summary: "show which inner builds an output came from",
+    load: () => import("./provenance.ts"),
+  },
+  policy: {
+    summary: "print what a profile permits, and why",
+    load: () => import("./policy.ts"),
+  },
+  "check-config": {
+    summary: "check a configuration file, naming every problem with its line",
+    load: () => import("./check-config.ts"),
+  },
+};
+
+const examples = `
+Examples:
+  nix-broker serve                       serve what /etc/nix-broker/config.toml says
+  nix-broker serve --listen /run/user/1000/broker/socket --profile agent --allow alice
+  nix-broker policy --profile pure       what a sandbox with this profile may do
+  nix-broker audit --verdict deny --since 1h
+
+Exit codes: 0 done, 1 what was asked about is not so, 2 usage or configuration, 3 the service cannot be reached.`;
+
+/** The command that the arguments name. Only its file is loaded; for the overview, none is. */
+const programFor = async (args: readonly string[]): Promise<Command> => {
+  const program = new Command("nix-broker")
+    .description(
+      "Brokers the Nix daemon socket into sandboxes: recursive Nix with full purity on a stock Nix.",
+    )
+    .usage("COMMAND [OPTIONS]")
+    .version(packageJson.version, "-V, --version", "print the version")
+    .helpOption("-h, --help", "print this text")
+    .helpCommand("help [COMMAND]", "print what a command does")
+    // An option after a command is the command's: "build" hands them on to nix-build.
+    .enablePositionalOptions()
+    .addHelpText("after", examples);
+  const words = args.filter((arg) => !arg.startsWith("-"));
+  const named = words[0] === "help" ? words[1] : words[0];
+  for (const [name, entry] of Object.entries(entries)) {
+    if (name === named) program.addCommand((await entry.load()).command().summary(entry.summary));
+    else program.command(name).summary(entry.summary);
+  }
+  return program;
+};
+
+/** Makes every command, nested ones too, throw instead of leaving the process. */
+const strict = (command: Command): void => {
+  command.exitOverride().showHelpAfterError("(--help says more)");
+  command.commands.forEach(strict);
+};
+
+const exitCodeOf = (error: unknown): number => {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
+  // By name, so that the configuration's code is not loaded for commands that have none.
+  const name = error instanceof Error ? error.name : "";
+  if (name === "UnreachableError") return exitCodes.unreachable;
+  const configuration = name === "ConfigError";
+  return configuration || error instanceof UsageError ? exitCodes.usage : exitCodes.notSo;
+};
+
+/**
+ * Runs the command that the arguments name.
+ *
+ * @returns the exit code: {@link exitCodes}, or what the command left in `process.exitCode`.
+ */
+export const main = async (args: readonly string[]): Promise<number> => {
+  try {
+    const program = await programFor(args);
+    strict(program);
+    if (args.length === 0) program.help({ error: true });
+    await program.parseAsync(args, { from: "user" });
+    return Number(process.exitCode ?? exitCodes.done);
+  } catch (error) {
+    // Commander has printed its own errors already.
+    if (!(error instanceof CommanderError)) {
+      const debug = process.env.NIX_BROKER_DEBUG !== undefined && error instanceof Error;
+      const message = error instanceof Error ? error.message : String(error);
+      console.error(`nix-broker: ${debug ? error.stack : message}`);
+    }
+    return exitCodeOf(error);
+  }
+};
+
+if (import.meta.main) {
+  // A reader that has seen enough (`nix-broker audit | head`) is no failure.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    process.exit();
+  });
+  process.exitCode = await main(process.argv.slice(2));
+}

@@ -1,0 +1,136 @@
+import { Command } from "commander";
+import { limitText } from "../config/limit-text.ts";
+import { loadConfig } from "../config/load.ts";
+import { suggestion } from "../config/nearest.ts";
+import { profileNamed } from "../config/overrides.ts";
+import { type Limits, limitNames, limitTable } from "../policy/limits.ts";
+import type { Profile } from "../policy/profile.ts";
+import { refuseOperation, rules, type Verdict, verdictOf } from "../policy/rules.ts";
+import { type OperationName, operationNames, operations } from "../protocol/operations.ts";
+import { configOption, jsonOption } from "./options.ts";
+import { UsageError } from "./outcome.ts";
+import { alignedColumns } from "./table.ts";
+
+interface Options {
+  readonly config?: string;
+  readonly profile: string;
+  readonly json?: true;
+}
+
+interface Row {
+  readonly operation: OperationName;
+  readonly number: number;
+  readonly group: string | null;
+  readonly verdict: Verdict;
+  /** What happens, or why not. */
+  readonly what: string;
+}
+
+const loadProfile = ({ config, profile }: Options): Profile =>
+  profileNamed(loadConfig({ path: config }), profile);
+
+const tableOf = (profile: Profile): Row[] =>
+  operationNames.map((operation) => ({
+    operation,
+    number: operations[operation].number,
+    group: rules[operation].group ?? null,
+    verdict: verdictOf(operation, profile),
+    what: refuseOperation(operation, profile) ?? rules[operation].summary,
+  }));
+
+const limitLines = (limits: Limits): string[][] =>
+  limitNames.map((name) => [`  ${limitTable[name].key}`, limitText(limitTable[name], limits[name])]);
+
+const listed = (value: string | readonly string[]): string =>
+  typeof value === "string" ? value : value.join(", ") || "none";
+
+const profileLines = (profile: Profile): string[][] => [
+  ["fixed outputs", listed(profile.fixedOutputs)],
+  ["admit fixed outputs", profile.admitFixedOutputs ? "yes" : "no"],
+  ["systems", listed(profile.systems)],
+  ["required system features", listed(profile.requiredSystemFeatures)],
+  ["inner logs", profile.innerLogs],
+  ["content-addressed", profile.contentAddressed ? "yes" : "no"],
+  ["view of a static socket", listed(profile.view)],
+];
+
+/** JSON has no infinity: an unlimited bound is null. */
+const profileJson = ({ name, ...profile }: Profile) => ({ profile: name, ...profile });
+
+const printPolicy = (options: Options): void => {
+  const profile = loadProfile(options);
+  const rows = tableOf(profile);
+  if (options.json) {
+    console.log(JSON.stringify({ ...profileJson(profile), operations: rows }));
+    return;
+  }
+  const header = ["OPERATION", "GROUP", "VERDICT", "WHAT HAPPENS, OR WHY NOT"];
+  const lines = rows.map((row) => [row.operation, row.group ?? "", row.verdict, row.what]);
+  console.log(`${profile.name}: ${profile.summary}\n`);
+  console.log(alignedColumns([header, ...lines]));
+  console.log(`\n${alignedColumns(profileLines(profile))}`);
+  console.log(`\nlimits\n${alignedColumns(limitLines(profile.limits))}`);
+};
+
+const verdictWords: Readonly<Record<Verdict, string>> = {
+  forward: "forwarded: upstream is asked with a request written anew, and its reply is censored",
+  answer: "answered by the broker; upstream never hears of it",
+  deny: "denied",
+};
+
+const explain = (operation: string, options: Options): void => {
+  const profile = loadProfile(options);
+  const rows = tableOf(profile);
+  const row = rows.find((candidate) => candidate.operation.toLowerCase() === operation.toLowerCase());
+  if (row === undefined) {
+    throw new UsageError(
+      `there is no operation "${operation}"${suggestion(
+        operation,
+        rows.map((candidate) => candidate.operation),
+      )}`,
+    );
+  }
+  const { about } = operations[row.operation];
+  if (options.json) {
+    console.log(JSON.stringify({ ...row, profile: profile.name, about }));
+    return;
+  }
+  console.log(`${row.operation} (${row.number}): ${about}.`);
+  console.log(`With the profile "${profile.name}" it is ${verdictWords[row.verdict]}.`);
+  console.log(row.verdict === "deny" ? `Why: ${row.what}.` : `What happens: ${row.what}.`);
+  if (row.group === null) return;
+  console.log(
+    row.verdict === "deny"
+      ? `A profile with "${row.group}" among its operations permits it.`
+      : `It is of the group "${row.group}", which this profile permits.`,
+  );
+};
+
+export const command = (): Command =>
+  new Command("policy")
+    .description(
+      "Print what becomes of every operation under a profile, and the profile's settings and limits.",
+    )
+    .addOption(configOption())
+    .option("-p, --profile <NAME>", "the profile", "build")
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  nix-broker policy --profile agent
+  nix-broker policy explain AddToStore --profile query
+
+JSON: the profile's settings under their names in the code, "operations": [{"operation", "number", "group",
+"verdict", "what"}], and "limits", where null is unlimited. "explain" prints one of the operations.`,
+    )
+    .action((options: Options) => printPolicy(options))
+    .addCommand(
+      new Command("explain")
+        .description("Say what becomes of one operation, and why.")
+        .argument("<OPERATION>", "a name of the worker protocol, e.g. QueryPathInfo")
+        .configureHelp({ showGlobalOptions: true })
+        .action((operation: string, _own: unknown, self: Command) =>
+          explain(operation, self.optsWithGlobals() as Options),
+        ),
+    );

@@ -1,0 +1,79 @@
+import { realpathSync } from "node:fs";
+import { dirname } from "node:path";
+import { Command, Option } from "commander";
+import packageJson from "../../package.json" with { type: "json" };
+import { formatAnchor } from "../audit/anchor.ts";
+import { type ProvenanceBuild, provenance } from "../audit/provenance.ts";
+import { provenanceStatement } from "../audit/provenance-statement.ts";
+import { provenanceSvg } from "../audit/provenance-svg.ts";
+import { provenanceDot, provenanceText } from "../audit/provenance-text.ts";
+import { AuditReader } from "../audit/query.ts";
+import { foldersOf, type StoreOptions, withStoreOptions } from "./audit-options.ts";
+
+type Format = "text" | "dot" | "json" | "svg";
+
+interface Options extends StoreOptions {
+  readonly format: Format;
+}
+
+const formats: Readonly<Record<Format, (build: ProvenanceBuild, anchor: string) => string>> = {
+  text: provenanceText,
+  dot: provenanceDot,
+  svg: (build) => provenanceSvg(build).trimEnd(),
+  json: (build, anchor) =>
+    JSON.stringify(provenanceStatement(build, { version: packageJson.version, anchor }), undefined, 2),
+};
+
+/** A store path as given, or what a link such as `./result` leads to; without what is below it. */
+const storePathOf = (given: string): string => {
+  let path = given;
+  if (!/^\/nix\/store\/[^/]+$/.test(given)) {
+    try {
+      path = realpathSync(given);
+    } catch {
+      // It may have been collected since, and the audit still know it.
+    }
+  }
+  while (/\/[0-9a-z]{32}-[^/]+\/./.test(path)) path = dirname(path);
+  return path;
+};
+
+const print = (out: string, options: Options): void => {
+  const path = storePathOf(out);
+  for (const folder of foldersOf(options)) {
+    const reader = new AuditReader(folder);
+    try {
+      const found = provenance(reader, path);
+      if (found === undefined) continue;
+      const [last] = reader.query({ limit: 1, completedIntents: true });
+      console.log(formats[options.format](found, last === undefined ? "" : formatAnchor(last)));
+      return;
+    } finally {
+      reader.close();
+    }
+  }
+  throw new Error(
+    `no record tells of ${path}: it was not built in or for a sandbox of nix-broker, or the records of it were retired`,
+  );
+};
+
+export const command = (): Command =>
+  withStoreOptions(new Command("provenance"))
+    .description(
+      "Show how an output came about: the inner builds that were asked for while it was built, across nested sandboxes, what was added to the store for them, and who asked.",
+    )
+    .argument("<OUT>", "a store path, a link to one, or a derivation")
+    .addOption(
+      new Option("--format <FORMAT>", "how to show it").choices(Object.keys(formats)).default("text"),
+    )
+    .addHelpText(
+      "after",
+      `
+Examples:
+  nix-broker provenance ./result
+  nix-broker provenance ./result --format svg > provenance.svg
+  nix-broker provenance ./result --format json | jq .predicate.buildDefinition.resolvedDependencies
+
+JSON is an in-toto Statement v1 with a predicate of SLSA Provenance v1; see docs/audit.md.`,
+    )
+    .action(print);

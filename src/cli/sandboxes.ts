@@ -1,0 +1,141 @@
+import { Command } from "commander";
+import type { PathList, SandboxDetails, SandboxSummary } from "../service/control-messages.ts";
+import { askRunningService } from "./ask-service.ts";
+import { agoText, durationText, sizeText } from "./figures.ts";
+import { configOption, jsonOption } from "./options.ts";
+import { alignedColumns, printable } from "./table.ts";
+
+interface Options {
+  readonly config?: string;
+  readonly json?: true;
+}
+
+const ID_SHOWN = 12;
+
+const shortId = (id: string | null): string => id?.slice(0, ID_SHOWN) ?? "";
+
+/** `hash-name` without the store's folder. */
+const baseOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+
+/** The name of a derivation: what people called it. */
+const nameOf = (path: string): string =>
+  baseOf(path)
+    .slice(33)
+    .replace(/\.drv$/, "") || baseOf(path);
+
+const what = ({ derivation, socket }: SandboxSummary): string =>
+  derivation !== null ? nameOf(derivation) : (socket ?? "");
+
+const heading = [
+  "ID",
+  "BUILD OR SOCKET",
+  "PROFILE",
+  "DEPTH",
+  "PARENT",
+  "UID",
+  "CONNS",
+  "BUILDS",
+  "VIEW",
+  "ADDED",
+  "SINCE",
+];
+
+/** The table of `nix-broker sandboxes`. */
+export const sandboxTable = (sandboxes: readonly SandboxSummary[]): string =>
+  alignedColumns([
+    heading,
+    ...sandboxes.map((sandbox) =>
+      [
+        shortId(sandbox.id),
+        what(sandbox),
+        sandbox.profile,
+        String(sandbox.depth),
+        shortId(sandbox.parent),
+        sandbox.uid === null ? "" : String(sandbox.uid),
+        String(sandbox.connections),
+        `${sandbox.builds.running}/${sandbox.builds.total}`,
+        String(sandbox.viewPaths),
+        sizeText(sandbox.bytesAdded),
+        agoText(sandbox.since),
+      ].map(printable),
+    ),
+  ]);
+
+const pathLines = (title: string, list: PathList): string[] => {
+  const more = list.total - list.paths.length;
+  return [
+    `${title} (${list.total})`,
+    ...list.paths.map((path) => `  ${printable(path)}`),
+    ...(more > 0 ? [`  and ${more} more`] : []),
+  ];
+};
+
+/** The page of `nix-broker sandboxes ID`. */
+export const detailsText = (sandbox: SandboxDetails): string => {
+  const facts = [
+    ["id", sandbox.id],
+    sandbox.derivation === null ? ["socket", sandbox.socket ?? ""] : ["outer build", sandbox.derivation],
+    ["profile", sandbox.profile],
+    ["depth", String(sandbox.depth)],
+    ["asked for by", sandbox.parent ?? "nobody here"],
+    ["build user", sandbox.uid === null ? "not known yet" : String(sandbox.uid)],
+    ["connections", String(sandbox.connections)],
+    ["build requests", `${sandbox.builds.running} running, ${sandbox.builds.total} in all (family)`],
+    ["added", `${sizeText(sandbox.bytesAdded)} (family)`],
+    ["since", `${sandbox.since} (${agoText(sandbox.since)})`],
+    ...(sandbox.refused === null ? [] : [["refused", sandbox.refused]]),
+  ].map((row) => row.map(printable));
+  const builds = sandbox.innerBuilds.map(({ ok, seconds, derivation, outputs }) =>
+    [
+      `  ${ok ? "built" : "FAILED"}`,
+      durationText(seconds),
+      nameOf(derivation),
+      Object.values(outputs).map(baseOf).join(" "),
+    ].map(printable),
+  );
+  return [
+    alignedColumns(facts),
+    "",
+    ...(sandbox.viewStart === null
+      ? ["view at the start: the whole store"]
+      : pathLines("view at the start", sandbox.viewStart)),
+    "",
+    ...pathLines("gained since", sandbox.gained),
+    "",
+    `inner builds that ended (the newest ${sandbox.innerBuilds.length})`,
+    ...(builds.length === 0 ? [] : [alignedColumns(builds)]),
+  ].join("\n");
+};
+
+const sandboxes = async (id: string | undefined, options: Options): Promise<void> => {
+  if (id === undefined) {
+    const found = await askRunningService(options.config, "sandboxes", {});
+    if (options.json) console.log(JSON.stringify(found));
+    else console.log(found.length === 0 ? "No sandbox is running." : sandboxTable(found));
+  } else {
+    const found = await askRunningService(options.config, "sandbox", { id });
+    console.log(options.json ? JSON.stringify(found) : detailsText(found));
+  }
+};
+
+export const command = (): Command =>
+  new Command("sandboxes")
+    .description(
+      "List the running sandboxes; with an ID (or its beginning) tell what the view of that one started with, what it gained, and its inner builds.",
+    )
+    .argument("[ID]", "a sandbox, as the list names it")
+    .addOption(configOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  nix-broker sandboxes
+  nix-broker sandboxes 3k0c
+
+Columns: DEPTH 1 is an outer build or a static socket; BUILDS are requests running/in all, and ADDED is what was
+added to the store, both for the whole family of nested sandboxes; VIEW is how many paths it may know of.
+
+JSON: a list, or one object; docs/control.md lists the fields. Exit code 3 if the service cannot be reached.`,
+    )
+    .action(sandboxes);

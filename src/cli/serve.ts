@@ -1,0 +1,77 @@
+import { constants } from "node:os";
+import { resolve } from "node:path";
+import { Command } from "commander";
+import { loadConfig } from "../config/load.ts";
+import { withOverrides } from "../config/overrides.ts";
+import { collect, configOption } from "./options.ts";
+import { UsageError } from "./outcome.ts";
+
+interface Options {
+  readonly config?: string;
+  readonly listen?: string;
+  readonly profile?: string;
+  readonly view?: readonly string[];
+  readonly allow?: readonly string[];
+  readonly upstream?: string;
+}
+
+/** Resolves at the first signal that asks to stop. At the second the process ends at once. */
+const stopSignal = (): Promise<void> =>
+  new Promise((asked) => {
+    let already = false;
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      process.on(signal, () => {
+        if (already) process.exit(128 + constants.signals[signal]);
+        already = true;
+        asked();
+      });
+    }
+  });
+
+const serve = async (options: Options): Promise<void> => {
+  if (options.listen === undefined) {
+    for (const name of ["profile", "view", "allow"] as const) {
+      if (options[name] !== undefined)
+        throw new UsageError(`--${name} says how --listen is served: add --listen`);
+    }
+  }
+  const config = withOverrides(loadConfig({ path: options.config }), {
+    ...options,
+    listen: options.listen === undefined ? undefined : resolve(options.listen),
+    upstream: options.upstream === undefined ? undefined : resolve(options.upstream),
+  });
+  const stopAsked = stopSignal();
+  // Only now: help and errors of usage need no service.
+  const { startService } = await import("../service/service.ts");
+  const service = await startService(config);
+  await stopAsked;
+  await service.stop();
+};
+
+export const command = (): Command =>
+  new Command("serve")
+    .description(
+      "Run the broker until SIGTERM or SIGINT; then what is in flight is finished first, unless a second signal comes.",
+    )
+    .addOption(configOption())
+    .option("-l, --listen <PATH>", "open a static socket here, besides those of the configuration")
+    .option("-p, --profile <NAME>", "its profile (default: build)")
+    .option(
+      "--view <VIEW>",
+      "where its view starts: empty, store, build, or a store path with its closure; may be given again (default: the profile's)",
+      collect,
+    )
+    .option(
+      "--allow <WHO>",
+      "who may connect to it: a user, @group, number, or * for all; may be given again (default: @nixbld)",
+      collect,
+    )
+    .option("-u, --upstream <PATH>", "the real daemon's socket")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  nix-broker serve
+  nix-broker serve --listen /run/user/1000/broker/socket --profile agent --allow alice`,
+    )
+    .action(serve);

@@ -1,0 +1,78 @@
+import { Command } from "commander";
+import type { LinkerReport, StatusReport } from "../service/control-messages.ts";
+import { askRunningService } from "./ask-service.ts";
+import { durationText } from "./figures.ts";
+import { configOption, jsonOption } from "./options.ts";
+import { alignedColumns, printable } from "./table.ts";
+
+interface Options {
+  readonly config?: string;
+  readonly json?: true;
+}
+
+const linkerText = ({ error, sandboxes, queued, linked, waiting }: LinkerReport): string => {
+  const facts = [
+    sandboxes === null ? "" : `${sandboxes} sandboxes, ${queued} queued, ${linked} paths linked`,
+    waiting === 0 ? "" : `${waiting} requests wait for it`,
+  ];
+  const state = error === null ? "ok" : `NOT OK: ${error} (builds that opt in are refused)`;
+  return [state, ...facts.filter((fact) => fact !== "")].join("; ");
+};
+
+const upstreamText = ({ at, error, protocol, nixVersion }: StatusReport["upstream"]): string => {
+  const version = `${nixVersion === null ? "Nix" : `Nix ${nixVersion}`}, protocol ${protocol}`;
+  const state = error === null ? "ok" : `NOT OK: ${error}`;
+  return `${state}; ${protocol === null ? "never reached" : version}; ${at}`;
+};
+
+/** What `nix-broker status` prints for people, a topic a line. */
+export const statusText = (report: StatusReport): string => {
+  const { service, pool, sandboxes, connections, requests, innerBuilds, audit, limitsHit } = report;
+  const limits = Object.entries(limitsHit).map(([limit, count]) => `${limit} ${count}×`);
+  const rows = [
+    [
+      "service",
+      `nix-broker ${service.version}, up ${durationText(service.uptimeSeconds)}, pid ${service.pid}, uid ${service.uid}`,
+    ],
+    ["configuration", service.configFile ?? "none: the defaults"],
+    ["upstream", upstreamText(report.upstream)],
+    ["pool", `${pool.idle} connections ready (each dialect: ${pool.size})`],
+    ["sandboxes", `${sandboxes.builds} of builds, ${sandboxes.static} of static sockets`],
+    ["connections", String(connections)],
+    ["requests", `${requests.forward} forwarded, ${requests.answer} answered, ${requests.deny} denied`],
+    [
+      "inner builds",
+      `${innerBuilds.running} running, ${innerBuilds.succeeded} succeeded, ${innerBuilds.failed} failed`,
+    ],
+    [
+      "audit",
+      `${audit.error === null ? "ok" : `NOT OK: ${audit.error}`}; ${audit.records} records, ` +
+        `${audit.pending} not yet written (${durationText(audit.lagSeconds)} behind), ${audit.lost} lost; ${audit.folder}`,
+    ],
+    ["linker", linkerText(report.linker)],
+    ["limits hit", limits.length === 0 ? "none" : limits.join(", ")],
+  ];
+  return alignedColumns(rows.map(([topic, text]) => [topic!, printable(text!)]));
+};
+
+const status = async (options: Options): Promise<void> => {
+  const report = await askRunningService(options.config, "status", {});
+  console.log(options.json ? JSON.stringify(report) : statusText(report));
+};
+
+export const command = (): Command =>
+  new Command("status")
+    .description(
+      "Tell how the running service fares: upstream, sandboxes, requests, audit, linker, limits. Asks over the control socket, which root, the service's user and members of runtime.admin_group may use.",
+    )
+    .addOption(configOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Example:
+  nix-broker status --json | jq .audit
+
+JSON: one object; docs/control.md lists its fields. Exit code 3 if the service cannot be reached.`,
+    )
+    .action(status);

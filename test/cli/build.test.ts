@@ -1,0 +1,77 @@
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { buildAll, foreignParts } from "../../scripts/build.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "nix-broker-build-"));
+const dist = join(folder, "dist");
+
+beforeAll(async () => {
+  await buildAll(dist);
+  symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const run = (program: string, ...args: string[]) => {
+  const { status, stdout, stderr } = spawnSync(join(dist, program), args, {
+    encoding: "utf8",
+    env: { ...process.env, NIX_BROKER_NODE: process.execPath, NIX_BROKER_CONFIG: "/dev/null" },
+  });
+  return { code: status, stdout, stderr };
+};
+
+test("the bundled commands work, also through a symlink", () => {
+  const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  expect(run("nix-broker", "--version")).toEqual({ code: 0, stdout: `${version}\n`, stderr: "" });
+  expect(run("nix-broker", "check-config")).toMatchObject({ code: 0, stdout: "/dev/null is fine.\n" });
+  expect(run("nix-broker", "policy", "explain", "AddToStore")).toMatchObject({ code: 0, stderr: "" });
+  symlinkSync(join(dist, "nix-broker"), join(folder, "linked"));
+  expect(run("../linked", "--version").stdout).toBe(`${version}\n`);
+});
+
+test("each command's code is a chunk of its own: the entry holds none", () => {
+  const entry = readFileSync(join(dist, "nix-broker.js"), "utf8");
+  for (const name of ["serve", "stdio", "audit", "policy", "check-config"]) {
+    expect(readdirSync(join(dist, "chunks")).some((chunk) => chunk.startsWith(`${name}-`))).toBe(true);
+  }
+  expect(entry.length).toBeLessThan(10_000);
+});
+
+test("hooks and linker go to the root programs, which hold no npm package", () => {
+  expect(run("nix-broker-root")).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining("usage: nix-broker-root"),
+  });
+  const bundle = readFileSync(join(dist, "nix-broker-root.js"), "utf8");
+  expect(bundle).not.toContain("createRequire");
+  expect(readdirSync(dist).filter((name) => name.endsWith("-hook.sh"))).toEqual([
+    "post-build-hook.sh",
+    "pre-build-hook.sh",
+  ]);
+});
+
+test("a package in a bundle is noticed, bundled or not", async () => {
+  const partsOf = async (source: string, external: string[]) => {
+    const { metafile } = await build({
+      stdin: { contents: source, resolveDir: root, sourcefile: "src/root/x.ts" },
+      absWorkingDir: root,
+      bundle: true,
+      platform: "node",
+      format: "esm",
+      metafile: true,
+      write: false,
+      external,
+    });
+    return foreignParts(metafile);
+  };
+  expect(await partsOf('import "node:fs"; import "./src/store/base32.ts";', [])).toEqual([]);
+  expect(await partsOf('import "smol-toml";', ["smol-toml"])).toEqual(["smol-toml"]);
+  expect((await partsOf('import { parse } from "smol-toml"; parse("");', [])).join()).toContain(
+    "node_modules/smol-toml",
+  );
+});

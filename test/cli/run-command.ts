@@ -1,0 +1,22 @@
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+
+export interface CommandResult {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `nix-broker` from its sources, without the configuration of this machine unless `environment` names one. */
+export const nixBroker = (
+  args: readonly string[],
+  environment: Record<string, string> = {},
+): CommandResult => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
+    encoding: "utf8",
+    env: { ...process.env, NIX_BROKER_CONFIG: "/dev/null", NO_COLOR: "1", ...environment },
+  });
+  return { code: status, stdout, stderr };
+};
