@@ -1,0 +1,68 @@
+/** What the demo prints with: headings, steps, quoted text. Colour only on a terminal that wants it. */
+
+const colourful = process.stdout.isTTY && process.env.NO_COLOR === undefined && process.env.TERM !== "dumb";
+
+const paint =
+  (code: number) =>
+  (text: string): string =>
+    colourful ? `\x1b[${code}m${text}\x1b[0m` : text;
+
+export const bold = paint(1);
+export const dim = paint(2);
+const red = paint(31);
+export const green = paint(32);
+const yellow = paint(33);
+const blue = paint(34);
+
+const print = (line = ""): void => {
+  process.stdout.write(`${line}\n`);
+};
+
+export const heading = (text: string): void => {
+  print();
+  print(bold(text));
+};
+
+export const paragraph = (text: string): void => print(text === "" ? "" : `  ${text}`);
+
+/** Something that was promised, and whether it is so. */
+export const promise = (kept: boolean, text: string): void =>
+  print(`  ${kept ? green("✓") : red("✗ NOT SO:")} ${text}`);
+
+/** Someone else's words: a command's output, an expression. */
+export const quote = (text: string): void => {
+  for (const line of text.trimEnd().split("\n")) print(`  ${dim("│")} ${line}`);
+};
+
+export const command = (text: string): void => print(`  ${blue("$")} ${text}`);
+
+const verdictColour = { forward: green, answer: blue, deny: red } as const;
+
+/** One request as the audit has it. */
+export const auditLine = (
+  verdict: keyof typeof verdictColour,
+  operation: string,
+  subject: string,
+  note: string,
+): void => {
+  const word = { forward: "forwarded", answer: "answered", deny: "denied" }[verdict];
+  const rest = [subject, note && yellow(note)].filter((text) => text !== "").join("  ");
+  print(`  ${verdictColour[verdict](word.padEnd(10))} ${operation.padEnd(25)} ${rest}`.trimEnd());
+};
+
+/** Runs a step that takes a while, and says how long it took. */
+export const step = async <T>(text: string, work: () => Promise<T>): Promise<T> => {
+  const started = performance.now();
+  if (colourful) process.stdout.write(`  … ${text}`);
+  try {
+    const result = await work();
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    if (colourful) process.stdout.write("\r\x1b[K");
+    print(`  ${green("✓")} ${text} ${dim(`(${seconds} s)`)}`);
+    return result;
+  } catch (error) {
+    if (colourful) process.stdout.write("\r\x1b[K");
+    print(`  ${red("✗")} ${text}`);
+    throw error;
+  }
+};
