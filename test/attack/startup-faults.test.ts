@@ -1,0 +1,62 @@
+/** What the service says when it cannot start, or not with this upstream. */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startBroker, type TestBroker } from "../broker/fixture.ts";
+import { type Daemon, lab } from "../lab/lab.ts";
+import { RawClient } from "./raw-client.ts";
+import { newest, untilItServes } from "./suite.ts";
+
+describe.each(newest())("startup faults [daemon %s]", (version) => {
+  let daemon: Daemon;
+  beforeAll(async () => {
+    daemon = await lab.start(version);
+    await untilItServes(daemon);
+  });
+  afterAll(() => daemon?.stop());
+
+  const listenOn = (path: string) => ({
+    config: `[[listen]]\npath = "${path}"\nview = "empty"\nallow_uids = ["*"]\n`,
+  });
+  const serve = async (path: string): Promise<TestBroker> => startBroker(daemon, listenOn(path));
+
+  test("a stale socket is replaced, a busy one and a file are not", async () => {
+    const path = "/tmp/static";
+    const killed = await serve(path);
+    await killed.stop("SIGKILL");
+    const next = await serve(path);
+    const client = await RawClient.connect(daemon.hostPath(path));
+    await expect(serve(path)).rejects.toThrow(
+      `Another process listens on ${path}; stop it or listen elsewhere.`,
+    );
+    expect((await client.addText("still", "served")).error).toBeUndefined();
+    client.close();
+    await next.stop();
+    expect(await daemon.run(["sh", "-c", "echo precious > /tmp/file"])).toMatchObject({ code: 0 });
+    await expect(serve("/tmp/file")).rejects.toThrow("/tmp/file exists and is not a socket");
+    expect((await daemon.run(["cat", "/tmp/file"])).stdout).toBe("precious\n");
+  });
+
+  test("a store folder that is not upstream's is named in the error, with the key to set", async () => {
+    const broker = await startBroker(daemon, { config: '[upstream]\nstore_dir = "/other/store"\n' });
+    await expect(RawClient.connect(broker.hostSocket)).rejects.toThrow(
+      /the nix-daemon's store is not \/other\/store .*set upstream.store_dir/s,
+    );
+    expect(broker.process.exitCode).toBeNull();
+    await broker.stop();
+  });
+
+  test("bad configurations are named with line and key, and exit codes tell them from other failures", async () => {
+    const running = await startBroker(daemon);
+    const serveWith = async (config: string) => {
+      await daemon.run(["sh", "-c", "cat > /tmp/config.toml"], { input: config });
+      return running.cli("serve", "--config", "/tmp/config.toml");
+    };
+    const unknown = await serveWith("[upstream]\nsockt = '/x'\n");
+    expect(unknown).toMatchObject({ code: 2 });
+    expect(unknown.stderr).toMatch(/sockt.*socket/s);
+    const folder = "[runtime]\ndir = '/tmp/r'\nstate_dir = '/nonexistent/state'\n";
+    const unwritable = await serveWith(folder);
+    expect(unwritable).toMatchObject({ code: 1 });
+    expect(unwritable.stderr).toContain("/nonexistent/state");
+    await running.stop();
+  });
+});

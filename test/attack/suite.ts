@@ -1,0 +1,108 @@
+/** What most of these tests need: for each version a bare daemon, a broker before it, and clients of both. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe } from "vitest";
+import { EndOfStream } from "../../src/protocol/byte-stream.ts";
+import { type BrokerOptions, startBroker, type TestBroker } from "../broker/fixture.ts";
+import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
+import { type ConnectOptions, RawClient } from "./raw-client.ts";
+
+export interface Attack {
+  readonly version: NixVersion;
+  /** The protocol version of the daemon. */
+  readonly minor: number;
+  readonly daemon: () => Daemon;
+  readonly broker: () => TestBroker;
+  /** A client of the daemon itself, as an ordinary user. */
+  bare(options?: ConnectOptions): Promise<RawClient>;
+  /** A client of the broker. */
+  brokered(options?: ConnectOptions): Promise<RawClient>;
+  /** The two to compare, the daemon first. */
+  both(): Promise<readonly [RawClient, RawClient]>;
+  /** Where on the machine a store path of the daemon's is. */
+  hostPath(path: string): string;
+}
+
+export interface AttackOptions {
+  readonly broker?: BrokerOptions;
+  readonly daemon?: DaemonOptions;
+  /** Default all. */
+  readonly versions?: () => readonly NixVersion[];
+}
+
+/** The oldest and the newest: where what matters is the form of the protocol. */
+export const extremes = (): NixVersion[] =>
+  [...new Set([lab.versions[0], lab.versions.at(-1)])].filter((v) => v !== undefined);
+export const newest = (): NixVersion[] => lab.versions.slice(-1);
+
+const minors: Readonly<Record<NixVersion, number>> = {
+  "2.3": 21,
+  "2.8": 34,
+  "2.26": 38,
+  "2.34": 38,
+  host: 38,
+};
+
+/**
+ * Waits until a fresh daemon serves: it does not bear two clients at once who make the store's database, and
+ * the lab has knocked just before.
+ */
+export async function untilItServes(daemon: Daemon): Promise<void> {
+  const patience = 100;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      (await RawClient.connect(daemon.socket)).close();
+      return;
+    } catch (error) {
+      if (!(error instanceof EndOfStream) || attempt === patience) throw error;
+      await sleep(20);
+    }
+  }
+}
+
+/** Describes tests for each version; daemon and broker are shared, clients are closed after all. */
+export function describeAttack(
+  name: string,
+  tests: (attack: Attack) => void,
+  options: AttackOptions = {},
+): void {
+  describe.each(options.versions?.() ?? lab.versions)(`${name} [daemon %s]`, (version) => {
+    let running: Daemon | undefined;
+    let started: TestBroker | undefined;
+    const clients: RawClient[] = [];
+    const connect = async (socket: string, how?: ConnectOptions): Promise<RawClient> => {
+      const client = await RawClient.connect(socket, how);
+      clients.push(client);
+      return client;
+    };
+    const broker = (): TestBroker => {
+      if (!started) throw new Error("The broker is only there inside tests and hooks.");
+      return started;
+    };
+    const daemon = (): Daemon => {
+      if (!running) throw new Error("The daemon is only there inside tests and hooks.");
+      return running;
+    };
+    beforeAll(async () => {
+      running = await lab.start(version, options.daemon);
+      await untilItServes(running);
+      started = await startBroker(running, options.broker);
+    });
+    afterAll(async () => {
+      for (const client of clients) client.close();
+      await started?.stop();
+      await running?.stop();
+    });
+    const bare = (how?: ConnectOptions) => connect(daemon().socket, how);
+    const brokered = (how?: ConnectOptions) => connect(broker().hostSocket, how);
+    tests({
+      version,
+      minor: minors[version],
+      daemon,
+      broker,
+      bare,
+      brokered,
+      both: async () => [await bare(), await brokered()],
+      hostPath: (path) => daemon().hostPath(path),
+    });
+  });
+}

@@ -1,0 +1,125 @@
+/** Upstream is away, dies, or comes back as another version: clients are told, and the service lives on. */
+import { existsSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, describe, expect, test } from "vitest";
+import { startBroker, type TestBroker } from "../broker/fixture.ts";
+import { type Daemon, lab } from "../lab/lab.ts";
+import { addDerivation, makeDerivation } from "./derivations.ts";
+import { RawClient } from "./raw-client.ts";
+import { untilItServes } from "./suite.ts";
+
+describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
+  const running: { stop(): Promise<void> }[] = [];
+  afterEach(async () => {
+    for (const one of running.splice(0).reverse()) await one.stop();
+  });
+  async function start(config = ""): Promise<{ daemon: Daemon; broker: TestBroker }> {
+    const daemon = await lab.start(version);
+    running.push(daemon);
+    await untilItServes(daemon);
+    const broker = await startBroker(daemon, { config });
+    running.push(broker);
+    return { daemon, broker };
+  }
+
+  async function expectServing(broker: TestBroker): Promise<void> {
+    const client = await RawClient.connect(broker.hostSocket);
+    expect(await client.addText("serves", "again")).toMatchObject({ error: undefined });
+    const made = makeDerivation({ name: "again", script: "echo again > $out" });
+    await addDerivation(client, made);
+    expect((await client.build(`${made.path}!out`)).error).toBeUndefined();
+    expect((await client.nar(made.out)).toString("latin1")).toContain("again");
+    client.close();
+    expect(broker.process.exitCode).toBeNull();
+  }
+
+  test("G8: an upstream that is not there at the start is told of, and used once it is", async () => {
+    const daemon = await lab.start(version);
+    running.push(daemon);
+    await untilItServes(daemon);
+    await daemon.kill(true);
+    const broker = await startBroker(daemon);
+    running.push(broker);
+    await expect(RawClient.connect(broker.hostSocket)).rejects.toThrow(
+      "nix-broker cannot reach the nix-daemon: cannot connect to the nix-daemon: ",
+    );
+    expect(broker.log()).toContain("upstream cannot be used yet");
+    await daemon.restart();
+    await untilItServes(daemon);
+    await expectServing(broker);
+  });
+
+  test("G8: an upstream that is killed between requests gives a clear error, and the next request works", async () => {
+    const { daemon, broker } = await start();
+    const client = await RawClient.connect(broker.hostSocket);
+    const { path } = await client.addText("before", "before");
+    await daemon.kill(true);
+    expect((await client.addText("during", "during")).error).toMatch(/nix-daemon/);
+    // What the view holds needs no upstream.
+    expect(await client.must("IsValidPath", { path })).toBe(true);
+    await daemon.restart();
+    await untilItServes(daemon);
+    expect((await client.addText("after", "after")).error).toBeUndefined();
+    await expectServing(broker);
+    client.close();
+  });
+
+  test("G8: an upstream that is killed in the middle of a build gives a clear error", async () => {
+    const { daemon, broker } = await start();
+    const client = await RawClient.connect(broker.hostSocket);
+    const made = makeDerivation({ name: "killed", script: "echo started; sleep 1000; echo > $out" });
+    await addDerivation(client, made);
+    const building = client.build(`${made.path}!out`);
+    while (!existsSync(`${daemon.hostPath(made.path)}.chroot`)) await sleep(20);
+    await daemon.kill(true);
+    expect((await building).error).toBe(
+      "the connection to the nix-daemon broke; it may have been restarted: try again",
+    );
+    await daemon.restart();
+    await untilItServes(daemon);
+    await expectServing(broker);
+    client.close();
+  });
+
+  // One other each, so that older ones follow newer ones and the other way round.
+  const { versions } = lab;
+  const other = versions[(versions.indexOf(version) + 1) % versions.length] ?? version;
+  if (other !== version)
+    test("G8: an upstream that is replaced by another version serves the next connection", async () => {
+      const link = "/var/lib/nix-broker/upstream";
+      const first = await lab.start(version);
+      running.push(first);
+      await untilItServes(first);
+      const second = await lab.start(other);
+      running.push(second);
+      await untilItServes(second);
+      const point = async (to: Daemon): Promise<void> => {
+        const argv = ["ln", "-sfn", `/host${to.socket}`, link];
+        expect(await first.run(argv)).toMatchObject({ code: 0 });
+      };
+      await point(first);
+      const broker = await startBroker(first, { config: `[upstream]\nsocket = "${link}"\n` });
+      running.push(broker);
+      const client = await RawClient.connect(broker.hostSocket);
+      expect((await client.addText("of", "the first")).error).toBeUndefined();
+      await point(second);
+      await first.kill(true);
+      // Told once and for all: what was agreed on with the client may not be had any more.
+      const answer = await client
+        .addText("of", "the second")
+        .catch((error: Error) => ({ error: error.message }));
+      if (answer.error !== undefined) expect(answer.error).toMatch(/nix-daemon|connect again/);
+      client.close();
+      let next: RawClient | undefined;
+      for (let attempt = 0; !next; attempt++) {
+        expect(attempt).toBeLessThan(3);
+        next = await RawClient.connect(broker.hostSocket).catch(() => undefined);
+        const added = await next?.addText("of", "the second");
+        if (added?.error !== undefined) next = undefined;
+      }
+      const direct = await RawClient.connect(second.socket);
+      expect(next.minor).toBe(direct.minor);
+      next.close();
+      direct.close();
+    });
+});

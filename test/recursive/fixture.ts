@@ -1,0 +1,90 @@
+/** A daemon with our hooks, the linker as root, and the service as its own user: recursive Nix as people run it. */
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { type AuditRow, startBroker, type TestBroker } from "../broker/fixture.ts";
+import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
+
+const projectRoot = join(import.meta.dirname, "../..");
+const rootFolder = join(projectRoot, "src/root");
+const node = process.execPath;
+/** As seen beside the daemon; the static socket is in `s` there. */
+const serviceFolder = "/var/lib/nix-broker/service";
+
+export interface RecursiveOptions extends DaemonOptions {
+  /** More lines of the service's configuration. */
+  readonly serviceConfig?: string;
+  /** More lines of root.conf. */
+  readonly rootConfig?: string;
+  /** False: no pre-build hook; every build sees one static socket, with view `build`. The post-build hook stays. */
+  readonly hooks?: boolean;
+}
+
+export class RecursiveLab {
+  readonly daemon: Daemon;
+  private readonly options: RecursiveOptions;
+  private linker: ChildProcess | undefined;
+  broker: TestBroker | undefined;
+
+  private constructor(daemon: Daemon, options: RecursiveOptions) {
+    this.daemon = daemon;
+    this.options = options;
+  }
+
+  static async start(version: NixVersion, options: RecursiveOptions = {}): Promise<RecursiveLab> {
+    const isStatic = options.hooks === false;
+    const preBuildHook = isStatic ? "" : `pre-build-hook = ${rootFolder}/pre-build-hook.sh\n`;
+    const postBuildHook = `post-build-hook = ${rootFolder}/post-build-hook.sh\n`;
+    const staticSocket = isStatic ? [`/nix/var/nix/daemon-socket=${serviceFolder}/s`] : [];
+    const daemon = await lab.start(version, {
+      ...options,
+      systemFeatures: ["nix-broker", ...(options.systemFeatures ?? [])],
+      config: `${preBuildHook}${postBuildHook}${options.config ?? ""}`,
+      sandboxPaths: [...staticSocket, ...(options.sandboxPaths ?? [])],
+      env: { NIX_BROKER_NODE: node, ...options.env },
+    });
+    mkdirSync(daemon.hostPath("/etc/nix-broker"), { recursive: true });
+    writeFileSync(daemon.hostPath("/etc/nix-broker/root.conf"), options.rootConfig ?? "");
+    const made = new RecursiveLab(daemon, options);
+    await made.startLinker();
+    await made.startService();
+    return made;
+  }
+
+  async startLinker(): Promise<void> {
+    this.linker = this.daemon.spawn([node, join(rootFolder, "main.ts"), "linker"]);
+    this.linker.stdout?.resume();
+    this.linker.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
+    const socket = this.daemon.hostPath("/run/nix-broker/linker.sock");
+    while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+
+  async startService(): Promise<void> {
+    this.broker = await startBroker(this.daemon, {
+      config: this.options.serviceConfig ?? "",
+      runtimeDir: "/run/nix-broker",
+      folder: serviceFolder,
+      ...(this.options.hooks === false && { view: "build", allow: "@nixbld" }),
+    });
+  }
+
+  async stopLinker(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    const linker = this.linker;
+    if (!linker || linker.exitCode !== null || linker.signalCode !== null) return;
+    const gone = once(linker, "exit");
+    linker.kill(signal);
+    await gone;
+  }
+
+  audit(...filters: string[]): Promise<AuditRow[]> {
+    if (!this.broker) throw new Error("the service does not run");
+    return this.broker.audit(...filters);
+  }
+
+  async stop(): Promise<void> {
+    await this.broker?.stop();
+    await this.stopLinker();
+    await this.daemon.stop();
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * A real systemd as the first process of its own pid, mount and cgroup namespaces, with the units of systemd/ and, as its
+ * /nix, that of a lab daemon. Its system is this machine's, or one out of Debian packages where this machine has no systemd.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type CommandResult, runCommand, shellQuote } from "../lab/command.ts";
+import { type Daemon, lab } from "../lab/lab.ts";
+
+const projectRoot = join(import.meta.dirname, "../..");
+export const unitFolder = join(projectRoot, "systemd");
+export const units = ["nix-broker.service", "nix-broker.socket", "nix-broker-linker.service"] as const;
+
+/** The folder that has systemd's /usr. */
+async function systemRoot(): Promise<string> {
+  const program = await lab.tool("systemd-analyze", "systemd");
+  return program.startsWith(lab.cacheFolder) ? join(dirname(dirname(program)), "root") : "/";
+}
+
+/** Where the project is there: not below /tmp, /var/tmp or /home, which the units hide. */
+const installed = "/opt/checkout";
+
+/** A nix-broker command that runs the sources, as the package's own wrapper does with the bundle. */
+const wrapper = `#!/bin/sh
+case $1 in
+linker) exec node ${installed}/src/root/main.ts "$@" ;;
+esac
+exec node --disable-warning=ExperimentalWarning ${installed}/src/cli/main.ts "$@"
+`;
+
+export class Systemd {
+  readonly #process: ChildProcess;
+  readonly #folder: string;
+  #pid = 0;
+  #log = "";
+
+  private constructor(process: ChildProcess, folder: string) {
+    this.#process = process;
+    this.#folder = folder;
+    process.stdout?.on("data", (text: Buffer) => {
+      this.#log += text.toString();
+    });
+    process.stderr?.on("data", (text: Buffer) => {
+      this.#log += text.toString();
+    });
+  }
+
+  /**
+   * @param config of nix-broker, which is installed with its units; without it, the system has Nix alone
+   * @param dist the built programs, as the project's dist/; the project itself is at /opt/checkout
+   */
+  static async start(daemon: Daemon, config?: string, dist?: string): Promise<Systemd> {
+    const system = await systemRoot();
+    const folder = mkdtempSync(join(tmpdir(), "nix-broker-systemd-"));
+    layOut(folder, daemon, config);
+    const unshare = ["--mount", "--pid", "--fork", "--cgroup", "--uts", "--ipc", "--kill-child"];
+    const child = spawn("unshare", [...unshare, "sh", "-c", startScript(folder, system, daemon, dist)], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const systemd = new Systemd(child, folder);
+    await systemd.#untilReady();
+    return systemd;
+  }
+
+  async #untilReady(): Promise<void> {
+    const { pid } = this.#process;
+    for (;;) {
+      if (this.#process.exitCode !== null) throw new Error(`systemd ended at once:\n${this.#log}`);
+      this.#pid = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ")[0]);
+      const answers = this.#pid > 0 && existsSync(`/proc/${this.#pid}/root/run/systemd/private`);
+      if (answers && (await this.run("systemctl", "is-active", "basic.target")).code === 0) return;
+      await sleep(20);
+    }
+  }
+
+  /** Runs a command on the system, as root. */
+  run(...argv: string[]): Promise<CommandResult> {
+    const enter = ["nsenter", `--target=${this.#pid}`, "--mount", "--pid", "--root", "--cgroup", "--wd=/"];
+    return runCommand([...enter, ...argv]);
+  }
+
+  /** Where this process sees a path of the system. */
+  path(inside: string): string {
+    return `/proc/${this.#pid}/root${inside}`;
+  }
+
+  /** The value of a property of a unit. */
+  async show(unit: string, property: string): Promise<string> {
+    return (await this.run("systemctl", "show", "--value", "-p", property, unit)).stdout.trim();
+  }
+
+  /** What systemd and the units wrote. */
+  async log(): Promise<string> {
+    const journal = await this.run("journalctl", "--no-pager", "-o", "cat");
+    return `${this.#log}${journal.stdout}`;
+  }
+
+  stop(): void {
+    // The first process of a pid namespace takes everything in it along.
+    if (this.#pid > 0) process.kill(this.#pid, "SIGKILL");
+    this.#process.kill("SIGKILL");
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+function layOut(folder: string, daemon: Daemon, config: string | undefined): void {
+  const root = join(folder, "root");
+  for (const name of ["etc/systemd/system", "etc/nix-broker", "var/lib", "var/log", "root", "local/bin"])
+    mkdirSync(join(name === "local/bin" ? folder : root, name), { recursive: true });
+  for (const name of ["passwd", "group", "nsswitch.conf"])
+    if (existsSync(daemon.hostPath(`/etc/${name}`)))
+      cpSync(daemon.hostPath(`/etc/${name}`), join(root, "etc", name));
+  writeFileSync(join(root, "etc/machine-id"), `${"a".repeat(32)}\n`);
+  if (config === undefined) layOutNix(root, daemon);
+  else layOutInstalled(folder, config);
+}
+
+function layOutInstalled(folder: string, config: string): void {
+  const root = join(folder, "root");
+  for (const unit of units) cpSync(join(unitFolder, unit), join(root, "etc/systemd/system", unit));
+  mkdirSync(join(root, "etc/tmpfiles.d"));
+  cpSync(join(unitFolder, "tmpfiles.conf"), join(root, "etc/tmpfiles.d/nix-broker.conf"));
+  writeFileSync(join(root, "etc/nix-broker/config.toml"), config);
+  writeFileSync(join(folder, "local/bin/nix-broker"), wrapper, { mode: 0o755 });
+}
+
+/** A multi-user Nix, as a distribution's package has it; nothing of nix-broker, not even its user. */
+function layOutNix(root: string, daemon: Daemon): void {
+  for (const name of ["passwd", "group"]) {
+    const file = join(root, "etc", name);
+    const lines = readFileSync(file, "utf8").split("\n");
+    writeFileSync(file, lines.filter((line) => !line.startsWith("nix-broker:")).join("\n"));
+  }
+  rmSync(join(root, "etc/nix-broker"), { recursive: true });
+  mkdirSync(join(root, "etc/nix"));
+  cpSync(daemon.hostPath("/etc/nix/nix.conf"), join(root, "etc/nix/nix.conf"));
+  const shared = ["/nix", "/lab", "/etc", "/run", "/tmp", "-/opt/nix-broker"];
+  writeFileSync(
+    join(root, "etc/systemd/system/nix-daemon.service"),
+    // The daemon has the libraries of its own version's Debian.
+    `[Service]
+ExecStart=/usr/bin/nix-daemon --daemon
+RootDirectory=/nix-system
+MountAPIVFS=yes
+BindPaths=${shared.join(" ")}
+KillMode=process
+`,
+  );
+}
+
+function startScript(folder: string, system: string, daemon: Daemon, dist: string | undefined): string {
+  const root = join(folder, "root");
+  const at = (path: string): string => shellQuote(join(root, path));
+  const lines = ["set -e", "mount --make-rprivate /", `mount --bind ${at("/")} ${at("/")}`];
+  for (const name of ["proc", "sys", "run", "tmp", "dev", "nix", "usr", "old"]) mkdirSync(join(root, name));
+  for (const name of ["bin", "sbin", "lib", "lib64"]) symlinkSync(`usr/${name}`, join(root, name));
+  lines.push(
+    `mount --bind ${shellQuote(join(system, "usr"))} ${at("usr")}`,
+    `mount --bind ${shellQuote(join(folder, "local"))} ${at("usr/local")}`,
+    `mount --bind ${shellQuote(daemon.root)} ${at("nix")}`,
+    `mkdir -p ${at(installed)}`,
+    `mount --bind ${shellQuote(projectRoot)} ${at(installed)}`,
+    ...(dist === undefined ? [] : [`mount --bind ${shellQuote(dist)} ${at(`${installed}/dist`)}`]),
+    `mkdir ${at("lab")} ${at("nix-system")} ${shellQuote(join(folder, "upper"))} ${shellQuote(join(folder, "work"))}`,
+    `mount -t overlay overlay -o lowerdir=${shellQuote(join(lab.cacheFolder, daemon.version, "root"))},upperdir=${shellQuote(join(folder, "upper"))},workdir=${shellQuote(join(folder, "work"))} ${at("nix-system")}`,
+    `mkdir -p ${at("nix-system/nix")} ${at("nix-system/lab")} ${at("nix-system/etc")} ${at("nix-system/run")} ${at("nix-system/tmp")} ${at("nix-system/opt/nix-broker")} ${at("nix-system/proc")} ${at("nix-system/dev")} ${at("nix-system/sys")}`,
+    `mount --bind ${shellQuote(lab.cacheFolder)} ${at("lab")}`,
+    `touch ${at("usr/local/bin/node")}`,
+    `mount --bind ${shellQuote(process.execPath)} ${at("usr/local/bin/node")}`,
+    `mount -t tmpfs tmpfs ${at("run")}`,
+    `mount -t tmpfs tmpfs ${at("tmp")}`,
+    `mount -t proc proc ${at("proc")}`,
+    `mount -t sysfs sysfs ${at("sys")}`,
+    `mount -t cgroup2 cgroup2 ${at("sys/fs/cgroup")}`,
+    `mount -t tmpfs tmpfs ${at("dev")}`,
+    `for name in null zero full random urandom tty; do touch ${at("dev")}/$name; mount --bind /dev/$name ${at("dev")}/$name; done`,
+    `ln -s /proc/self/fd ${at("dev/fd")}; mkdir ${at("dev/shm")} ${at("dev/pts")}; touch ${at("dev/console")}`,
+    `mount -t devpts -o newinstance,ptmxmode=0666 devpts ${at("dev/pts")}; ln -s pts/ptmx ${at("dev/ptmx")}`,
+    `cd ${at("/")}`,
+    "pivot_root . old",
+    `exec chroot . /bin/sh -c 'umount -l /old; mkdir -p /run/systemd/system; exec env -i container=nix-broker-test PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=0'`,
+  );
+  return lines.join("\n");
+}

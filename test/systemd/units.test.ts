@@ -1,0 +1,208 @@
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { runCommand } from "../lab/command.ts";
+import { type Daemon, lab, sandboxScript } from "../lab/lab.ts";
+import { RecursiveLab } from "../recursive/fixture.ts";
+import { Systemd, unitFolder, units } from "./init.ts";
+
+describe("unit files", () => {
+  let folder: string;
+  let analyze: string;
+  beforeAll(async () => {
+    analyze = await lab.tool("systemd-analyze", "systemd");
+    folder = mkdtempSync(join(tmpdir(), "nix-broker-units-"));
+    for (const unit of units) cpSync(join(unitFolder, unit), join(folder, unit));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test("systemd-analyze verify has nothing to say", async () => {
+    // The program of the units is not installed on this machine.
+    for (const unit of units) {
+      const text = readFileSync(join(folder, unit), "utf8");
+      writeFileSync(join(folder, unit), text.replaceAll("ExecStart=nix-broker", "ExecStart=/bin/true"));
+    }
+    const { code, stderr } = await runCommand([
+      analyze,
+      "verify",
+      ...units.map((unit) => join(folder, unit)),
+    ]);
+    const ours = stderr.split("\n").filter((line) => line.includes("nix-broker"));
+    expect(ours).toEqual([]);
+    expect(code).toBe(0);
+  });
+
+  test.each([
+    ["nix-broker.service", 2.0],
+    ["nix-broker-linker.service", 2.5],
+  ])("systemd-analyze security: the exposure of %s is below %d", async (unit, limit) => {
+    const { stdout } = await runCommand([
+      analyze,
+      "security",
+      "--offline=true",
+      "--no-pager",
+      join(folder, unit),
+    ]);
+    const exposure = Number(/Overall exposure level for \S+: ([0-9.]+)/.exec(stdout)?.[1]);
+    expect(exposure).toBeGreaterThan(0);
+    expect(exposure).toBeLessThan(limit);
+  });
+});
+
+const version = lab.versions.at(-1) ?? "2.34";
+const socket = "/run/nix-broker/shared/socket";
+
+describe("under a real systemd", () => {
+  let daemon: Daemon;
+  let systemd: Systemd;
+  beforeAll(async () => {
+    daemon = await lab.start(version);
+    systemd = await Systemd.start(daemon, `[[listen]]\npath = "${socket}"\nallow_uids = ["*"]\n`);
+    await systemd.run("systemd-tmpfiles", "--create", "nix-broker.conf");
+    const started = await systemd.run(
+      "systemctl",
+      "start",
+      "nix-broker.socket",
+      "nix-broker.service",
+      "nix-broker-linker.service",
+    );
+    if (started.code !== 0) throw new Error(`${started.stderr}\n${await systemd.log()}`);
+  });
+  afterAll(async () => {
+    systemd?.stop();
+    await daemon?.stop();
+  });
+
+  const until = async (holds: () => Promise<boolean>): Promise<void> => {
+    while (!(await holds())) await sleep(50);
+  };
+  const addFile = () =>
+    systemd.run(
+      "env",
+      `NIX_REMOTE=unix://${socket}`,
+      "HOME=/root",
+      `${lab.clientFolder(version)}/nix-store`,
+      "--add",
+      "/etc/machine-id",
+    );
+
+  test("service and linker run with every restriction, and say that they are ready", async () => {
+    expect(await systemd.show("nix-broker.service", "ActiveState")).toBe("active");
+    expect(await systemd.show("nix-broker.service", "StatusText")).toContain("serving 1 static sockets");
+    expect(await systemd.show("nix-broker-linker.service", "ActiveState")).toBe("active");
+    const capabilities = async (unit: string): Promise<string> => {
+      const pid = await systemd.show(unit, "MainPID");
+      return (await systemd.run("grep", "-h", "CapEff", `/proc/${pid}/status`)).stdout.trim();
+    };
+    expect(await capabilities("nix-broker.service")).toBe("CapEff:\t0000000000000000");
+    // CHOWN, DAC_OVERRIDE, FOWNER, SYS_PTRACE.
+    expect(await capabilities("nix-broker-linker.service")).toBe("CapEff:\t000000000008000b");
+  });
+
+  test("clients of the activated socket are served", async () => {
+    const added = await addFile();
+    expect(added).toMatchObject({ code: 0 });
+    expect(added.stdout).toMatch(/^\/nix\/store\/[0-9a-z]{32}-machine-id\n$/);
+    const journal = await systemd.run("journalctl", "-u", "nix-broker", "-o", "cat", "--no-pager");
+    expect(journal.stdout).toContain('"activated":true');
+  });
+
+  test("the linker reaches the daemon and can write to the store", async () => {
+    const reply = await new Promise<string>((resolve, reject) => {
+      const connection = connect(systemd.path("/run/nix-broker/linker.sock"), () =>
+        connection.write('{"id":1,"op":"status"}\n'),
+      );
+      connection.on("error", reject).once("data", (text) => {
+        connection.destroy();
+        resolve(text.toString());
+      });
+    });
+    expect(JSON.parse(reply)).toMatchObject({ ok: true, upstream: "ok", store: "ok" });
+  });
+
+  test("a client that comes while the service is stopped waits, and is served by the next one", async () => {
+    await systemd.run("systemctl", "stop", "nix-broker.service");
+    expect(await systemd.show("nix-broker.socket", "ActiveState")).toBe("active");
+    expect(await addFile()).toMatchObject({ code: 0 });
+    expect(await systemd.show("nix-broker.service", "ActiveState")).toBe("active");
+  });
+
+  test("a service that hangs is ended by the watchdog and started again", async () => {
+    await systemd.run("mkdir", "-p", "/run/systemd/system/nix-broker.service.d");
+    await systemd.run(
+      "sh",
+      "-c",
+      "printf '[Service]\\nWatchdogSec=2\\n' > /run/systemd/system/nix-broker.service.d/w.conf",
+    );
+    await systemd.run("systemctl", "daemon-reload");
+    await systemd.run("systemctl", "restart", "nix-broker.service");
+    const hung = await systemd.show("nix-broker.service", "MainPID");
+    await systemd.run("kill", "-STOP", hung);
+    await until(async () => {
+      const pid = await systemd.show("nix-broker.service", "MainPID");
+      const active = await systemd.show("nix-broker.service", "ActiveState");
+      return active === "active" && pid !== hung && pid !== "0";
+    });
+    expect(await systemd.show("nix-broker.service", "NRestarts")).not.toBe("0");
+    expect(await addFile()).toMatchObject({ code: 0 });
+  });
+});
+
+/** The capabilities that the unit leaves the linker. */
+const boundingSet = (): string => {
+  const text = readFileSync(join(unitFolder, "nix-broker-linker.service"), "utf8");
+  return /^CapabilityBoundingSet=(.*)$/m.exec(text)?.[1] ?? "";
+};
+
+describe.each(lab.versions)("the linker's capabilities are enough [daemon %s]", (nixVersion) => {
+  let recursive: RecursiveLab;
+  beforeAll(async () => {
+    recursive = await RecursiveLab.start(nixVersion, { rootConfig: "hook_wait_ms=60000\n" });
+    await recursive.stopLinker();
+  });
+  afterAll(() => recursive?.stop());
+
+  test("for an outer build, its links and what is settled after a failure", async () => {
+    const root = join(import.meta.dirname, "../../src/root/main.ts");
+    const linker = recursive.daemon.spawn([
+      process.execPath,
+      join(import.meta.dirname, "bounded.ts"),
+      boundingSet(),
+      process.execPath,
+      root,
+      "linker",
+    ]);
+    linker.stdout?.resume();
+    // One linker at a time, also if this test is tried again.
+    onTestFinished(async () => {
+      if (linker.exitCode !== null || linker.signalCode !== null) return;
+      linker.kill();
+      await once(linker, "exit");
+    });
+    let errors = "";
+    linker.stderr?.on("data", (text: Buffer) => {
+      errors += text.toString();
+    });
+    const inner = `nix-build --no-out-link -E 'derivation { name = "inner"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo deep > $out" ]; }'`;
+    const script = (end: string): string =>
+      `export HOME=$PWD/home PAGER=cat; mkdir -p $HOME; path=$(${inner}); cat $path; ${end}`;
+    const built = await recursive.daemon.build(
+      sandboxScript(script("echo $path > $out"), { name: "outer", features: ["nix-broker"] }),
+    );
+    const { stdout } = await recursive.daemon.run(["nix-store", "-q", "--references", built.out]);
+    expect(stdout).toMatch(/-inner\n$/);
+    const failed = await recursive.daemon.tryBuild(
+      sandboxScript(script("false"), { name: "failing", features: ["nix-broker"] }),
+    );
+    expect(failed.code).not.toBe(0);
+    const roots = recursive.daemon.hostPath("/nix/var/nix/gcroots/nix-broker");
+    while (execFileSync("ls", [roots], { encoding: "utf8" }) !== "") await sleep(100);
+    expect(errors).toBe("");
+    expect(linker.exitCode).toBeNull();
+  });
+});
