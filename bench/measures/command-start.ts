@@ -1,0 +1,47 @@
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import type { Measure } from "../measure.ts";
+import { inRounds, median } from "../rounds.ts";
+import { bundled } from "../subjects.ts";
+
+const SAMPLES = 5;
+
+const milliseconds = (argv: readonly [string, ...string[]]): number => {
+  const [program, ...args] = argv;
+  const started = performance.now();
+  const { status, stderr } = spawnSync(program, args, {
+    encoding: "utf8",
+    env: { PATH: process.env.PATH, NIX_BROKER_NODE: process.execPath },
+  });
+  if (status !== 0) throw new Error(`${argv.join(" ")} ended with ${status}: ${stderr}`);
+  return performance.now() - started;
+};
+
+export const commandStart: Measure = {
+  name: "command-start",
+  about: "start a command to its end, against a Node that does nothing",
+  async run(bench) {
+    const program = join(await bundled(), "nix-broker");
+    const commands = {
+      ours: [program, "--version"],
+      policy: [program, "policy"],
+      bare: [process.execPath, "-e", "0"],
+    } as const;
+    const { ours, policy, bare } = await inRounds(
+      bench.rounds,
+      Object.keys(commands) as (keyof typeof commands)[],
+      async (name) => median(Array.from({ length: SAMPLES }, () => milliseconds(commands[name]))),
+    );
+    const others = { "bare node": bare };
+    return [
+      {
+        measure: "start of nix-broker --version",
+        unit: "ms",
+        ours,
+        others,
+        target: { bound: "at most", value: 1.3, against: "bare node" },
+      },
+      { measure: "start of nix-broker policy", unit: "ms", ours: policy, others },
+    ];
+  },
+};
