@@ -1,0 +1,298 @@
+# NixOS: services.nix-broker. docs/nixos.md tells how to use it.
+{
+  config,
+  lib,
+  options,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib)
+    any
+    elem
+    mkDefault
+    mkEnableOption
+    mkForce
+    mkIf
+    mkMerge
+    mkOption
+    optional
+    optionalAttrs
+    types
+    ;
+
+  cfg = config.services.nix-broker;
+  toml = pkgs.formats.toml { };
+  user = "nix-broker";
+  sharedFolder = "/run/nix-broker/shared";
+  libexec = "${cfg.package}/libexec/nix-broker";
+
+  configFile = toml.generate "nix-broker.toml" cfg.settings;
+
+  # Made when the system is built, so a configuration that the broker would not take does not get that far.
+  rootConfig = pkgs.runCommand "nix-broker-root.conf" { } ''
+    ${cfg.package}/bin/nix-broker check-config --config ${configFile} --root-subset > $out
+  '';
+
+  # Nix has room for one program in each hook. What others defined is run after ours.
+  hookOfOthers =
+    name:
+    let
+      contentOf = value: value.content or value;
+      found = builtins.filter (value: value != "" && value != null && value != ourHooks.${name}) (
+        map (definition: contentOf (definition.${name} or "")) options.nix.settings.definitions
+      );
+    in
+    if found == [ ] then "" else toString (builtins.head found);
+  ourHooks = {
+    pre-build-hook = "${libexec}/pre-build-hook.sh";
+    post-build-hook = "${libexec}/post-build-hook.sh";
+  };
+
+  credential = name: "/run/credentials/nix-broker.service/${name}";
+
+  endpoint =
+    name: example:
+    {
+      listen = mkOption {
+        type = types.nullOr (types.either types.port types.str);
+        default = null;
+        inherit example;
+        description = ''
+          Where the ${name} is served: a port of this machine's loopback, or the path of a Unix socket. Never reachable
+          from other machines. With `null`, nothing listens.
+        '';
+      };
+      tokenFile = mkOption {
+        type = types.nullOr types.path;
+        default = null;
+        example = "/var/keys/nix-broker-${name}";
+        description = ''
+          A file with the token that clients have to send. Root reads it and hands it to the service as a credential,
+          so the service's user needs no access to it. Must not be in the Nix store, which everybody may read.
+        '';
+      };
+    };
+
+  sandbox = config.nix.settings.sandbox or true;
+  trusted = config.nix.settings.trusted-users or [ ];
+  profiles = builtins.attrValues (cfg.settings.profiles or { });
+in
+{
+  options.services.nix-broker = {
+    enable = mkEnableOption "nix-broker, which lets builds call Nix without giving them the Nix daemon";
+
+    package = mkOption {
+      type = types.package;
+      default = pkgs.nix-broker or (pkgs.callPackage ../package.nix { });
+      defaultText = lib.literalExpression "pkgs.nix-broker";
+      description = "The package to use.";
+    };
+
+    perBuild.enable = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether a build with `requiredSystemFeatures = [ "nix-broker" ]` gets a sandbox of its own: a Nix daemon that
+        knows the inputs of this build and what it added or built itself, and nothing else. Sets Nix's
+        `pre-build-hook` and `post-build-hook`; hooks that you have are run after these.
+      '';
+    };
+
+    sharedSocket.enable = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether all builds are shown one socket, by `extra-sandbox-paths`, instead of a mapping for each build. The broker
+        finds out which build a client lives in, and serves only builds that ask for `nix-broker`. For
+        installations whose `pre-build-hook` is taken.
+      '';
+    };
+
+    rootUsesDaemon = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether root's shells get `NIX_REMOTE=daemon`. Root that opens the store itself does not see references that are
+        registered after a build, and its builds are refused a sandbox.
+      '';
+    };
+
+    audit = {
+      retentionDays = mkOption {
+        type = types.ints.positive;
+        default = 90;
+        description = "How old records of requests may become before they are removed. Days.";
+      };
+      journal = mkOption {
+        type = types.bool;
+        default = false;
+        description = "Whether every record is written to the journal, too.";
+      };
+    };
+
+    metrics = endpoint "metrics" 9464;
+    web = endpoint "page" 9465;
+
+    settings = mkOption {
+      default = { };
+      example = lib.literalExpression ''
+        {
+          hooks.profile = "mirror-only";
+          profiles.mirror-only = {
+            extends = "build";
+            fixed_outputs = [ "https://mirror.example.org/*" ];
+          };
+        }
+      '';
+      description = ''
+        The configuration file. All keys are in `docs/configuration.md`; those that are not listed here may be set, too,
+        and are checked when the system is built.
+      '';
+      type = types.submodule {
+        freeformType = toml.type;
+        options = {
+          hooks.profile = mkOption {
+            type = types.str;
+            default = "build";
+            description = "What builds may do: a built-in profile (`query`, `instantiate`, `pure`, `build`) or one of `profiles`.";
+          };
+          log.level = mkOption {
+            type = types.enum [
+              "fatal"
+              "error"
+              "warn"
+              "info"
+              "debug"
+              "trace"
+            ];
+            default = "info";
+            description = "The least severe messages that are written to the journal.";
+          };
+        };
+      };
+    };
+  };
+
+  config = mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = config.nix.enable;
+        message = "services.nix-broker needs the Nix daemon: set nix.enable = true.";
+      }
+      {
+        assertion = sandbox == true || sandbox == "relaxed";
+        message = "services.nix-broker needs sandboxed builds, for nothing can be hidden from a build without a sandbox, or shown to it: set nix.settings.sandbox = true.";
+      }
+      {
+        assertion =
+          !(any (name: elem name trusted) [
+            user
+            "*"
+          ])
+          || (cfg.settings.upstream.allow_trusted or false);
+        message = "services.nix-broker: nix.settings.trusted-users must not have \"${user}\" or \"*\". The Nix daemon refuses what an untrusted user may not do, and that is the broker's second wall.";
+      }
+      {
+        assertion = !(any (profile: elem "uid-range" (profile.required_system_features or [ ])) profiles);
+        message = "services.nix-broker: no profile can allow the system feature uid-range: a builder with it owns the root of its sandbox, and nothing can be put there safely. Remove it from required_system_features.";
+      }
+      {
+        assertion = !(cfg.perBuild.enable && (cfg.settings.upstream.command or [ ]) != [ ]);
+        message = "services.nix-broker: sandboxes of builds need the Nix daemon of this machine. Set perBuild.enable = false, or remove settings.upstream.command.";
+      }
+    ];
+
+    services.nix-broker.settings = mkMerge [
+      {
+        audit.retention_days = mkDefault cfg.audit.retentionDays;
+        audit.json_lines = mkDefault cfg.audit.journal;
+      }
+      (mkIf cfg.perBuild.enable {
+        hooks.next_pre_build_hook = mkDefault (hookOfOthers "pre-build-hook");
+        hooks.next_post_build_hook = mkDefault (hookOfOthers "post-build-hook");
+      })
+      (mkIf cfg.sharedSocket.enable {
+        listen = [
+          {
+            path = "${sharedFolder}/socket";
+            view = "build";
+          }
+        ];
+      })
+      (mkIf (cfg.metrics.listen != null) {
+        metrics = {
+          inherit (cfg.metrics) listen;
+        }
+        // optionalAttrs (cfg.metrics.tokenFile != null) { token_file = credential "metrics"; };
+      })
+      (mkIf (cfg.web.listen != null) {
+        web = {
+          inherit (cfg.web) listen;
+        }
+        // optionalAttrs (cfg.web.tokenFile != null) { token_file = credential "web"; };
+      })
+    ];
+
+    # The "extra-" forms add to what is there; NixOS writes them after the others.
+    nix.settings = mkMerge [
+      { extra-allowed-users = [ user ]; }
+      (mkIf cfg.perBuild.enable (
+        builtins.mapAttrs (_name: mkForce) ourHooks // { extra-system-features = [ "nix-broker" ]; }
+      ))
+      (mkIf cfg.sharedSocket.enable {
+        extra-system-features = [ "nix-broker" ];
+        extra-sandbox-paths = [ "/nix/var/nix/daemon-socket=${sharedFolder}" ];
+      })
+    ];
+
+    users.users.${user} = {
+      isSystemUser = true;
+      group = user;
+      description = "Broker of the Nix daemon socket";
+    };
+    users.groups.${user} = { };
+
+    environment.systemPackages = [ cfg.package ];
+    environment.etc = {
+      "nix-broker/config.toml".source = configFile;
+      # A file, not a link: root's programs believe only files that nobody else could have put there.
+      "nix-broker/root.conf" = {
+        source = rootConfig;
+        mode = "0444";
+      };
+    };
+    environment.extraInit = mkIf cfg.rootUsesDaemon ''
+      export NIX_REMOTE=daemon
+    '';
+
+    systemd.packages = [ cfg.package ];
+    systemd.tmpfiles.packages = [ cfg.package ];
+    systemd.sockets.nix-broker = mkIf cfg.sharedSocket.enable { wantedBy = [ "sockets.target" ]; };
+    systemd.services.nix-broker = {
+      wantedBy = [ "multi-user.target" ];
+      restartTriggers = [ configFile ];
+      serviceConfig.LoadCredential =
+        optional (cfg.metrics.tokenFile != null) "metrics:${cfg.metrics.tokenFile}"
+        ++ optional (cfg.web.tokenFile != null) "web:${cfg.web.tokenFile}";
+    };
+    systemd.services.nix-broker-linker = {
+      wantedBy = [ "multi-user.target" ];
+      restartTriggers = [ rootConfig ];
+      path = [
+        config.nix.package
+        pkgs.util-linux
+      ];
+      # The store is a read-only mount here; the linker makes it writable in its own mount namespace.
+      serviceConfig = {
+        ExecStart = [
+          ""
+          "${cfg.package}/bin/nix-broker linker --remount-store"
+        ];
+        CapabilityBoundingSet = "CAP_SYS_ADMIN";
+        RestrictNamespaces = "mnt";
+        SystemCallFilter = "@mount";
+      };
+    };
+  };
+}
