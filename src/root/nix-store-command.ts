@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readlinkSync, realpathSync } from "node:fs";
 import { dirname } from "node:path";
 import type { StorePath } from "../store/store-path.ts";
+import { isAlive } from "./process-tree.ts";
 import type { RootConfig } from "./root-config.ts";
 import type { ProcessIdentity } from "./sandbox-record.ts";
 import { errorText } from "./trusted-file.ts";
@@ -85,10 +86,15 @@ function findNixStore(configured: string, worker: ProcessIdentity | null): strin
   );
 }
 
-/** The folder of the daemon's own program; "" once it ended. */
+/**
+ * The folder of the daemon's own program; "" once it ended. Asked again after reading: its pid may have gone to anybody's
+ * program since, which must not be what root runs.
+ */
 function daemonFolder(worker: ProcessIdentity | null): string {
+  if (!worker || !isAlive(worker)) return "";
   try {
-    return worker ? dirname(realpathSync(readlinkSync(`/proc/${worker.pid}/exe`))) : "";
+    const program = realpathSync(readlinkSync(`/proc/${worker.pid}/exe`));
+    return isAlive(worker) ? dirname(program) : "";
   } catch {
     return "";
   }
