@@ -1,5 +1,5 @@
 /** The root programs: `pre-build-hook DRV [CHROOT]`, `post-build-hook`, `linker`, and `settle ID` for the linker's own use. */
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { Linker } from "./linker.ts";
 import { postBuildHook } from "./post-build-hook.ts";
 import { preBuildHookSafely } from "./pre-build-hook.ts";
@@ -26,13 +26,9 @@ async function main(argv: readonly string[]): Promise<number | undefined> {
     case "pre-build-hook":
       return inHook(async (config) => {
         process.stdout.write(await preBuildHookSafely(config, args));
-        return runNext(config.nextPreBuildHook, args);
       });
     case "post-build-hook":
-      return inHook(async (config) => {
-        await postBuildHook(config, process.env.DRV_PATH ?? "");
-        return runNext(config.nextPostBuildHook, []);
-      });
+      return inHook((config) => postBuildHook(config, process.env.DRV_PATH ?? ""));
     case "linker":
       await runLinker(loadRootConfig(), args.includes("--remount-store"));
       return undefined;
@@ -44,22 +40,14 @@ async function main(argv: readonly string[]): Promise<number | undefined> {
   }
 }
 
-/** A hook of ours never fails; only the next one may. */
-async function inHook(hook: (config: RootConfig) => Promise<number>): Promise<number> {
+/** A hook of ours never fails. The shell script that started it runs the next one. */
+async function inHook(hook: (config: RootConfig) => Promise<unknown>): Promise<number> {
   try {
-    return await hook(loadRootConfig());
+    await hook(loadRootConfig());
   } catch (error) {
     process.stderr.write(`nix-broker: ${errorText(error)}\n`);
-    return 0;
   }
-}
-
-/** Runs the hook that was there before ours, with the same arguments and environment. */
-function runNext(program: string, args: readonly string[]): number {
-  if (program === "") return 0;
-  const { error, status } = spawnSync(program, args, { stdio: "inherit" });
-  if (error) process.stderr.write(`nix-broker: cannot run the next hook ${program}: ${errorText(error)}\n`);
-  return status ?? 1;
+  return 0;
 }
 
 async function runLinker(config: RootConfig, remount: boolean): Promise<void> {

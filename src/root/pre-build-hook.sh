@@ -1,6 +1,6 @@
 #!/bin/sh
-# Nix's pre-build-hook. Builds that do not name nix-broker pay for one grep; the others go to the real program, which
-# also runs the next hook.
+# Nix's pre-build-hook. Builds that do not name nix-broker pay for one grep; the others go to the real program. A hook that
+# fails aborts everything its client builds, so ours never does, even if its Node is missing or killed; the next one may.
 PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
 
 next=
@@ -9,7 +9,8 @@ config=${NIX_BROKER_ROOT_CONFIG:-/etc/nix-broker/root.conf}
 if [ -e "$1" ]; then
   LC_ALL=C grep -qF nix-broker "$1"
   # 1 is "not found"; where grep itself is missing or fails, the real program looks.
-  [ $? -eq 1 ] || exec "${0%/*}/nix-broker-root" pre-build-hook "$@"
+  [ $? -eq 1 ] || "${0%/*}/nix-broker-root" pre-build-hook "$@" ||
+    echo "nix-broker: the pre-build hook ended with $?; this build gets no sandbox" >&2
 fi
 
 # -O: a file of somebody else's is not believed.
