@@ -24,7 +24,7 @@ export interface SandboxEnd {
   readonly outcome: "registered" | "failed" | "pending";
   /** Milliseconds since 1970. */
   readonly at: number;
-  /** What was added to each output. */
+  /** The gained paths that each output mentions, all of them among its references now. */
   readonly references: Readonly<Record<StorePath, readonly StorePath[]>>;
   /** Checks of the derivation that the added references break. */
   readonly violations: readonly string[];
@@ -65,15 +65,14 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
     const references: Record<StorePath, StorePath[]> = Object.create(null);
     if (gains.length > 0) {
       const nix = new NixStoreCommand(config, record.worker);
-      const changed = built.filter(([, path]) => {
-        references[path] = addReferences(config, nix, path, gains);
-        return references[path].length > 0;
-      });
-      signAgain(
-        config,
-        nix,
-        changed.map(([, path]) => path),
-      );
+      for (const [, path] of built) {
+        const mentioned = mentionedPaths(config.storeReal, path, gains).filter((each) => each !== path);
+        if (mentioned.length === 0) continue;
+        addReferences(config, nix, path, mentioned);
+        // Also what an earlier try added, which was cut off before it signed or checked.
+        references[path] = mentioned.sort();
+      }
+      signAgain(config, nix, Object.keys(references));
     }
     const violations = await violationsOf(config, record, built, references, daemon);
     return { ...nothingDone("registered"), references, violations };
@@ -118,19 +117,16 @@ function* rootNames(folder: string): Generator<string> {
   }
 }
 
-/** @returns the references that the output did not have yet. */
+/** Registers the references that the output does not have yet. */
 function addReferences(
   config: RootConfig,
   nix: NixStoreCommand,
   output: StorePath,
-  gains: readonly StorePath[],
-): StorePath[] {
-  const mentioned = mentionedPaths(config.storeReal, output, gains);
-  if (mentioned.length === 0) return [];
+  mentioned: readonly StorePath[],
+): void {
   const record = parseDatabaseRecord(nix.dump(output), output, config.storeDir);
-  const added = mentioned.filter((path) => path !== output && !record.references.includes(path)).sort();
+  const added = mentioned.filter((path) => !record.references.includes(path)).sort();
   if (added.length > 0) nix.load(printDatabaseRecord(withReferences(record, added), config.storeDir));
-  return added;
 }
 
 /** The signatures covered the old references, and were dropped with them. */
@@ -148,7 +144,7 @@ async function violationsOf(
   references: Readonly<Record<StorePath, readonly StorePath[]>>,
   daemon: DaemonQuery,
 ): Promise<string[]> {
-  if (!Object.values(references).some((added) => added.length > 0)) return [];
+  if (Object.keys(references).length === 0) return [];
   const derivation = readDerivation(config, record.drvPath);
   const outputs: CheckedOutput[] = [];
   for (const [name, path] of built)
