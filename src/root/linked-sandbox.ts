@@ -57,7 +57,8 @@ export class LinkedSandbox {
   async close(problem: string): Promise<void> {
     const { chroot } = this;
     this.chroot = undefined;
-    this.problem = problem;
+    // Why a build was refused tells more than that it is over.
+    if (this.record.kind !== "refused") this.problem = problem;
     await this.tail;
     chroot?.close();
   }

@@ -138,6 +138,11 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
       { args: ["--out-link", "/tmp/result"] },
     );
     const id = await brokered.sandboxNamed("collected");
+    // From 2.4 on Nix itself loses a result whose link is made between its two looks at the roots; this one is there before.
+    symlinkSync(
+      brokered.record(id).outputs.out!,
+      brokered.daemon.hostPath("/nix/var/nix/gcroots/collected-by-test"),
+    );
     // As the service does it: the root first, and then the question whether it was in time.
     for (const path of [unused, used]) {
       const again = await addText(path === used ? "used" : "unused");

@@ -4,6 +4,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -27,6 +28,7 @@ describe.each(lab.versions)("hooks and linker [daemon %s]", (version) => {
   /** Adds a folder with a text, a symlink and a program; returns its path. */
   async function addTree(name: string): Promise<string> {
     const folder = brokered.daemon.hostPath(`/tmp/${name}`);
+    rmSync(folder, { recursive: true, force: true });
     mkdirSync(join(folder, "below"), { recursive: true });
     writeFileSync(join(folder, "text"), `I am ${name}\n`);
     writeFileSync(join(folder, "below/run"), `#!/bin/sh\necho ran ${name}\n`);
