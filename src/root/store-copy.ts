@@ -75,13 +75,25 @@ export async function copyIntoChroot(name: string, chroot: Chroot, options: Copy
     await requireSame(source, stats, target, present, options.turns);
     return;
   }
+  try {
+    await copyAndPlace(name, chroot, options);
+  } catch (error) {
+    // A store path that is one file: staging took the last link that the file system gives.
+    if (errorCode(error) !== "EMLINK") throw error;
+    await copyAndPlace(name, chroot, { ...options, hardLinks: false });
+  }
+}
+
+async function copyAndPlace(name: string, chroot: Chroot, options: CopyOptions): Promise<void> {
+  const source = Buffer.from(`${options.storeReal}/${name}`);
+  const stats = sourceStats(source);
   const staged = Buffer.from(chroot.staged(name));
   rmSync(staged, { recursive: true, force: true });
   const copy = new Copy(options);
   try {
     await copy.entry(source, stats, staged);
     await options.confirm();
-    place(stats, staged, target);
+    place(stats, staged, Buffer.from(chroot.entry(name)));
     options.budget.entries -= copy.entries;
     options.budget.bytes -= copy.bytes;
   } catch (error) {

@@ -389,6 +389,23 @@ describe("where files cannot be linked, they are copied", () => {
     })();
   });
 
+  test("EMLINK: a store path that is one file, with one link left", async () => {
+    const image = join(folder, "ext4.img");
+    execFileSync("truncate", ["-s", "64M", image]);
+    execFileSync("mkfs.ext4", ["-q", image]);
+    await mounted(["-o", "loop", image], store, async () => {
+      const base = makeStorePath("single", "text");
+      mkdirSync(join(store, "links"));
+      for (let i = 1; i < 64_999; i++) linkSync(join(store, base), join(store, "links", String(i)));
+      const { relative, inside } = makeChroot();
+      const target = opened(relative);
+      await target.link(`/nix/store/${base}`, valid);
+      expect(lstatSync(join(inside, base))).toMatchObject({ nlink: 1, mtimeMs: 1000, mode: 0o100444 });
+      expect(readFileSync(join(inside, base), "utf8")).toBe("text");
+      await target.close("done");
+    })();
+  });
+
   test("overlayfs: the store's upper layer stays empty", async () => {
     const layer = (name: string) => join(folder, name);
     for (const name of ["lower", "upper", "work"]) mkdirSync(layer(name));
