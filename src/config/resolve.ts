@@ -138,6 +138,11 @@ export const resolveConfig = (name: string | undefined, file: ConfigFile, report
     else seen.set(table.path, index);
     checkView(table.view, storeDir, [...at, "view"], report);
     const profile = profileAt(table.profile, [...at, "profile"]);
+    if (table.view === "build" && profile.name !== "build" && profile.name !== file.hooks.profile)
+      report(
+        [...at, "profile"],
+        `builds get hooks.profile ("${file.hooks.profile}") at every socket: leave this out, or set hooks.profile`,
+      );
     return { path: table.path, profile, view: table.view ?? profile.view, allowUids: table.allow_uids };
   };
 

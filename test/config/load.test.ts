@@ -225,6 +225,12 @@ describe("errors", () => {
     ]);
   });
 
+  test("a profile at a socket for builds, which would not be used, is an error", () => {
+    const listen = '[[listen]]\npath = "/x"\nview = "build"\nprofile = "pure"\n';
+    expect(problemsOf(listen).join()).toContain('listen[0].profile: builds get hooks.profile ("build")');
+    expect(problemsOf(`${listen}[hooks]\nprofile = "pure"`)).toEqual([]);
+  });
+
   test("a wrong value is named with what was expected", () => {
     expect(problemsOf('[upstream]\nsocket = 5\nstore_dir = "nix"\nallow_trusted = "no"')).toEqual([
       "2 upstream.socket: expected an absolute path, but it is 5",
