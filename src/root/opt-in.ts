@@ -6,6 +6,9 @@ import { type DerivationAttributes, derivationAttributes } from "../store/deriva
 /** The system feature by which a derivation asks for a brokered daemon. */
 export const SYSTEM_FEATURE = "nix-broker";
 
+/** The record of a sandbox, which names the outputs, is bounded. nixpkgs has derivations with about 20. */
+export const MAX_OUTPUTS = 100;
+
 /** `reason` is one line for the people who wrote the derivation. */
 export type OptIn =
   | { readonly kind: "none" }
@@ -50,6 +53,10 @@ function refusedKind(
   if (kinds.has("deferred"))
     return refused(
       "the output paths of this derivation are not known before it is built: its inputs are content-addressed and this Nix did not resolve them first",
+    );
+  if (derivation.outputs.size > MAX_OUTPUTS)
+    return refused(
+      `this derivation has ${derivation.outputs.size} outputs; a build with a sandbox may have ${MAX_OUTPUTS}`,
     );
   if (features.includes("uid-range"))
     return refused(

@@ -16,6 +16,7 @@ import {
 import type { Derivation } from "../store/derivation.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { clientRegistry, clientSettings } from "./client-settings.ts";
+import { MAX_OUTPUTS } from "./opt-in.ts";
 import { removeTree } from "./remove-tree.ts";
 import type { RootConfig, ServiceAccount } from "./root-config.ts";
 import {
@@ -30,18 +31,19 @@ import {
 import { MAX_RECORD, parseSandboxRecord, printSandboxRecord, type SandboxRecord } from "./sandbox-record.ts";
 import { owner, readTrusted, writeTrusted } from "./trusted-file.ts";
 
-/** The part of a record that the derivation says, under a new id. */
+/** The part of a record that the derivation says, under a new id. One with too many outputs, which is refused, names none. */
 export function recordOf(
   config: RootConfig,
   drvPath: StorePath,
   derivation: Derivation,
 ): Pick<SandboxRecord, "format" | "id" | "drvPath" | "storeDir" | "outputs" | "created"> {
+  const outputs = derivation.outputs.size > MAX_OUTPUTS ? [] : [...derivation.outputs];
   return {
     format: 1,
     id: newSandboxId(),
     drvPath,
     storeDir: config.storeDir,
-    outputs: Object.fromEntries([...derivation.outputs].map(([name, { path }]) => [name, path])),
+    outputs: Object.fromEntries(outputs.map(([name, { path }]) => [name, path])),
     created: Date.now(),
   };
 }

@@ -38,6 +38,16 @@ describe("optIn", () => {
     ["fixed output", derivation(asked, { hashAlgorithm: "sha256", hash: "0".repeat(64) }), "fixed-output"],
     ["content-addressed", derivation(asked, { path: "", hashAlgorithm: "r:sha256" }), "content-addressed"],
     ["impure", derivation(asked, { path: "", hashAlgorithm: "r:sha256", hash: "impure" }), "impure"],
+    [
+      "too many outputs",
+      {
+        ...derivation(asked),
+        outputs: new Map(
+          Array.from({ length: 101 }, (_, i) => [`o${i}`, { path, hashAlgorithm: "", hash: "" }]),
+        ),
+      },
+      "101 outputs",
+    ],
     ["deferred", derivation(asked, { path: "" }), "not known before it is built"],
     ["uid-range", derivation({ requiredSystemFeatures: "uid-range nix-broker" }), "uid-range"],
     [
