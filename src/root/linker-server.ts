@@ -12,6 +12,8 @@ export type LinkerHandler = (request: LinkerRequest) => Promise<Readonly<Record<
 const MAX_CONNECTIONS = 16;
 /** A client that lets more replies pile up is cut off, in bytes. */
 const MAX_UNREAD = 4 * 1024 * 1024;
+/** While so many requests of a client are open, no more are read from it. */
+const MAX_OPEN = 1024;
 
 /** systemd's first passed descriptor (sd_listen_fds(3)). */
 const PASSED_SOCKET = 3;
@@ -47,6 +49,7 @@ export async function listenForService(
 
 function serve(socket: Socket, storeDir: string, handle: LinkerHandler): void {
   const lines = new JsonLines(MAX_LINE);
+  let open = 0;
   const reply = (message: unknown): void => {
     if (socket.destroyed) return;
     socket.write(`${JSON.stringify(message)}\n`);
@@ -61,10 +64,15 @@ function serve(socket: Socket, storeDir: string, handle: LinkerHandler): void {
     try {
       value = JSON.parse(line);
       const request = parseRequest(value, storeDir);
-      handle(request).then(
-        (result) => reply({ id: request.id, ok: true, ...result }),
-        (error: unknown) => refuse(request.id, error),
-      );
+      if (++open >= MAX_OPEN) socket.pause();
+      handle(request)
+        .then(
+          (result) => reply({ id: request.id, ok: true, ...result }),
+          (error: unknown) => refuse(request.id, error),
+        )
+        .finally(() => {
+          if (--open < MAX_OPEN) socket.resume();
+        });
     } catch (error) {
       const known = error instanceof LinkError ? error : new LinkError("malformed", "a request must be JSON");
       refuse(requestId(value), known);

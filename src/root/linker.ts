@@ -24,6 +24,8 @@ import { errorText } from "./trusted-file.ts";
 /** Between two looks at which builds are over, in milliseconds. */
 const TEND_MS = 1000;
 
+const MAX_NOT_ASKING = 1000;
+
 /** A store path that no store has: asked for to see whether upstream answers. */
 const NO_SUCH_PATH = "00000000000000000000000000000000-x";
 
@@ -32,6 +34,8 @@ export class Linker {
   private readonly service: ServiceAccount;
   private readonly table: SandboxTable;
   private readonly upstream: DaemonQuery;
+  /** Derivations that did not opt in: a build that connects all the time must not have its .drv read each time. */
+  private readonly notAsking = new Set<string>();
   private linked = 0;
   private server: Server | undefined;
   private watcher: FSWatcher | undefined;
@@ -48,11 +52,14 @@ export class Linker {
   async start(): Promise<void> {
     ensureTree(this.config, this.service);
     this.watcher = watch(sandboxesFolder(this.config), () => this.table.scan());
-    // Without it, a sandbox is taken up when it is first asked for.
+    // Without it, the next look takes up what is new.
     this.watcher.on("error", (error) => process.stderr.write(`nix-broker linker: ${error.message}\n`));
     this.table.scan();
     this.table.settleLeftovers();
-    this.timer = setInterval(() => this.table.tend(Date.now()), TEND_MS);
+    this.timer = setInterval(() => {
+      this.table.scan();
+      this.table.tend(Date.now());
+    }, TEND_MS);
     this.server = await listenForService(
       linkerSocket(this.config),
       this.service.gid,
@@ -128,14 +135,15 @@ export class Linker {
     const known = this.table.inChroot(chroot);
     if (known) return known.record.id;
 
+    if (this.notAsking.has(derivationBase)) throw notOptedIn(derivationBase);
     const derivation = parseDerivation(readFileSync(`${storeReal}/${derivationBase}`));
     const worker = daemonWorker(pid);
     const answer = optIn(derivation, { hasChroot: true, hasWorker: worker !== undefined });
-    if (answer.kind === "none")
-      throw new LinkError(
-        "not-opted-in",
-        `this build does not ask for nix-broker: add requiredSystemFeatures = [ "${SYSTEM_FEATURE}" ] to ${derivationBase}`,
-      );
+    if (answer.kind === "none") {
+      if (this.notAsking.size >= MAX_NOT_ASKING) this.notAsking.clear();
+      this.notAsking.add(derivationBase);
+      throw notOptedIn(derivationBase);
+    }
     const record = {
       ...recordOf(this.config, `${storeDir}/${derivationBase}`, derivation),
       kind: answer.kind,
@@ -148,4 +156,11 @@ export class Linker {
     this.table.scan();
     return record.id;
   }
+}
+
+function notOptedIn(derivationBase: string): LinkError {
+  return new LinkError(
+    "not-opted-in",
+    `this build does not ask for nix-broker: add requiredSystemFeatures = [ "${SYSTEM_FEATURE}" ] to ${derivationBase}`,
+  );
 }
