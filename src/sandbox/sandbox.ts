@@ -1,5 +1,6 @@
 /** One brokered sandbox: who it is, what it may, what it knows, and how paths enter its view. */
 import type { Profile } from "../policy/profile.ts";
+import type { PathInfo } from "../policy/view-queries.ts";
 import type { StorePath } from "../store/store-path.ts";
 import type { Quota } from "./quota.ts";
 import type { UpstreamStore } from "./upstream-store.ts";
@@ -30,6 +31,8 @@ export interface SandboxOptions {
   readonly socket?: string | undefined;
   /** Makes the view as it is at the start. */
   fill(sandbox: Sandbox): Promise<void>;
+  /** As `Waits.released`. */
+  released(paths: readonly StorePath[]): Promise<boolean>;
 }
 
 export class Sandbox {
@@ -48,7 +51,8 @@ export class Sandbox {
   /** Why requests are no longer taken; undefined while they are. */
   ended: string | undefined;
   private begun: Promise<void> | undefined;
-  private readonly fill: (sandbox: Sandbox) => Promise<void>;
+  private readonly fill: SandboxOptions["fill"];
+  private readonly released: SandboxOptions["released"];
   private readonly home: Home;
   private readonly store: UpstreamStore;
 
@@ -63,6 +67,7 @@ export class Sandbox {
     this.home = options.home;
     this.store = options.store;
     this.fill = options.fill;
+    this.released = options.released;
   }
 
   /** 1 for the sandbox of an outer build or a static socket. */
@@ -87,7 +92,7 @@ export class Sandbox {
 
   /** Lets closures into the view that the sandbox has and keeps already: what its build was given. */
   async learn(paths: readonly StorePath[]): Promise<void> {
-    const infos = await this.store.closure(paths, (path) => this.inMemory(path));
+    const infos = await this.closure(paths);
     this.quota.checkView(this.view.size + infos.length);
     this.view.add(infos);
   }
@@ -102,7 +107,7 @@ export class Sandbox {
     if (fresh.length === 0) return;
     await this.home.keep(fresh);
     if (!this.view.closed) return;
-    const infos = await this.store.closure(fresh, (path) => this.inMemory(path));
+    const infos = await this.closure(fresh);
     this.quota.checkView(this.view.size + infos.length);
     const gained = infos.map((info) => info.path);
     // All of them, not the given ones alone: what an outer output mentions of any of them is among its references.
@@ -115,6 +120,14 @@ export class Sandbox {
   async end(reason: string): Promise<void> {
     this.ended ??= reason;
     await this.home.end();
+  }
+
+  /** What is fresh to the view of these closures, with all references that these paths will have. */
+  private async closure(paths: readonly StorePath[]): Promise<PathInfo[]> {
+    for (;;) {
+      const infos = await this.store.closure(paths, (path) => this.inMemory(path));
+      if (!(await this.released(infos.map(({ path }) => path)))) return infos;
+    }
   }
 
   private inMemory(path: StorePath): boolean {

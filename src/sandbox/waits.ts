@@ -15,11 +15,17 @@ export class Waits {
   private readonly builds = new Map<Sandbox, readonly StorePath[]>();
   private readonly holders = new Map<StorePath, Set<Sandbox>>();
   private readonly requests = new Map<Sandbox, Set<ReadonlySet<StorePath>>>();
+  private readonly releases = new Set<() => void>();
   private readonly buildUsers: number;
+  private readonly patience: number;
 
-  /** @param buildUsers how many builds Nix runs at once; `Infinity` if it makes users as it needs them */
-  constructor(buildUsers: number) {
+  /**
+   * @param buildUsers how many builds Nix runs at once; `Infinity` if it makes users as it needs them
+   * @param patience how long `released` waits, in milliseconds
+   */
+  constructor(buildUsers: number, patience = 60_000) {
     this.buildUsers = buildUsers;
+    this.patience = patience;
   }
 
   /** A build runs, in that sandbox, and holds the locks of these outputs until `ended`. */
@@ -39,6 +45,40 @@ export class Waits {
       if (holders?.size === 0) this.holders.delete(output);
     }
     this.builds.delete(sandbox);
+    for (const wake of this.releases) wake();
+  }
+
+  /**
+   * Valid paths that a build still holds may gain references yet: Nix registers an output before the post-build hook runs.
+   * @returns whether one of the paths was held; then it no longer is
+   * @throws Refusal when one is held for too long
+   */
+  async released(paths: readonly StorePath[]): Promise<boolean> {
+    const held = (): StorePath | undefined => paths.find((path) => this.holders.has(path));
+    if (held() === undefined) return false;
+    const end = Date.now() + this.patience;
+    for (let path = held(); path !== undefined; path = held()) {
+      const left = end - Date.now();
+      if (left <= 0)
+        throw new Refusal(
+          `'${path}' is the output of a build whose references are not registered yet; ask again when that is done`,
+          { verdict: "forward", reason: "references not registered" },
+        );
+      await this.nextEnd(left);
+    }
+    return true;
+  }
+
+  private nextEnd(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        this.releases.delete(wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, milliseconds);
+      this.releases.add(wake);
+    });
   }
 
   /** The sandboxes whose requests need one of these outputs now. */

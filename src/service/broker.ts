@@ -76,6 +76,7 @@ export class Broker {
       socket,
       // Upstream may be away now; the first client waits for it.
       fill: (made) => (typeof view === "string" ? Promise.resolve() : made.startWith(view)),
+      released: (paths) => this.waits.released(paths),
     });
     this.begin(sandbox, "static socket");
     return sandbox;
@@ -104,6 +105,7 @@ export class Broker {
       quota: parent?.quota ?? this.quotaFor(profile),
       store: this.store,
       parent,
+      released: (paths) => this.waits.released(paths),
     });
     if (sandbox.depth > profile.limits.depth)
       sandbox.ended = `sandboxes may be nested no deeper than ${profile.limits.depth} (limits.depth)`;

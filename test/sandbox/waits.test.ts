@@ -1,0 +1,35 @@
+import { expect, test } from "vitest";
+import { Refusal } from "../../src/sandbox/refusal.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
+import { Waits } from "../../src/sandbox/waits.ts";
+
+const path = (name: string) => `/nix/store/${"0".repeat(32)}-${name}`;
+const sandbox = (id: string) => ({ id }) as Sandbox;
+
+test("G6: an output is released when the build that holds it has ended, its references registered", async () => {
+  const waits = new Waits(Number.POSITIVE_INFINITY);
+  const build = sandbox("build");
+  waits.began(build, [path("out"), path("dev")]);
+  expect(await waits.released([path("other")])).toBe(false);
+  let released: boolean | undefined;
+  const waiting = waits.released([path("other"), path("dev")]).then((held) => {
+    released = held;
+  });
+  waits.began(sandbox("another"), [path("x")]);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(released).toBeUndefined();
+  waits.ended(build);
+  await waiting;
+  expect(released).toBe(true);
+  expect(await waits.released([path("dev")])).toBe(false);
+});
+
+test("an output that is held for too long is refused, with the reason", async () => {
+  const waits = new Waits(Number.POSITIVE_INFINITY, 10);
+  waits.began(sandbox("build"), [path("out")]);
+  const refusal = await waits.released([path("out")]).catch((error: unknown) => error);
+  expect(refusal).toBeInstanceOf(Refusal);
+  expect((refusal as Refusal).message).toContain(
+    `'${path("out")}' is the output of a build whose references`,
+  );
+});
