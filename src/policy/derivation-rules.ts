@@ -81,9 +81,24 @@ export async function refuseFixedOutput(
     return `the profile '${profile.name}' allows fixed-output derivations only where the output is in the view already`;
   if (derivation.builder !== "builtin:fetchurl")
     return `the profile '${profile.name}' allows fixed-output derivations only by builtin:fetchurl`;
-  const url = derivationAttributes(derivation).text("url") ?? "";
+  const url = derivation.env.get("url") ?? "";
+  if (namesAnotherUrl(derivation, url))
+    return `the profile '${profile.name}' allows fetching only where the environment and the structured attributes name one and the same URL`;
   if (policy.some((pattern) => matchesUrlPattern(pattern, url))) return undefined;
   return `the profile '${profile.name}' does not allow fetching that URL`;
+}
+
+/**
+ * Whether anything in the derivation names another URL than its environment does. builtin:fetchurl reads the
+ * environment, whatever `__json` says, and versions to come may do otherwise; `<nix/fetchurl.nix>` sets `urls` too.
+ */
+function namesAnotherUrl(derivation: Derivation, url: string): boolean {
+  const { json } = derivationAttributes(derivation);
+  const other = (named: unknown): boolean => named !== url;
+  if (json?.has("url") && other(json.get("url"))) return true;
+  const urls = json?.has("urls") ? json.get("urls") : [];
+  if (!Array.isArray(urls) || urls.some(other)) return true;
+  return (derivation.env.get("urls") ?? "").split(/\s+/).some((word) => word !== "" && other(word));
 }
 
 /** Whether the derivation fetches: its output is fixed, and its builder has the network. */

@@ -1,0 +1,289 @@
+/** The rules of DESIGN section 8, one by one: what a derivation is refused for, and in which words. */
+import { describe, expect, test } from "vitest";
+import { refuseDerivation, refuseFixedOutput } from "../../src/policy/derivation-rules.ts";
+import type { Profile } from "../../src/policy/profile.ts";
+import { builtinProfiles } from "../../src/policy/profiles.ts";
+import type { PathInfo } from "../../src/policy/view-queries.ts";
+import type { Derivation, DerivationOutput } from "../../src/store/derivation.ts";
+
+const STORE_DIR = "/nix/store";
+const storePath = (letter: string, name: string) => `${STORE_DIR}/${letter.repeat(32)}-${name}`;
+const source = storePath("a", "source");
+const input = storePath("b", "input.drv");
+const out = storePath("c", "out");
+
+const { build, pure, query } = builtinProfiles(["x86_64-linux"]);
+
+type Attributes = Readonly<Record<string, unknown>>;
+
+const structured = (json: Attributes) => Buffer.from(JSON.stringify(json)).toString("latin1");
+const environment = (env: Readonly<Record<string, string>>) => new Map(Object.entries(env));
+
+const inputAddressed: DerivationOutput = { path: out, hashAlgorithm: "", hash: "" };
+const fixed = (hashAlgorithm = "sha256"): DerivationOutput => ({
+  path: out,
+  hashAlgorithm,
+  hash: "0".repeat(hashAlgorithm.endsWith("sha512") ? 128 : 64),
+});
+
+function derivation(change: Partial<Derivation> = {}): Derivation {
+  return {
+    outputs: new Map([["out", inputAddressed]]),
+    inputDrvs: new Map([[input, ["out"]]]),
+    inputSrcs: [source],
+    system: "x86_64-linux",
+    builder: "/bin/sh",
+    args: [],
+    env: environment({ name: "name" }),
+    ...change,
+  };
+}
+
+const withOutput = (output: DerivationOutput, change: Partial<Derivation> = {}) =>
+  derivation({ outputs: new Map([["out", output]]), ...change });
+
+const refusal = (judged: Derivation, profile: Profile = build, references = [source, input]) =>
+  refuseDerivation(judged, references, profile, STORE_DIR);
+
+describe("a derivation", () => {
+  test.each<[string, Derivation]>([
+    ["as they usually are", derivation()],
+    ["with a builder in the store", derivation({ builder: `${storePath("a", "bash")}/bin/bash` })],
+    ["that is a file in the store", derivation({ builder: storePath("a", "bash") })],
+    ["with a builder that Nix has inside", derivation({ builder: "builtin:fetchurl", system: "builtin" })],
+    ["with a fixed output", withOutput(fixed())],
+    ["with a fixed output hashed as a NAR", withOutput(fixed("r:sha512"))],
+    [
+      "that asks for a sandbox of its own",
+      derivation({ env: environment({ requiredSystemFeatures: "nix-broker" }) }),
+    ],
+    [
+      "that takes the proxy of the daemon",
+      derivation({ env: environment({ impureEnvVars: "http_proxy NO_PROXY NIX_MIRRORS_gnu" }) }),
+    ],
+    [
+      "that sets to nothing what could open its sandbox",
+      derivation({
+        env: environment({
+          __noChroot: "",
+          __impure: "",
+          __contentAddressed: "",
+          __impureHostDeps: "",
+          sandboxProfile: "",
+          __json: structured({ __noChroot: false, sandboxProfile: "", requiredSystemFeatures: [] }),
+        }),
+      }),
+    ],
+  ])("%s is accepted", (_, judged) => {
+    expect(refusal(judged)).toBeUndefined();
+  });
+
+  test("is refused an input that its references do not have, and a reference that is no input", () => {
+    expect(refusal(derivation(), build, [input])).toBe(
+      `its input '${source}' is not among the references it was added with`,
+    );
+    expect(refusal(derivation(), build, [source])).toBe(
+      `its input '${input}' is not among the references it was added with`,
+    );
+    expect(refusal(derivation(), build, [source, input, out])).toBe(
+      `its reference '${out}' is not one of its inputs`,
+    );
+  });
+});
+
+describe("attributes", () => {
+  const feature = (name: string) => `it requires the system feature '${name}'`;
+  const beyond = ", which goes past the broker";
+  const unlisted = ", which the profile 'build' does not allow";
+  test.each<[attribute: string, env: string, json: unknown, refusal: string]>([
+    ["__noChroot", "1", true, "it sets __noChroot"],
+    ["__impure", "1", true, "it sets __impure"],
+    ["__impureHostDeps", "/etc", "/etc", "it sets __impureHostDeps"],
+    ["__propagatedImpureHostDeps", "/etc", "/etc", "it sets __propagatedImpureHostDeps"],
+    ["sandboxProfile", "(allow default)", "(allow default)", "it sets sandboxProfile"],
+    ["__sandboxProfile", "(allow default)", "(allow default)", "it sets __sandboxProfile"],
+    [
+      "impureEnvVars",
+      "http_proxy AWS_SECRET_ACCESS_KEY",
+      ["http_proxy", "AWS_SECRET_ACCESS_KEY"],
+      "it asks for the daemon's variable 'AWS_SECRET_ACCESS_KEY' (impureEnvVars)",
+    ],
+    [
+      "impureEnvVars",
+      "xhttp_proxy",
+      ["xhttp_proxy"],
+      "it asks for the daemon's variable 'xhttp_proxy' (impureEnvVars)",
+    ],
+    ["requiredSystemFeatures", "nix-broker kvm", ["nix-broker", "kvm"], `${feature("kvm")}${unlisted}`],
+    ["requiredSystemFeatures", "recursive-nix", ["recursive-nix"], `${feature("recursive-nix")}${beyond}`],
+    ["requiredSystemFeatures", "builder-rpc-v0", ["builder-rpc-v0"], `${feature("builder-rpc-v0")}${beyond}`],
+    ["requiredSystemFeatures", "uid-range", ["uid-range"], `${feature("uid-range")}${beyond}`],
+  ])("%s = %j is refused, from the environment and from __json", (name, env, json, expected) => {
+    expect(refusal(derivation({ env: environment({ [name]: env }) })), "env").toBe(expected);
+    expect(
+      refusal(derivation({ env: environment({ __json: structured({ [name]: json }) }) })),
+      "__json",
+    ).toBe(expected);
+    // Neither place hides the other.
+    const harmless = Array.isArray(json) ? [] : typeof json === "boolean" ? false : json;
+    const both = environment({ [name]: env, __json: structured({ [name]: harmless }) });
+    expect(refusal(derivation({ env: both })), "both").toBe(expected);
+    const hidden = environment({ [name]: "", __json: structured({ [name]: json }) });
+    expect(refusal(derivation({ env: hidden })), "hidden").toBe(expected);
+  });
+
+  test("of a type that Nix might read otherwise are refused", () => {
+    const noChroot = environment({ __json: structured({ __noChroot: "1" }) });
+    expect(refusal(derivation({ env: noChroot }))).toContain("must be true or false");
+    const features = environment({ __json: structured({ requiredSystemFeatures: "recursive-nix" }) });
+    expect(refusal(derivation({ env: features }))).toContain("must be a list of strings");
+    expect(refusal(derivation({ env: environment({ __json: "{" }) }))).toContain("are not JSON in UTF-8");
+  });
+
+  test("system features are those that the profile lists, and never those that go past the broker", () => {
+    const profile: Profile = { ...build, requiredSystemFeatures: ["kvm", "recursive-nix"] };
+    const requiring = (features: string) =>
+      derivation({ env: environment({ requiredSystemFeatures: features }) });
+    expect(refusal(requiring("kvm"), profile)).toBeUndefined();
+    expect(refusal(requiring("kvm recursive-nix"), profile)).toBe(`${feature("recursive-nix")}${beyond}`);
+    expect(refusal(requiring("big-parallel"), profile)).toBe(`${feature("big-parallel")}${unlisted}`);
+  });
+
+  test("__contentAddressed is for the profile to allow", () => {
+    const profile: Profile = { ...build, contentAddressed: true };
+    const floating = withOutput(
+      { path: "", hashAlgorithm: "r:sha256", hash: "" },
+      { env: environment({ __contentAddressed: "1" }) },
+    );
+    expect(refusal(floating, profile)).toBeUndefined();
+    expect(refusal(floating)).toBe(
+      "its output 'out' is content-addressed, which the profile 'build' does not allow",
+    );
+  });
+});
+
+describe("system and builder", () => {
+  test("another system is refused, unless the profile takes any", () => {
+    const other = derivation({ system: "aarch64-darwin" });
+    expect(refusal(other)).toBe("its system 'aarch64-darwin' is not among those of the profile 'build'");
+    expect(refusal(other, { ...build, systems: "any" })).toBeUndefined();
+  });
+
+  test.each([
+    "/usr/bin/env",
+    "bash",
+    "",
+    STORE_DIR,
+    `${STORE_DIR}/../../usr/bin/env`,
+    `${STORE_DIR}x/${"a".repeat(32)}-bash`,
+    `${STORE_DIR}//${"a".repeat(32)}-bash/bin/bash`,
+    `${STORE_DIR}/${"a".repeat(31)}-bash/bin/bash`,
+  ])("the builder %j is refused", (builder) => {
+    expect(refusal(derivation({ builder }))).toBe(`its builder '${builder}' is not in the store`);
+  });
+});
+
+describe("outputs", () => {
+  test.each<[string, DerivationOutput, string]>([
+    ["impure", { path: "", hashAlgorithm: "r:sha256", hash: "impure" }, "its output 'out' is impure"],
+    ["of md5", fixed("md5"), "its output 'out' is named by the weak or unusual hash md5"],
+    ["of sha1", fixed("r:sha1"), "its output 'out' is named by the weak or unusual hash sha1"],
+    [
+      "that may be a derivation",
+      { path: "", hashAlgorithm: "text:sha256", hash: "" },
+      "its output 'out' is hashed by a method that is not allowed here",
+    ],
+    [
+      "hashed as Git does",
+      { path: "", hashAlgorithm: "git:sha256", hash: "" },
+      "its output 'out' is hashed by a method that is not allowed here",
+    ],
+  ])("%s are refused, though the profile allows content-addressed ones", (_, output, expected) => {
+    expect(refusal(withOutput(output), { ...build, contentAddressed: true })).toBe(expected);
+  });
+});
+
+describe("fixed outputs", () => {
+  const nothing = { info: () => undefined };
+  const known = {
+    info: (path: string): PathInfo => ({ path, narHash: "", narSize: 0, references: [], contentAddress: "" }),
+  };
+  const patterns: Profile = { ...build, name: "mirror", fixedOutputs: ["https://mirror.test/*"] };
+  const fetchurl = (env: Readonly<Record<string, string>>, builder = "builtin:fetchurl") =>
+    withOutput(fixed(), { builder, env: environment(env) });
+  const mine = "https://mirror.test/a";
+  const evil = "https://evil.test/a";
+  const judge = (judged: Derivation, profile: Profile) =>
+    refuseFixedOutput(judged, profile, nothing, "build");
+
+  test("are no matter of derivations that fetch nothing", async () => {
+    for (const profile of [query, pure, patterns, build])
+      expect(await judge(derivation(), profile), profile.name).toBeUndefined();
+  });
+
+  test("are all allowed, or none", async () => {
+    expect(await judge(fetchurl({ url: evil }), build)).toBeUndefined();
+    const denied = "the profile 'query' allows no fixed-output derivations";
+    expect(await refuseFixedOutput(fetchurl({ url: mine }), query, known, "build")).toBe(denied);
+    expect(await refuseFixedOutput(fetchurl({ url: mine }), query, known, "add")).toBe(denied);
+  });
+
+  test("are allowed where they are known, and may always be written down", async () => {
+    const refused =
+      "the profile 'pure' allows fixed-output derivations only where the output is in the view already";
+    expect(await judge(fetchurl({ url: mine }), pure)).toBe(refused);
+    expect(await refuseFixedOutput(fetchurl({ url: mine }), pure, nothing, "add")).toBeUndefined();
+    expect(await refuseFixedOutput(fetchurl({ url: mine }), pure, known, "build")).toBeUndefined();
+    expect(await refuseFixedOutput(fetchurl({ url: evil }), patterns, known, "build")).toBeUndefined();
+  });
+
+  const elsewhere = "the profile 'mirror' does not allow fetching that URL";
+  const ambiguous =
+    "the profile 'mirror' allows fetching only where the environment and the structured attributes name one and the same URL";
+  test.each<[string, Derivation, string | undefined]>([
+    ["its URL", fetchurl({ url: mine }), undefined],
+    ["its URL twice, as <nix/fetchurl.nix> has it", fetchurl({ url: mine, urls: mine }), undefined],
+    [
+      "its URL in both places",
+      fetchurl({ url: mine, __json: structured({ url: mine, urls: [mine] }) }),
+      undefined,
+    ],
+    ["another URL", fetchurl({ url: evil }), elsewhere],
+    ["no URL", fetchurl({}), elsewhere],
+    [
+      "structured attributes in front of another URL",
+      fetchurl({ url: evil, __json: structured({ url: mine }) }),
+      ambiguous,
+    ],
+    [
+      "another URL in structured attributes",
+      fetchurl({ url: mine, __json: structured({ url: evil }) }),
+      ambiguous,
+    ],
+    ["structured attributes alone", fetchurl({ __json: structured({ url: mine }) }), ambiguous],
+    [
+      "structured attributes of another type",
+      fetchurl({ url: mine, __json: structured({ url: [mine] }) }),
+      ambiguous,
+    ],
+    ["a structured URL that is null", fetchurl({ url: mine, __json: structured({ url: null }) }), ambiguous],
+    ["another one of several URLs", fetchurl({ url: mine, urls: `${mine} ${evil}` }), ambiguous],
+    [
+      "another one of several structured URLs",
+      fetchurl({ url: mine, __json: structured({ urls: [mine, evil] }) }),
+      ambiguous,
+    ],
+    [
+      "structured URLs of another type",
+      fetchurl({ url: mine, __json: structured({ urls: mine }) }),
+      ambiguous,
+    ],
+    [
+      "another builder",
+      fetchurl({ url: mine }, "/bin/sh"),
+      "the profile 'mirror' allows fixed-output derivations only by builtin:fetchurl",
+    ],
+  ])("by patterns: %s", async (_, judged, expected) => {
+    expect(await judge(judged, patterns)).toBe(expected);
+  });
+});
