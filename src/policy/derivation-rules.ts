@@ -167,5 +167,8 @@ function refuseOutputs(derivation: Derivation, profile: Profile): string | undef
     if (method === "git" || method === "text")
       return `its output '${name}' is hashed by a method that is not allowed here`;
   }
+  // Nix goes by the outputs. One that goes by the attribute must find it judged as well.
+  if (!profile.contentAddressed && derivationAttributes(derivation).flag("__contentAddressed"))
+    return `it sets __contentAddressed, which the profile '${profile.name}' does not allow`;
   return undefined;
 }

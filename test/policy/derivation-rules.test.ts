@@ -98,6 +98,7 @@ describe("attributes", () => {
   test.each<[attribute: string, env: string, json: unknown, refusal: string]>([
     ["__noChroot", "1", true, "it sets __noChroot"],
     ["__impure", "1", true, "it sets __impure"],
+    ["__contentAddressed", "1", true, `it sets __contentAddressed${unlisted}`],
     ["__impureHostDeps", "/etc", "/etc", "it sets __impureHostDeps"],
     ["__propagatedImpureHostDeps", "/etc", "/etc", "it sets __propagatedImpureHostDeps"],
     ["sandboxProfile", "(allow default)", "(allow default)", "it sets sandboxProfile"],
