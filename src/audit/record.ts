@@ -82,6 +82,8 @@ export const GENESIS_HASH = Buffer.alloc(32).toString("base64");
 const MAX_TEXT = 4096;
 /** Subjects beyond this number are counted, not listed. */
 const MAX_SUBJECTS = 1024;
+/** Likewise beyond so many characters in all, or a request could fill the disk a thousand times faster than others. */
+const MAX_SUBJECTS_TEXT = 128 * 1024;
 /** Of a detail as JSON, in characters. */
 const MAX_DETAIL = 64 * 1024;
 
@@ -110,9 +112,10 @@ const NUMBERS = [
  */
 export function boundRecord(record: AuditRecord): AuditRecord {
   const subjects = record.subjects ?? [];
-  const omitted = subjects.length - MAX_SUBJECTS;
+  const listed = listedSubjects(subjects);
+  const omitted = subjects.length - listed;
   const withinBounds =
-    omitted <= 0 &&
+    omitted === 0 &&
     record.detail === undefined &&
     subjects.every(isBounded) &&
     TEXTS.every((field) => isBounded(record[field])) &&
@@ -128,9 +131,21 @@ export function boundRecord(record: AuditRecord): AuditRecord {
     if (!isStorable(value)) bounded[field] = Number.isFinite(value) ? storable(value!) : undefined;
   }
   if (bounded.time === undefined) bounded.time = 0;
-  bounded.subjects = subjects.slice(0, MAX_SUBJECTS).map(clip);
+  bounded.subjects = subjects.slice(0, listed).map(clip);
   bounded.detail = boundDetail(omitted > 0 ? { ...record.detail, subjectsOmitted: omitted } : record.detail);
   return bounded as unknown as AuditRecord;
+}
+
+/** How many subjects, from the first, are listed. */
+function listedSubjects(subjects: readonly string[]): number {
+  let length = 0;
+  let listed = 0;
+  for (const subject of subjects) {
+    length += Math.min(subject.length, MAX_TEXT);
+    if (listed === MAX_SUBJECTS || length > MAX_SUBJECTS_TEXT) break;
+    listed++;
+  }
+  return listed;
 }
 
 function isBounded(text: string | undefined): boolean {

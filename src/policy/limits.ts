@@ -127,7 +127,7 @@ export const limitTable = {
     "audit_rows",
     "count",
     10_000_000,
-    "How many audit rows a sandbox may cause. Requests that repeat share a row. Beyond it, every request is denied.",
+    "How many audit rows a sandbox may cause. Requests that repeat share a row; one that names many paths counts as several. Beyond it, every request is denied.",
   ),
   logBytes: bounded(
     "log_bytes",

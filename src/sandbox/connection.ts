@@ -410,7 +410,8 @@ export class Connection {
     started: number,
     exchange: Exchange | undefined,
   ): void {
-    if (this.sandbox.quota.countAuditRow()) this.write(operation, subjects, judged, started, exchange);
+    if (this.sandbox.quota.countAuditRow(subjects))
+      this.write(operation, subjects, judged, started, exchange);
   }
 
   private write(

@@ -72,7 +72,7 @@ export async function requireInView(exchange: Exchange, paths: Iterable<StorePat
 export function recordIntent(exchange: Exchange, subjects: readonly string[]): void {
   const { quota } = exchange.sandbox;
   quota.checkAuditRows();
-  quota.countAuditRow();
+  quota.countAuditRow(subjects);
   try {
     exchange.intent = exchange.recorder.intend(exchange.asker, exchange.operation, subjects);
   } catch (error) {

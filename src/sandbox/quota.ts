@@ -12,6 +12,9 @@ const MOST_REFUSAL_ROWS = 16;
 /** How many clients that are turned away are told why at once. */
 const MOST_REFUSALS = 16;
 
+/** Of the subjects of one audit row, in characters. */
+const ROW_CHARACTERS = 4096;
+
 export class Quota {
   private readonly limits: Limits;
   /** Told which bound was hit; for the metrics. */
@@ -79,12 +82,15 @@ export class Quota {
   }
 
   /**
-   * Counts an audit row.
+   * Counts an audit row; one with much in it as several.
    * @returns false for what is not to be recorded: beyond the bound nothing is served, and the first row says so
    */
-  countAuditRow(): boolean {
-    this.auditRows++;
-    return this.auditRows <= this.limits.auditRows + 1;
+  countAuditRow(subjects: readonly string[] = []): boolean {
+    const served = this.auditRows <= this.limits.auditRows;
+    let length = 0;
+    for (const subject of subjects) length += subject.length;
+    this.auditRows += 1 + Math.floor(length / ROW_CHARACTERS);
+    return served;
   }
 
   /**
