@@ -1,6 +1,8 @@
 /** A client that asks for a build and then reads nothing. */
+import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
+import { eventually } from "../root/brokered-lab.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { RawClient } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
@@ -40,6 +42,10 @@ describeAttack(
       for (const client of [stalled, same, other]) await addDerivation(client, derivation);
       // Said in another way, or the audit would sum it up with the other's.
       await stalled.send("BuildPaths", { paths: [`${derivation.path}!*`], mode: 0 });
+      // The log is the first asker's: whoever comes while it builds waits for the lock of the output, and reads none.
+      await eventually(() =>
+        ["", ".lock"].some((end) => existsSync(daemon().hostPath(derivation.out + end))),
+      );
       const answers = await Promise.all([
         same.build(`${derivation.path}!out`),
         other.build(`${derivation.path}!out`),
