@@ -84,6 +84,7 @@ function isUsable({ connection, pending }: Lane): boolean {
 
 /** Reads replies until none is awaited. */
 async function answer(connection: UpstreamConnection, pending: Pending[]): Promise<void> {
+  const deadline = connection.answerDeadline();
   try {
     for (let next = pending[0]; next; next = pending[0]) {
       const outcome = await connection.outcome({});
@@ -93,10 +94,13 @@ async function answer(connection: UpstreamConnection, pending: Pending[]): Promi
         next.resolve(next.body ? await next.body(connection) : reply);
       }
       pending.shift();
+      deadline.alive();
     }
   } catch (error) {
     connection.destroy();
     const broken = new UpstreamError("the connection to the nix-daemon broke", explained(error as Error));
     for (const waiting of pending.splice(0)) waiting.reject(broken);
+  } finally {
+    deadline.clear();
   }
 }

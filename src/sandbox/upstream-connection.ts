@@ -9,6 +9,7 @@ import { MessageReader } from "../protocol/message-reader.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
 import type { Dialect } from "../protocol/version.ts";
 import { Encoder, fromWireText, WireError } from "../protocol/wire.ts";
+import { Deadline } from "./deadline.ts";
 
 /** The bytes to and from a peer. `host/byte-stream.ts` is one. */
 export interface Transport extends ByteSource, ByteSink {
@@ -62,10 +63,17 @@ export function explained(error: Error): string {
   return error instanceof UpstreamError ? error.explained : error.message;
 }
 
-/** Messages of upstream's are bounded too: whole stores of path names fit. */
-const LONGEST_REPLY = 512 * 1024 * 1024;
+/** Messages of upstream's are bounded too: whole stores of path names fit. Bytes. */
+export const LONGEST_REPLY = 512 * 1024 * 1024;
 /** Builders write these, and lines without end: they are held in memory, many builds' at once. */
 const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
+/** A daemon greets as soon as it has forked. Shorter than clients have for their own greeting, so they are told. */
+const OPEN_SECONDS = 20;
+/**
+ * How long it may be silent over a question of the broker's own. The daemon answers at once, but for the time that
+ * its garbage collector holds up new temporary roots (src/libstore/gc.cc, up to Nix 2.3 all the while that it deletes).
+ */
+const ANSWER_SECONDS = 1800;
 
 export class UpstreamConnection {
   readonly greeting: DaemonGreeting;
@@ -106,7 +114,7 @@ export class UpstreamConnection {
 
   /**
    * Connects and shakes hands.
-   * @throws UpstreamError when upstream is not there, refuses this user, or is not a nix-daemon.
+   * @throws UpstreamError when upstream is not there, is silent, refuses this user, or is not a nix-daemon.
    */
   static async open(connect: Connect, dialect: Dialect, storeDir: string): Promise<UpstreamConnection> {
     let transport: Transport;
@@ -116,6 +124,7 @@ export class UpstreamConnection {
       const { code = "it is not there", message } = error as NodeJS.ErrnoException;
       throw new UpstreamError(`cannot connect to the nix-daemon: ${code}`, message);
     }
+    const deadline = new Deadline(OPEN_SECONDS, () => transport.destroy());
     try {
       const reader = new MessageReader(transport, LONGEST_REPLY);
       const greeting = await greetDaemon(reader, (message) => transport.write(message), dialect);
@@ -125,11 +134,17 @@ export class UpstreamConnection {
       return connection;
     } catch (error) {
       transport.destroy();
+      if (deadline.passed)
+        throw new UpstreamError(
+          `the nix-daemon said nothing for ${OPEN_SECONDS} seconds during the greeting; is it stopped, or overloaded?`,
+        );
       if (error instanceof EndOfStream || (error as NodeJS.ErrnoException).code === "ECONNRESET")
         throw new UpstreamError(
           "the nix-daemon closed the connection during the greeting; is this user among its allowed-users, and not a build user?",
         );
       throw error instanceof WireError ? new UpstreamError(error.message) : error;
+    } finally {
+      deadline.clear();
     }
   }
 
@@ -188,6 +203,13 @@ export class UpstreamConnection {
     }
   }
 
+  /** Hangs up if upstream does not answer in time what the broker itself asks. To be cleared once it has. */
+  answerDeadline(): Deadline {
+    return new Deadline(ANSWER_SECONDS, () =>
+      this.transport.destroy(new UpstreamError(`it said nothing for ${ANSWER_SECONDS} seconds`)),
+    );
+  }
+
   async reply<N extends OperationName>(name: N): Promise<ReplyOf<N>> {
     return (await this.read(this.table.byName[name].reply)) as ReplyOf<N>;
   }
@@ -201,10 +223,15 @@ export class UpstreamConnection {
     request: RequestOf<N>,
     listener: Listener = {},
   ): Promise<ReplyOf<N>> {
-    this.send(name, request);
-    const outcome = await this.outcome(listener);
-    if (outcome !== undefined) throw new UpstreamRefusal(outcome);
-    return this.reply(name);
+    const deadline = this.answerDeadline();
+    try {
+      this.send(name, request);
+      const outcome = await this.outcome(listener);
+      if (outcome !== undefined) throw new UpstreamRefusal(outcome);
+      return await this.reply(name);
+    } finally {
+      deadline.clear();
+    }
   }
 
   /** Passes bulk data on. The promise rejects with UpstreamError. */

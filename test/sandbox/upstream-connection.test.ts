@@ -1,6 +1,10 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { STDERR } from "../../src/protocol/log-messages.ts";
-import { type LogMessage, UpstreamConnection } from "../../src/sandbox/upstream-connection.ts";
+import {
+  type LogMessage,
+  type Transport,
+  UpstreamConnection,
+} from "../../src/sandbox/upstream-connection.ts";
 import { daemonThatSays } from "../protocol/memory-daemon.ts";
 import { text, word } from "../protocol/memory-stream.ts";
 
@@ -26,4 +30,51 @@ test.each([
   expect(await connection.ask("IsValidPath", { path }, listener)).toBe(true);
   expect(log.map(({ kind }) => kind)).toEqual(heard ?? []);
   expect(connection.outOfStep).toBe(false);
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+/** Says nothing more once it has said what it was given, until it is hung up on. */
+function fallsSilent(daemon: Transport): Transport {
+  const fill = daemon.fill.bind(daemon);
+  const hungUp = Promise.withResolvers<boolean>();
+  return Object.assign(daemon, {
+    fill: async () => (await fill()) || hungUp.promise,
+    destroy: (error?: Error) => (error ? hungUp.reject(error) : hungUp.resolve(false)),
+  });
+}
+const silent = () =>
+  UpstreamConnection.open(
+    () =>
+      Promise.resolve(fallsSilent(Object.assign(daemonThatSays(), { fill: () => Promise.resolve(false) }))),
+    { minor: 21, features: new Set() },
+    "/nix/store",
+  );
+
+test("G8: a daemon that does not greet is given up", async () => {
+  vi.useFakeTimers();
+  const opening = expect(silent()).rejects.toThrow(
+    "the nix-daemon said nothing for 20 seconds during the greeting",
+  );
+  await vi.advanceTimersByTimeAsync(20_000);
+  await opening;
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test("G8: a daemon that does not answer what the broker asks is given up", async () => {
+  vi.useFakeTimers();
+  const connection = await UpstreamConnection.open(
+    () => Promise.resolve(fallsSilent(daemonThatSays())),
+    { minor: 21, features: new Set() },
+    "/nix/store",
+  );
+  expect(vi.getTimerCount()).toBe(0);
+  const asking = expect(
+    connection.ask("IsValidPath", { path: `/nix/store/${"0".repeat(32)}-x` }),
+  ).rejects.toThrow("what it says cannot be read");
+  await vi.advanceTimersByTimeAsync(1_800_000);
+  await asking;
+  expect(vi.getTimerCount()).toBe(0);
 });
