@@ -6,7 +6,7 @@ import { isDerivationPath, isStorePath, type StorePath } from "../store/store-pa
 
 export type DerivedPath =
   | { readonly kind: "path"; readonly path: StorePath }
-  /** `outputs` undefined: all of them. */
+  /** `outputs` sorted, each once; undefined: all of them. */
   | {
       readonly kind: "outputs";
       readonly derivation: StorePath;
@@ -29,7 +29,8 @@ export function parseDerivedPath(text: string, minor: number, storeDir: string):
   if (!isDerivationPath(path)) return undefined;
   const names = text.slice(at + 1);
   if (names === "*") return { kind: "outputs", derivation: path, outputs: undefined };
-  const outputs = names.split(",");
+  // As upstream holds them (a set), so that two ways to say the same are the same.
+  const outputs = [...new Set(names.split(","))].sort();
   return outputs.every((name) => OUTPUT_NAME.test(name))
     ? { kind: "outputs", derivation: path, outputs }
     : undefined;
