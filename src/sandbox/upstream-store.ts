@@ -12,14 +12,21 @@ import { UpstreamRefusal } from "./upstream-connection.ts";
 
 /** Before it the daemon knows no QueryDerivationOutputMap (and no floating outputs either). */
 export const OUTPUT_MAP_SINCE = 22;
-/** Parsed derivations kept: their paths are hashes of their texts, so they cannot change. */
-const MOST_DERIVATIONS = 20_000;
+/** Parsed derivations are kept: their paths are hashes of their texts, so they cannot change. Bytes of text. */
+const MOST_KEPT = 32 * 1024 * 1024;
+/** A few huge ones shall not push out all others. Bytes of text. */
+const LONGEST_KEPT = 1024 * 1024;
 
 export class UpstreamStore {
   readonly storeDir: string;
   private readonly channel: QueryChannel;
   private readonly textBytes: number;
-  private readonly derivations = new Map<StorePath, Derivation>();
+  /** The oldest first. */
+  private readonly derivations = new Map<
+    StorePath,
+    { readonly derivation: Derivation; readonly length: number }
+  >();
+  private kept = 0;
 
   /** @param textBytes the longest derivation that is read */
   constructor(open: () => Promise<UpstreamConnection>, storeDir: string, textBytes: number) {
@@ -75,7 +82,7 @@ export class UpstreamStore {
    */
   async derivation(path: StorePath, known?: PathInfo): Promise<Derivation> {
     const held = this.derivations.get(path);
-    if (held) return held;
+    if (held) return held.derivation;
     // Outputs of any size can have such a name, and while one is read all other questions wait.
     const narSize = (known ?? (await this.info(path)))?.narSize ?? 0;
     if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
@@ -84,17 +91,22 @@ export class UpstreamStore {
     );
     if (text instanceof DerivationError) throw text;
     const derivation = parseDerivation(text);
-    this.remember(path, derivation);
+    this.remember(path, derivation, text.length);
     return derivation;
   }
 
-  /** Saves reading back what was parsed when it was added. */
-  remember(path: StorePath, derivation: Derivation): void {
-    this.derivations.set(path, derivation);
-    if (this.derivations.size <= MOST_DERIVATIONS) return;
-    for (const oldest of this.derivations.keys()) {
+  /**
+   * Saves reading back what was parsed when it was added.
+   * @param length of its text, in bytes
+   */
+  remember(path: StorePath, derivation: Derivation, length: number): void {
+    if (length > LONGEST_KEPT || this.derivations.has(path)) return;
+    this.derivations.set(path, { derivation, length });
+    this.kept += length;
+    for (const [oldest, { length: freed }] of this.derivations) {
+      if (this.kept <= MOST_KEPT) return;
       this.derivations.delete(oldest);
-      break;
+      this.kept -= freed;
     }
   }
 

@@ -1,6 +1,6 @@
 /** The view of a sandbox: the paths that it may know of. It only grows. */
 import type { PathInfo, ViewQueries } from "../policy/view-queries.ts";
-import { type Derivation, outputKind } from "../store/derivation.ts";
+import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
 import { isDerivationPath, type StorePath, storePathHash } from "../store/store-path.ts";
 import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream-store.ts";
 
@@ -24,7 +24,12 @@ export class ClosedView implements View {
   private readonly referrersOf = new Map<StorePath, StorePath[]>();
   /** Sorted; undefined since the view grew. A client may ask for it all the time, and views are large. */
   private sorted: readonly StorePath[] | undefined;
-  private readonly derivations: StorePath[] = [];
+  /** Derivations that `deriversOf` does not tell of yet: reading them all takes time, and few ask. */
+  private unread: StorePath[] = [];
+  private reading: Promise<void> = Promise.resolve();
+  private readonly deriversOf = new Map<StorePath, StorePath[]>();
+  /** Derivations with outputs that they do not tell themselves. */
+  private readonly floating: StorePath[] = [];
 
   /** @param minor upstream's protocol version: older ones know no floating outputs */
   constructor(store: UpstreamStore, minor: () => number) {
@@ -42,7 +47,7 @@ export class ClosedView implements View {
       if (this.infos.has(info.path)) continue;
       this.infos.set(info.path, info);
       this.sorted = undefined;
-      if (isDerivationPath(info.path)) this.derivations.push(info.path);
+      if (isDerivationPath(info.path)) this.unread.push(info.path);
       this.hashes.set(storePathHash(info.path), info.path);
       for (const reference of info.references) {
         const referrers = this.referrersOf.get(reference);
@@ -74,11 +79,38 @@ export class ClosedView implements View {
   }
 
   async derivers(path: StorePath): Promise<StorePath[]> {
-    const derivations = [...this.derivations].sort();
-    const outputs = await Promise.all(
-      derivations.map((derivation) => this.outputs(derivation).catch(() => undefined)),
+    const reading = this.reading.then(() => this.readDerivations());
+    this.reading = reading.catch(() => undefined);
+    await reading;
+    const outputs = await Promise.all(this.floating.map((derivation) => this.outputs(derivation)));
+    const floating = this.floating.filter((_, i) => [...(outputs[i]?.values() ?? [])].includes(path));
+    return [...(this.deriversOf.get(path) ?? []), ...floating].sort();
+  }
+
+  /** @throws UpstreamError; then the next who asks tries again */
+  private async readDerivations(): Promise<void> {
+    const fresh = [...this.unread];
+    const read = await Promise.all(
+      fresh.map((path) =>
+        this.derivation(path).catch((error) => {
+          // A file with such a name that is no derivation: nothing is known to come from it.
+          if (error instanceof DerivationError) return undefined;
+          throw error;
+        }),
+      ),
     );
-    return derivations.filter((_, i) => [...(outputs[i]?.values() ?? [])].includes(path));
+    this.unread = this.unread.slice(fresh.length);
+    read.forEach((derivation, i) => {
+      if (derivation === undefined) return;
+      const outputs = [...staticOutputs(derivation).values()];
+      if (outputs.includes("")) this.floating.push(fresh[i]!);
+      else
+        for (const output of outputs) {
+          const derivers = this.deriversOf.get(output);
+          if (derivers) derivers.push(fresh[i]!);
+          else this.deriversOf.set(output, [fresh[i]!]);
+        }
+    });
   }
 
   async derivation(path: StorePath): Promise<Derivation | undefined> {
