@@ -108,7 +108,7 @@ const profileSchema = z.strictObject({
   admit_fixed_outputs: optionalKey(
     flag,
     "as extended",
-    "Whether a fixed-output path that upstream already has enters the view when a client names it.",
+    "Whether a fixed-output path that upstream already has enters the view when a client names it, or asks for its derivation. Clients can then find out whether upstream has given contents under a given name, sources included; no others.",
   ),
   systems: optionalKey(systems, "as extended", "The values of `system` that inner derivations may have."),
   required_system_features: optionalKey(

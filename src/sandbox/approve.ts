@@ -49,6 +49,8 @@ async function approveOne(sandbox: Sandbox, path: StorePath): Promise<Derivation
     if (reason !== undefined) throw refused(path, reason);
     approved.add(path);
   }
+  if (isFixedOutput(derivation))
+    await sandbox.admitFixedOutputs([...derivation.outputs.values()].map((output) => output.path));
   const reason = await refuseFixedOutput(derivation, profile, view, "build");
   if (reason !== undefined) throw refused(path, reason);
   return derivation;

@@ -32,6 +32,9 @@ export interface ClientTransport extends Transport {
   end(): void;
 }
 
+/** Of the byte streams of clients: how much they may send in one piece is `limits.request_bytes` of their profile. */
+export const CLIENT_STREAM = { maxBuffer: Number.POSITIVE_INFINITY };
+
 export interface ConnectionServices {
   readonly pool: UpstreamPool;
   readonly store: UpstreamStore;
@@ -250,6 +253,8 @@ export class Connection {
     if (exchange.body.kind !== "none") this.client.bulk(true);
     if (name === "SetOptions") this.heed(request as RequestOf<"SetOptions">, exchange);
     const rule = rules[name] as Rule;
+    if (sandbox.profile.admitFixedOutputs)
+      await sandbox.admitFixedOutputs(rule.subjects?.(request as never) ?? []);
     if (rule.answer) return rule.answer(request as never, sandbox.view, this.table.minor);
     const forward = forwarders[name] as
       | ((exchange: Exchange, request: unknown) => Promise<unknown>)

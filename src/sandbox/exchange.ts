@@ -10,12 +10,7 @@ import { Deadline } from "./deadline.ts";
 import type { Asker, Recorder } from "./recorder.ts";
 import { Refusal } from "./refusal.ts";
 import type { Sandbox } from "./sandbox.ts";
-import {
-  type Listener,
-  type Transport,
-  type UpstreamConnection,
-  UpstreamError,
-} from "./upstream-connection.ts";
+import { type Transport, type UpstreamConnection, UpstreamError } from "./upstream-connection.ts";
 import type { UpstreamStore } from "./upstream-store.ts";
 import type { Waits } from "./waits.ts";
 
@@ -85,6 +80,9 @@ export function recordIntent(exchange: Exchange, subjects: readonly string[]): v
   }
 }
 
+/** Gives upstream at most `length` bytes of the body, which it asked for (protocol 1.21 and 1.22). */
+export type Pull = (length: number, deadline: Deadline) => Promise<void>;
+
 /**
  * Waits for upstream's outcome while `sending` passes the body on; either may end first.
  *
@@ -95,13 +93,13 @@ export function recordIntent(exchange: Exchange, subjects: readonly string[]): v
 export async function outcomeWithBody(
   exchange: Exchange,
   upstream: UpstreamConnection,
-  listener: Listener,
   sending: (deadline: Deadline, stopped: () => boolean) => Promise<void>,
+  pull?: Pull,
 ): Promise<void> {
   let answered = false;
   let finished = false;
   await guarded(exchange, upstream, "requestDeadline", async (deadline) => {
-    const outcome = upstream.outcome(listener).then(
+    const outcome = upstream.outcome(pull ? { pull: (length) => pull(length, deadline) } : {}).then(
       (error) => {
         answered = true;
         if (error !== undefined || !finished) upstream.destroy();

@@ -62,7 +62,7 @@ export async function addToStore(
   recordIntent(exchange, [name]);
   const upstream = await exchange.upstream();
   const limit = by.method === "text" ? textLimit(exchange) : exchange.body.limit;
-  await outcomeWithBody(exchange, upstream, {}, async (deadline, stopped) => {
+  await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
     void upstream.send(
       "AddToStore",
       "references" in request
@@ -123,7 +123,7 @@ async function addDerivation(
   const info = await addText(exchange, name, references, text);
   if (info.path !== path)
     throw new Refusal(`upstream named '${name}' otherwise than its text says`, { verdict: "forward" });
-  exchange.store.remember(path, derivation);
+  exchange.store.remember(path, derivation, text.length);
   sandbox.approved.add(path);
   return info;
 }
@@ -153,7 +153,7 @@ async function addText(
   recordIntent(exchange, [name]);
   const upstream = await exchange.upstream();
   if (upstream.table.minor >= NEW_FORM_SINCE) {
-    await outcomeWithBody(exchange, upstream, {}, async () => {
+    await outcomeWithBody(exchange, upstream, async () => {
       void upstream.send("AddToStore", {
         name,
         method: "text:sha256",

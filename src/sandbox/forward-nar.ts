@@ -14,12 +14,13 @@ import {
   ContentAddressError,
   contentAddressPath,
   parseContentAddress,
+  printContentAddress,
   printContentAddressMethod,
 } from "../store/content-address.ts";
 import { HashError, parseHash, printHash } from "../store/hash.ts";
 import { isDerivationPath, storePathName } from "../store/store-path.ts";
 import type { Deadline } from "./deadline.ts";
-import { type Exchange, outcomeWithBody, recordIntent, requireInView } from "./exchange.ts";
+import { type Exchange, outcomeWithBody, type Pull, recordIntent, requireInView } from "./exchange.ts";
 import { admitOne, methodOf } from "./forward-add.ts";
 import { FramedSource } from "./framed-source.ts";
 import { NarCheck } from "./nar-check.ts";
@@ -30,13 +31,13 @@ export async function addToStoreNar(
   exchange: Exchange,
   request: RequestOf<"AddToStoreNar">,
 ): Promise<undefined> {
-  const check = await judge(exchange, request);
+  const { check, forwarded } = await judge(exchange, request);
   recordIntent(exchange, [request.path]);
   const upstream = await exchange.upstream();
   const { body } = exchange;
-  const pull = body.kind === "pulled" ? { pull: pulling(exchange, upstream, check) } : {};
-  await outcomeWithBody(exchange, upstream, pull, async (deadline, stopped) => {
-    void upstream.send("AddToStoreNar", asUntrusted(request));
+  const pull = body.kind === "pulled" ? pulling(exchange, upstream, check) : undefined;
+  const sending = async (deadline: Deadline, stopped: () => boolean): Promise<void> => {
+    void upstream.send("AddToStoreNar", forwarded);
     if (body.kind === "pulled") return;
     await body.pass({
       write(bytes) {
@@ -47,7 +48,8 @@ export async function addToStoreNar(
       onEnd: () => check.finish(),
       stopped,
     });
-  });
+  };
+  await outcomeWithBody(exchange, upstream, sending, pull);
   await admitOne(exchange, request.path);
   return undefined;
 }
@@ -90,11 +92,11 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
     await walk(source, check, () => undefined);
     return;
   }
-  const check = await judge(exchange, info);
+  const { check, forwarded } = await judge(exchange, info);
   recordIntent(exchange, [info.path]);
   const upstream = await exchange.upstream();
-  await outcomeWithBody(exchange, upstream, {}, async (deadline, stopped) => {
-    void upstream.send("AddToStoreNar", asUntrusted(info));
+  await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+    void upstream.send("AddToStoreNar", forwarded);
     const frames = new FrameWriter();
     await walk(source, check, async (slice) => {
       if (stopped()) return;
@@ -132,21 +134,19 @@ async function writeAlive(upstream: UpstreamConnection, bytes: Buffer, deadline:
 }
 
 /** Upstream asks, the client is asked, and its piece is passed on (protocol 1.21 and 1.22). */
-function pulling(
-  exchange: Exchange,
-  upstream: UpstreamConnection,
-  check: NarCheck,
-): (length: number) => Promise<void> {
+function pulling(exchange: Exchange, upstream: UpstreamConnection, check: NarCheck): Pull {
   const { client, clientReader, table } = exchange;
   const encoder = new Encoder();
   const { number } = logCodecs(table);
   const pieceCodec = compile(bytesCodec, table);
-  return async (length) => {
+  return async (length, deadline) => {
     const asked = Math.min(length, LARGEST_PULL);
     number.encode(encoder, STDERR.read);
     number.encode(encoder, asked);
     await client.write(encoder.finish());
     const piece = await clientReader.read(pieceCodec);
+    deadline.alive();
+    exchange.bytesIn += piece.length;
     if (piece.length > asked || piece.length === 0)
       throw new Refusal("the client sent a piece of another size than was asked for", { fatal: true });
     requireAll(check.push(piece), piece);
@@ -162,29 +162,15 @@ function requireAll(taken: number, slice: Buffer): void {
   if (taken < slice.length) throw new Refusal("there are bytes after the end of the NAR");
 }
 
-/** What only a trusted client may say is left out. */
-function asUntrusted(info: ValidPathInfo | RequestOf<"AddToStoreNar">): RequestOf<"AddToStoreNar"> {
-  const { path, narHash, references, narSize, contentAddress } = info;
-  return {
-    path,
-    deriver: "",
-    narHash,
-    references,
-    registrationTime: 0,
-    narSize,
-    ultimate: false,
-    signatures: [],
-    contentAddress,
-    repair: false,
-    dontCheckSigs: false,
-  };
+interface Judged {
+  /** What the contents must be. */
+  readonly check: NarCheck;
+  /** The request for upstream, in our words, without what only a trusted client may say. */
+  readonly forwarded: RequestOf<"AddToStoreNar">;
 }
 
-/** @returns what the contents must be. @throws Refusal for what cannot be checked by its contents alone. */
-async function judge(
-  exchange: Exchange,
-  info: ValidPathInfo | RequestOf<"AddToStoreNar">,
-): Promise<NarCheck> {
+/** @throws Refusal for what cannot be checked by its contents alone. */
+async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToStoreNar">): Promise<Judged> {
   const { sandbox } = exchange;
   const { path } = info;
   if (isDerivationPath(path))
@@ -209,7 +195,22 @@ async function judge(
   if (info.narSize > exchange.body.limit)
     throw new Refusal(`the contents are longer than ${exchange.body.limit} bytes (limits.body_bytes)`);
   sandbox.quota.addBytes(info.narSize);
-  return new NarCheck(info.narSize, address);
+  return {
+    check: new NarCheck(info.narSize, address),
+    forwarded: {
+      path,
+      deriver: "",
+      narHash,
+      references: info.references,
+      registrationTime: 0,
+      narSize: info.narSize,
+      ultimate: false,
+      signatures: [],
+      contentAddress: printContentAddress(address),
+      repair: false,
+      dontCheckSigs: false,
+    },
+  };
 }
 
 function addressOf(text: string): ContentAddress {

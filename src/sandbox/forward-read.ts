@@ -6,6 +6,7 @@ import { NarWalker } from "../store/nar-walker.ts";
 import { isStorePath } from "../store/store-path.ts";
 import type { Deadline } from "./deadline.ts";
 import { type Exchange, guarded, REPLIED, refusedByUpstream, requireInView } from "./exchange.ts";
+import { Refusal } from "./refusal.ts";
 import type { UpstreamConnection } from "./upstream-connection.ts";
 
 export async function narFromPath(
@@ -71,7 +72,9 @@ export async function queryRealisation(
   request: RequestOf<"QueryRealisation">,
 ): Promise<Realisations> {
   const { view } = exchange.sandbox;
-  if (typeof request.output !== "string" && !(await view.info(request.output.derivation))) return undefined;
+  const { output } = request;
+  if (typeof output === "string") requireOutputId(output);
+  else if (!(await view.info(output.derivation))) return undefined;
   const upstream = await exchange.upstream();
   const reply = await guarded(exchange, upstream, "requestDeadline", async () => {
     void upstream.send("QueryRealisation", request);
@@ -90,6 +93,16 @@ export async function queryRealisation(
     if (text && (await view.info(text.path))) censored.push(text.text);
   }
   return censored;
+}
+
+/** The hash of a derivation modulo its inputs, and an output's name (src/libstore/realisation.cc). */
+const OUTPUT_ID = /^sha256:[0-9a-f]{64}![0-9A-Za-z+\-._?=]{1,211}$/;
+
+function requireOutputId(text: string): void {
+  if (!OUTPUT_ID.test(text))
+    throw new Refusal(
+      `'${text.slice(0, 100)}' is not an output of a derivation: sha256:<64 digits>!<output>`,
+    );
 }
 
 /**

@@ -24,7 +24,7 @@ export async function addToStoreScanning(
   if (name.endsWith(".drv"))
     throw new Refusal(`'${name}' is named as a derivation; add it as a text, with its references`);
   const { view } = exchange.sandbox;
-  const scanner = new ReferenceScanner((await view.all()).map(storePathHash));
+  const scanner = await ReferenceScanner.gradually((await view.all()).map(storePathHash));
   const file = await temporaryFile().catch(cannotSpool);
   try {
     await spool(exchange, file, scanner);
@@ -39,7 +39,7 @@ export async function addToStoreScanning(
       );
     recordIntent(exchange, [name]);
     const upstream = await exchange.upstream();
-    await outcomeWithBody(exchange, upstream, {}, async (deadline, stopped) => {
+    await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
       void upstream.send("AddToStore", { name, method, references: references.sort(), repair: false });
       const frames = new FrameWriter();
       for await (const chunk of file.createReadStream({ start: 0, autoClose: false })) {

@@ -1,7 +1,7 @@
 /** One brokered sandbox: who it is, what it may, what it knows, and how paths enter its view. */
 import type { Profile } from "../policy/profile.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
-import type { StorePath } from "../store/store-path.ts";
+import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
 import type { Quota } from "./quota.ts";
 import type { UpstreamStore } from "./upstream-store.ts";
 import type { View } from "./view.ts";
@@ -115,6 +115,24 @@ export class Sandbox {
     await this.home.show(gained);
     this.view.add(infos);
     for (const path of gained) this.gained.push(path);
+  }
+
+  /**
+   * Where the profile says so, lets those of the named paths into the view that upstream has and that are fixed
+   * outputs: paths that follow from a hash of their contents, and refer to nothing. Names may be anything.
+   * @throws as `admit`
+   */
+  async admitFixedOutputs(names: readonly string[]): Promise<void> {
+    if (!this.profile.admitFixedOutputs || !this.view.closed) return;
+    const infos = await Promise.all(
+      names
+        .filter((name) => isStorePath(name, this.view.storeDir) && !isDerivationPath(name))
+        .map(async (path) => (this.inMemory(path) ? undefined : this.store.info(path))),
+    );
+    const fixed = infos.filter(
+      (info) => info?.contentAddress.startsWith("fixed:") && info.references.length === 0,
+    );
+    await this.admit(fixed.map((info) => info!.path));
   }
 
   async end(reason: string): Promise<void> {

@@ -10,6 +10,7 @@ import type { ByteStream } from "../host/byte-stream.ts";
 import { type Listener, listenOnPath } from "../host/listen.ts";
 import { isSandboxId } from "../root/runtime-tree.ts";
 import { isObject, MAX_RECORD, parseSandboxRecord, type SandboxRecord } from "../root/sandbox-record.ts";
+import { CLIENT_STREAM } from "../sandbox/connection.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import { isStoreBase, type StorePath } from "../store/store-path.ts";
 import type { Broker } from "./broker.ts";
@@ -237,7 +238,10 @@ export class BuildSandboxes {
 
   private async listen(id: string, { origin }: SandboxRecord, folder: string): Promise<Listener | undefined> {
     if (origin !== "hook") return undefined;
-    return listenOnPath(`${folder}/socket.d/socket`, (stream) => this.accept(id, stream), { mode: 0o666 });
+    return listenOnPath(`${folder}/socket.d/socket`, (stream) => this.accept(id, stream), {
+      mode: 0o666,
+      stream: CLIENT_STREAM,
+    });
   }
 
   private accept(id: string, stream: ByteStream): void {

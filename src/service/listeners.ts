@@ -4,6 +4,7 @@ import type { ActivatedSocket } from "../host/activation.ts";
 import type { ByteStream } from "../host/byte-stream.ts";
 import { type Listener, type ListenOptions, listenOnDescriptor, listenOnPath } from "../host/listen.ts";
 import { UserDatabase } from "../host/users.ts";
+import { CLIENT_STREAM } from "../sandbox/connection.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { Broker } from "./broker.ts";
 import type { BuildSandboxes } from "./build-sandboxes.ts";
@@ -38,6 +39,7 @@ export async function openListeners(
       const onStream = admission(entry, services);
       const options: ListenOptions = {
         mode: SOCKET_MODE,
+        stream: CLIENT_STREAM,
         onAcceptError: (error) =>
           log.warn({ socket: entry.path, error: error.message }, "cannot accept a connection"),
       };

@@ -5,6 +5,7 @@ import type { Config } from "../config/config.ts";
 import { pairStream } from "../host/socket.ts";
 import type { Profile } from "../policy/profile.ts";
 import { newSandboxId } from "../root/runtime-tree.ts";
+import { CLIENT_STREAM } from "../sandbox/connection.ts";
 import { AuditRecorder } from "./audit-recorder.ts";
 import { Broker } from "./broker.ts";
 import { noCounters } from "./counters.ts";
@@ -20,7 +21,8 @@ export async function serveStdio(config: Config, { profile }: { profile: Profile
   const sandbox = broker.staticSandbox({ profile, view: profile.view });
   const uid = process.getuid?.() ?? -1;
   const gid = process.getgid?.() ?? -1;
-  const stream = pairStream(process.stdin, process.stdout, { peer: { pid: process.ppid, uid, gid } });
+  const peer = { pid: process.ppid, uid, gid };
+  const stream = pairStream(process.stdin, process.stdout, { ...CLIENT_STREAM, peer });
   await broker.serve(stream, sandbox);
   await broker.stop(0);
   audit.close();

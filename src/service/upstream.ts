@@ -2,11 +2,12 @@
 import { spawn } from "node:child_process";
 import type { UpstreamConfig } from "../config/config.ts";
 import { connectStream, pairStream } from "../host/socket.ts";
-import type { Connect } from "../sandbox/upstream-connection.ts";
+import { type Connect, LONGEST_REPLY } from "../sandbox/upstream-connection.ts";
 
 export function connectTo(upstream: UpstreamConfig): Connect {
   const { command, socket } = upstream;
-  if (!command) return () => connectStream(socket);
+  const options = { maxBuffer: LONGEST_REPLY };
+  if (!command) return () => connectStream(socket, options);
   return async () => {
     const [program, ...args] = command;
     const child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
@@ -16,7 +17,7 @@ export function connectTo(upstream: UpstreamConfig): Connect {
     });
     // A child that ends early breaks its pipes; the stream reports that.
     child.on("error", () => undefined);
-    return pairStream(child.stdout, child.stdin);
+    return pairStream(child.stdout, child.stdin, options);
   };
 }
 

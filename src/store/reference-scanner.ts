@@ -9,6 +9,7 @@
  */
 
 import { randomFillSync } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
 import { isBase32Digit } from "./base32.ts";
 import { quote } from "./quote.ts";
 import { HASH_PART_LENGTH, isHashPart, StorePathError } from "./store-path.ts";
@@ -21,6 +22,8 @@ const FILTER_BITS_EACH = 16;
 /** Powers of two: 8 KiB to 8 MiB. */
 const MIN_FILTER_BITS = 16;
 const MAX_FILTER_BITS = 26;
+/** Taking so many up takes a few milliseconds. */
+const AT_ONCE = 1000;
 
 /** Scans one stream for a set of hash parts. */
 export class ReferenceScanner {
@@ -33,8 +36,8 @@ export class ReferenceScanner {
    * A filter in front of the map: the topmost bits of a rolling hash choose a word, the lowest two groups of five
    * choose bits in it, which are set if the hash is wanted.
    */
-  readonly #filter: Int32Array;
-  readonly #filterShift: number;
+  #filter = new Int32Array();
+  #filterShift = 0;
   readonly #factor: number;
   /** What a byte adds to the rolling hash when it enters the window. */
   readonly #entering = new Int32Array(256);
@@ -56,12 +59,21 @@ export class ReferenceScanner {
     for (let byte = 0; byte < 256; byte++) this.#leaving[byte] = Math.imul(this.#entering[byte]!, power);
 
     const wanted = new Set(hashParts);
-    this.#wantedCount = wanted.size;
-    const bits = Math.ceil(Math.log2(wanted.size * FILTER_BITS_EACH + 1));
-    const words = Math.min(Math.max(bits, MIN_FILTER_BITS), MAX_FILTER_BITS) - 5;
-    this.#filter = new Int32Array(2 ** words);
-    this.#filterShift = 32 - words;
+    this.#makeRoom(wanted.size);
     for (const hashPart of wanted) this.#want(hashPart);
+  }
+
+  /** As the constructor, but lets others run meanwhile: for the hash parts of a whole store it takes half a second. */
+  static async gradually(hashParts: Iterable<string>): Promise<ReferenceScanner> {
+    const scanner = new ReferenceScanner([]);
+    const wanted = new Set(hashParts);
+    scanner.#makeRoom(wanted.size);
+    let taken = 0;
+    for (const hashPart of wanted) {
+      scanner.#want(hashPart);
+      if (++taken % AT_ONCE === 0) await setImmediate();
+    }
+    return scanner;
   }
 
   /**
@@ -82,6 +94,14 @@ export class ReferenceScanner {
       this.#tailLength = Math.min(seamLength, HASH_PART_LENGTH - 1);
       seam.copyWithin(0, seamLength - this.#tailLength, seamLength);
     }
+  }
+
+  #makeRoom(count: number): void {
+    this.#wantedCount = count;
+    const bits = Math.ceil(Math.log2(count * FILTER_BITS_EACH + 1));
+    const words = Math.min(Math.max(bits, MIN_FILTER_BITS), MAX_FILTER_BITS) - 5;
+    this.#filter = new Int32Array(2 ** words);
+    this.#filterShift = 32 - words;
   }
 
   #want(hashPart: string): void {
