@@ -10,7 +10,7 @@ import {
   type RequestOf,
 } from "../../src/protocol/operations.ts";
 import { writeNar } from "../store/nar.ts";
-import { addContents, narInfo } from "./contents.ts";
+import { addContents, items, narInfo } from "./contents.ts";
 import { addDerivation, buildOutput, type Made, makeDerivation } from "./derivations.ts";
 import type { BodyPieces, RawClient } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
@@ -98,6 +98,12 @@ function questions(client: RawClient, { path, derivation }: World): Question[] {
         nar,
       ]),
     );
+    if (minor >= 32)
+      all.push(
+        question("AddMultipleToStore", { repair: false, dontCheckSigs: false }, [
+          items(client, [{ info, nar }]),
+        ]),
+      );
     const naming = makeDerivation({ name: "naming", script: `cat ${one} > $out`, inputSrcs: [one] });
     for (const references of [[], [one]])
       all.push(
@@ -138,6 +144,18 @@ function questions(client: RawClient, { path, derivation }: World): Question[] {
         : `sha256:${derivation.hashModulo}!out`,
     }),
     question("AddBuildLog", { path: drv.slice(11) }, [Buffer.from("a log")]),
+    question("RegisterDrvOutput", {
+      realisation: client.table.features.has("realisation-with-path-not-hash")
+        ? { derivation: drv, output: "out", path: out, signatures: [] }
+        : minor >= 31
+          ? JSON.stringify({
+              id: `sha256:${derivation.hashModulo}!out`,
+              outPath: out.slice(11),
+              signatures: [],
+              dependentRealisations: {},
+            })
+          : { id: `sha256:${derivation.hashModulo}!out`, pathBase: out.slice(11) },
+    } as RequestOf<"RegisterDrvOutput">),
     question("QueryAllValidPaths", undefined),
     question("FindRoots", undefined),
   );
@@ -285,7 +303,6 @@ const WITHOUT_PATHS: ReadonlySet<OperationName> = new Set([
   "OptimiseStore",
   "VerifyStore",
   "ImportPaths",
-  "AddMultipleToStore",
-  "RegisterDrvOutput",
+  // Its answer has the hash of the contents that mention a path; see scanning.test.ts.
   "AddToStoreScanning",
 ]);

@@ -4,15 +4,16 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
+import { startBroker } from "../broker/fixture.ts";
 import { writeNar } from "../store/nar.ts";
 import { type Added, addContents } from "./contents.ts";
 import { addDerivation, buildOutput, type Made, makeDerivation } from "./derivations.ts";
-import { type RawClient, toldText } from "./raw-client.ts";
+import { RawClient, toldText } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
 
 const SECRET = "the stranger's secret";
 
-describeAttack("undeclared inputs", ({ version, bare, brokered, hostPath: built }) => {
+describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath: built }) => {
   let stranger: string;
   beforeAll(async () => {
     stranger = (await (await bare()).addText("strangers", SECRET)).path;
@@ -45,13 +46,51 @@ describeAttack("undeclared inputs", ({ version, bare, brokered, hostPath: built 
       expect(existsSync(built(made.out))).toBe(false);
     });
 
-    test("G1: what one input of a derivation declares is judged again when it is built", async () => {
+    test("G1: the input of a derivation must be in the view before the derivation is", async () => {
       const client = await brokered();
       const made = thief("nested");
       const outer = makeDerivation({ name: "outer", script: `cat ${made.out} > $out`, inputs: [made] });
       expect((await client.addText(outer.name, outer.text, outer.references)).error).toBe(
         `path '${made.path}' is not valid`,
       );
+    });
+  });
+
+  describe("a derivation that the broker never saw added", () => {
+    /** Two that upstream has from somebody else, without the references that they should have. */
+    const foreign = async (name: string) => {
+      const other = await bare();
+      const named = thief(name);
+      const made = { ...named, path: await addDerivation(other, named, []) };
+      const outer = makeDerivation({ name: `on-${name}`, script: `cat ${made.out} > $out`, inputs: [made] });
+      await addDerivation(other, outer);
+      return { made, outer };
+    };
+
+    test("G1: is judged when it is built, where the view had it from the start", async () => {
+      const { made, outer } = await foreign("listed");
+      const broker = await startBroker(daemon(), { view: [outer.path] });
+      const client = await RawClient.connect(broker.hostSocket);
+      expect(await client.must("IsValidPath", { path: made.path })).toBe(true);
+      for (const { path } of [made, outer]) {
+        const { error } = await client.build(`${path}!out`);
+        expect(error).toContain(`derivation '${made.path}' may not be built here: `);
+        expect(error).toContain("is not among the references");
+      }
+      expect(existsSync(built(made.out))).toBe(false);
+      client.close();
+      await broker.stop();
+    });
+
+    test("G1: is judged when it is built, where the view is the whole store", async () => {
+      const { made, outer } = await foreign("in-the-store");
+      const broker = await startBroker(daemon(), { view: "store" });
+      const client = await RawClient.connect(broker.hostSocket);
+      for (const { path } of [made, outer])
+        expect((await client.build(`${path}!out`)).error).toContain("is not among the references");
+      expect(existsSync(built(made.out))).toBe(false);
+      client.close();
+      await broker.stop();
     });
   });
 
