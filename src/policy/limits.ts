@@ -115,7 +115,7 @@ export const limitTable = {
     "request_deadline",
     "seconds",
     600,
-    "How long upstream may leave a forwarded request, other than a build, without progress. Then it is answered with an error.",
+    "How long upstream may leave a forwarded request, other than a build, without progress, or what the broker itself asks. Then the client gets an error.",
   ),
   idle: optional(
     "idle",

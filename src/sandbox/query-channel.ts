@@ -21,11 +21,14 @@ interface Lane {
 
 export class QueryChannel {
   private readonly open: () => Promise<UpstreamConnection>;
+  private readonly answerSeconds: number;
   private lane: Promise<Lane> | undefined;
   private closed = false;
 
-  constructor(open: () => Promise<UpstreamConnection>) {
+  /** @param answerSeconds how long upstream may leave what it was asked without an answer */
+  constructor(open: () => Promise<UpstreamConnection>, answerSeconds: number) {
     this.open = open;
+    this.answerSeconds = answerSeconds;
   }
 
   /** @throws UpstreamRefusal when upstream answers with an error, UpstreamError when it cannot be asked. */
@@ -57,7 +60,7 @@ export class QueryChannel {
     return new Promise((resolve, reject) => {
       pending.push({ name, body, resolve, reject });
       connection.send(name, request);
-      if (pending.length === 1) void answer(connection, pending);
+      if (pending.length === 1) void answer(connection, pending, this.answerSeconds);
     });
   }
 
@@ -83,8 +86,12 @@ function isUsable({ connection, pending }: Lane): boolean {
 }
 
 /** Reads replies until none is awaited. */
-async function answer(connection: UpstreamConnection, pending: Pending[]): Promise<void> {
-  const deadline = connection.answerDeadline();
+async function answer(
+  connection: UpstreamConnection,
+  pending: Pending[],
+  answerSeconds: number,
+): Promise<void> {
+  const deadline = connection.answerDeadline(answerSeconds);
   try {
     for (let next = pending[0]; next; next = pending[0]) {
       const outcome = await connection.outcome({});

@@ -68,12 +68,7 @@ export const LONGEST_REPLY = 512 * 1024 * 1024;
 /** Builders write these, and lines without end: they are held in memory, many builds' at once. */
 const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
 /** A daemon greets as soon as it has forked. Shorter than clients have for their own greeting, so they are told. */
-const OPEN_SECONDS = 20;
-/**
- * How long it may be silent over a question of the broker's own. The daemon answers at once, but for the time that
- * its garbage collector holds up new temporary roots (src/libstore/gc.cc, up to Nix 2.3 all the while that it deletes).
- */
-const ANSWER_SECONDS = 1800;
+export const OPEN_SECONDS = 20;
 
 export class UpstreamConnection {
   readonly greeting: DaemonGreeting;
@@ -203,10 +198,10 @@ export class UpstreamConnection {
     }
   }
 
-  /** Hangs up if upstream does not answer in time what the broker itself asks. To be cleared once it has. */
-  answerDeadline(): Deadline {
-    return new Deadline(ANSWER_SECONDS, () =>
-      this.transport.destroy(new UpstreamError(`it said nothing for ${ANSWER_SECONDS} seconds`)),
+  /** Hangs up if upstream says nothing for so many seconds. To be cleared once it has answered. */
+  answerDeadline(seconds: number): Deadline {
+    return new Deadline(seconds, () =>
+      this.transport.destroy(new Error(`it said nothing for ${seconds} seconds`)),
     );
   }
 
@@ -216,14 +211,16 @@ export class UpstreamConnection {
 
   /**
    * A request without bodies, from sending to reply.
+   * @param seconds how long upstream may take
    * @throws UpstreamRefusal with upstream's text when it answers with an error.
    */
   async ask<N extends OperationName>(
     name: N,
     request: RequestOf<N>,
+    seconds: number,
     listener: Listener = {},
   ): Promise<ReplyOf<N>> {
-    const deadline = this.answerDeadline();
+    const deadline = this.answerDeadline(seconds);
     try {
       this.send(name, request);
       const outcome = await this.outcome(listener);

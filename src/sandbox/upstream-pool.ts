@@ -4,7 +4,13 @@
  */
 import { type DaemonGreeting, TRUST } from "../protocol/handshake.ts";
 import { type Dialect, dialectName, FEATURES, NEWEST_MINOR } from "../protocol/version.ts";
-import { type Connect, UpstreamConnection, UpstreamError, UpstreamRefusal } from "./upstream-connection.ts";
+import {
+  type Connect,
+  OPEN_SECONDS,
+  UpstreamConnection,
+  UpstreamError,
+  UpstreamRefusal,
+} from "./upstream-connection.ts";
 
 export interface PoolOptions {
   readonly connect: Connect;
@@ -134,7 +140,7 @@ export class UpstreamPool {
   private async requireStore(connection: UpstreamConnection): Promise<void> {
     const { storeDir } = this.options;
     try {
-      await connection.ask("IsValidPath", { path: `${storeDir}/${"0".repeat(32)}-nix-broker` });
+      await connection.ask("IsValidPath", { path: `${storeDir}/${"0".repeat(32)}-nix-broker` }, OPEN_SECONDS);
     } catch (error) {
       if (!(error instanceof UpstreamRefusal)) throw error;
       throw new UpstreamError(
@@ -191,7 +197,7 @@ const TRUSTED =
 /** @throws UpstreamError if the daemon would let us repair paths, which only trusted users may. Nothing is repaired. */
 async function refuseTrusted(connection: UpstreamConnection): Promise<void> {
   try {
-    await connection.ask("BuildPaths", { paths: [], mode: BUILD_MODE_REPAIR });
+    await connection.ask("BuildPaths", { paths: [], mode: BUILD_MODE_REPAIR }, OPEN_SECONDS);
   } catch (error) {
     if (error instanceof UpstreamRefusal) return;
     throw error;

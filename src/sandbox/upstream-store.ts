@@ -1,5 +1,6 @@
 /** What the broker itself asks upstream, for all sandboxes: infos, closures, derivations. Nothing here is for clients unread. */
 
+import type { Limits } from "../policy/limits.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
 import { EndOfStream } from "../protocol/byte-stream.ts";
 import type { UnkeyedValidPathInfo } from "../protocol/types.ts";
@@ -20,6 +21,7 @@ const LONGEST_KEPT = 1024 * 1024;
 export class UpstreamStore {
   readonly storeDir: string;
   private readonly channel: QueryChannel;
+  /** The longest derivation that is read. */
   private readonly textBytes: number;
   /** The oldest first. */
   private readonly derivations = new Map<
@@ -28,9 +30,12 @@ export class UpstreamStore {
   >();
   private kept = 0;
 
-  /** @param textBytes the longest derivation that is read */
-  constructor(open: () => Promise<UpstreamConnection>, storeDir: string, textBytes: number) {
-    this.channel = new QueryChannel(open);
+  constructor(
+    open: () => Promise<UpstreamConnection>,
+    storeDir: string,
+    { textBytes, requestDeadline }: Pick<Limits, "textBytes" | "requestDeadline">,
+  ) {
+    this.channel = new QueryChannel(open, requestDeadline);
     this.storeDir = storeDir;
     this.textBytes = textBytes;
   }

@@ -59,7 +59,7 @@ export class Broker {
       size: upstream.pool,
       allowTrusted: upstream.allowTrusted,
     });
-    this.store = new UpstreamStore(() => this.ownConnection(), upstream.storeDir, config.limits.textBytes);
+    this.store = new UpstreamStore(() => this.ownConnection(), upstream.storeDir, config.limits);
   }
 
   /** The sandbox of a static socket. Its view is filled when the first client comes: upstream may be away now. */
@@ -84,7 +84,7 @@ export class Broker {
 
   /** Roots that go with the sandbox that they are for, or with the service. */
   temporaryRoots(): TemporaryRoots {
-    return new TemporaryRoots(() => this.ownConnection());
+    return new TemporaryRoots(() => this.ownConnection(), this.config.limits.requestDeadline);
   }
 
   /**

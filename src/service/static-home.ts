@@ -13,13 +13,14 @@ export class TemporaryRoots implements Home {
   private readonly channel: QueryChannel;
   private readonly kept = new Set<StorePath>();
 
-  constructor(open: () => Promise<UpstreamConnection>) {
+  /** @param answerSeconds how long upstream may leave a root without an answer, as while it collects garbage */
+  constructor(open: () => Promise<UpstreamConnection>, answerSeconds: number) {
     this.channel = new QueryChannel(async () => {
       const connection = await open();
       // Upstream was started anew: it has forgotten them.
-      for (const path of this.kept) await connection.ask("AddTempRoot", { path });
+      for (const path of this.kept) await connection.ask("AddTempRoot", { path }, answerSeconds);
       return connection;
-    });
+    }, answerSeconds);
   }
 
   async keep(paths: readonly StorePath[]): Promise<void> {

@@ -2,10 +2,12 @@
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
-import { startBroker, type TestBroker } from "../broker/fixture.ts";
+import { EndOfStream } from "../../src/protocol/byte-stream.ts";
+import { type BrokerOptions, startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, lab } from "../lab/lab.ts";
+import { childrenOf } from "../lab/processes.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { RawClient } from "./raw-client.ts";
+import { connectAs, RawClient } from "./raw-client.ts";
 import { untilItServes } from "./suite.ts";
 
 describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
@@ -13,11 +15,14 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
   afterEach(async () => {
     for (const one of running.splice(0).reverse()) await one.stop();
   });
-  async function start(config = ""): Promise<{ daemon: Daemon; broker: TestBroker }> {
+  async function start(
+    config = "",
+    options: BrokerOptions = {},
+  ): Promise<{ daemon: Daemon; broker: TestBroker }> {
     const daemon = await lab.start(version);
     running.push(daemon);
     await untilItServes(daemon);
-    const broker = await startBroker(daemon, { config });
+    const broker = await startBroker(daemon, { config, ...options });
     running.push(broker);
     return { daemon, broker };
   }
@@ -78,6 +83,67 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     await daemon.restart();
     await untilItServes(daemon);
     await expectServing(broker);
+    client.close();
+  });
+
+  test("G8: an upstream that stops answering is given up after the time that the limit says, and used again", async () => {
+    const { daemon, broker } = await start("[limits]\nrequest_deadline = 5\n[upstream]\npool = 1\n");
+    const [client, leaving] = [
+      await RawClient.connect(broker.hostSocket),
+      await connectAs(broker.hostSocket),
+    ];
+    const { path } = await client.addText("before", "before");
+    // The one that makes new ones first.
+    process.kill(daemon.pid, "SIGSTOP");
+    const workers = childrenOf(daemon.pid);
+    for (const pid of workers) process.kill(pid, "SIGSTOP");
+    try {
+      const during = await client.addText("during", "during");
+      expect(during.error).toBe("the nix-daemon took longer than 5 seconds (limits.request_deadline)");
+      // Neither the one that was ready nor a fresh connection says anything.
+      const errors = [await client.addText("again", "again"), await client.addText("again", "again")];
+      for (const { error } of errors) expect(error).toMatch(/request_deadline|said nothing for 20 seconds/);
+      expect(errors.at(-1)?.error).toContain("said nothing for 20 seconds during the greeting");
+      // What the view holds needs no upstream.
+      expect(await client.must("IsValidPath", { path })).toBe(true);
+    } finally {
+      for (const pid of [...workers, daemon.pid]) process.kill(pid, "SIGCONT");
+      leaving.destroy();
+    }
+    expect((await client.addText("after", "after")).error).toBeUndefined();
+    await expectServing(broker);
+    client.close();
+  });
+
+  test("a graceful stop lets a build that is under way end, and takes no other request", async () => {
+    const { daemon, broker } = await start();
+    const client = await RawClient.connect(broker.hostSocket);
+    const idle = await RawClient.connect(broker.hostSocket);
+    const made = makeDerivation({ name: "last", script: "sleep 5; echo > $out" });
+    await addDerivation(client, made);
+    const building = client.build(`${made.path}!out`);
+    while (!existsSync(`${daemon.hostPath(made.path)}.chroot`)) await sleep(20);
+    const stopped = broker.stop();
+    // Whoever waits for nothing is hung up on.
+    await expect(idle.outcome()).rejects.toThrow(EndOfStream);
+    await expect(RawClient.connect(broker.hostSocket)).rejects.toThrow();
+    expect((await building).error).toBeUndefined();
+    await stopped;
+    expect(broker.process.exitCode).toBe(0);
+    expect(existsSync(daemon.hostPath(made.out))).toBe(true);
+    client.close();
+  });
+
+  test("a graceful stop cuts off after its time what does not end", async () => {
+    const { daemon, broker } = await start("", { runtime: 'stop_grace = "1 s"' });
+    const client = await RawClient.connect(broker.hostSocket);
+    const made = makeDerivation({ name: "endless", script: "sleep 1000; echo > $out" });
+    await addDerivation(client, made);
+    const building = client.build(`${made.path}!out`).catch((error: Error) => error);
+    while (!existsSync(`${daemon.hostPath(made.path)}.chroot`)) await sleep(20);
+    await broker.stop();
+    expect(broker.process.exitCode).toBe(0);
+    expect(await building).toBeInstanceOf(EndOfStream);
     client.close();
   });
 

@@ -17,6 +17,8 @@ export interface BrokerOptions {
   readonly view?: string | readonly string[];
   /** Who may connect; default anyone. */
   readonly allow?: string;
+  /** Lines of its table `[runtime]`, besides the folders. */
+  readonly runtime?: string;
   /** Default `nix-broker`. */
   readonly user?: "nix-broker" | "alice" | "root";
   /** Where root's programs and the service meet; default a folder of this broker's own. */
@@ -70,6 +72,7 @@ export async function startBroker(daemon: Daemon, options: BrokerOptions = {}): 
 [runtime]
 dir = "${options.runtimeDir ?? `${folder}/run`}"
 state_dir = "${folder}/state"
+${options.runtime ?? ""}
 `;
   const made = await daemon.run(
     [

@@ -6,6 +6,7 @@ import { daemonThatSays } from "../protocol/memory-daemon.ts";
 import { word } from "../protocol/memory-stream.ts";
 
 const path = `/nix/store/${"0".repeat(32)}-x`;
+const ANSWER_SECONDS = 600;
 const YES = [word(STDERR.last), word(1)];
 
 test("G8: requests that find their connection broken go on together on one new connection", async () => {
@@ -19,7 +20,7 @@ test("G8: requests that find their connection broken go on together on one new c
     );
     opened.push(connection);
     return connection;
-  });
+  }, ANSWER_SECONDS);
   expect(await channel.ask("IsValidPath", { path })).toBe(true);
   opened[0]?.destroy();
   const both = [channel.ask("IsValidPath", { path }), channel.ask("IsValidPath", { path })];
@@ -34,7 +35,7 @@ test("G8: what fails to open is opened anew for the next request", async () => {
   const channel = new QueryChannel(() => {
     tries++;
     return Promise.reject(new Error("nobody there"));
-  });
+  }, ANSWER_SECONDS);
   const both = await Promise.allSettled([
     channel.ask("IsValidPath", { path }),
     channel.ask("IsValidPath", { path }),

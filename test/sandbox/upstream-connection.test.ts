@@ -27,7 +27,7 @@ test.each([
   const log: LogMessage[] = [];
   const path = `/nix/store/${"0".repeat(32)}-x`;
   const listener = heard ? { log: (message: LogMessage) => void log.push(message) } : {};
-  expect(await connection.ask("IsValidPath", { path }, listener)).toBe(true);
+  expect(await connection.ask("IsValidPath", { path }, 600, listener)).toBe(true);
   expect(log.map(({ kind }) => kind)).toEqual(heard ?? []);
   expect(connection.outOfStep).toBe(false);
 });
@@ -72,9 +72,9 @@ test("G8: a daemon that does not answer what the broker asks is given up", async
   );
   expect(vi.getTimerCount()).toBe(0);
   const asking = expect(
-    connection.ask("IsValidPath", { path: `/nix/store/${"0".repeat(32)}-x` }),
+    connection.ask("IsValidPath", { path: `/nix/store/${"0".repeat(32)}-x` }, 600),
   ).rejects.toThrow("what it says cannot be read");
-  await vi.advanceTimersByTimeAsync(1_800_000);
+  await vi.advanceTimersByTimeAsync(600_000);
   await asking;
   expect(vi.getTimerCount()).toBe(0);
 });

@@ -7,7 +7,10 @@ const derivation = {} as Derivation;
 const pathOf = (i: number) => `/nix/store/${String(i).padStart(32, "0")}-x.drv`;
 
 function storeWithoutUpstream(): UpstreamStore {
-  return new UpstreamStore(() => Promise.reject(new Error("asked upstream")), "/nix/store", 16 * MiB);
+  return new UpstreamStore(() => Promise.reject(new Error("asked upstream")), "/nix/store", {
+    textBytes: 16 * MiB,
+    requestDeadline: 600,
+  });
 }
 
 test("G8: derivations are kept up to a number of bytes, the last ones", async () => {
