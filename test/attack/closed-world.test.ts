@@ -256,6 +256,16 @@ describeAttack("a closed world", ({ minor: newest, bare, brokered }) => {
     expect(errors).toEqual(["path 'X' is not valid", "path 'X' is not valid"]);
   });
 
+  if (newest >= 27)
+    test("an output of a derivation that is named in no form of the protocol's does not reach upstream", async () => {
+      const client = await brokered({ minor: newest, features: [] });
+      for (const output of ["", "x", `sha1:${"0".repeat(40)}!out`, `sha256:${"0".repeat(64)}!../out`])
+        expect((await client.ask("QueryRealisation", { output })).error).toContain(
+          "is not an output of a derivation",
+        );
+      expect((await client.addText("after", "after")).error).toBeUndefined();
+    });
+
   test("G1: what the client adds itself is answered the same, whether the host had it or not", async () => {
     const owner = await bare();
     const client = await brokered();

@@ -83,6 +83,11 @@ describeEachVersion("inside a build", (version, daemon) => {
           tell nobody nix-store --query --hash $\{stranger%-stranger}-nobody
           tell info ${nix} path-info $built
           tell added ${nix} ${add} file
+          tell unread ${nix} copy --to file://$PWD/cache $built
+          own=$(NIX_REMOTE=$PWD/own nix-store --add inner.nix)
+          tell before nix-store --query --references $own
+          ${nix} copy --no-check-sigs --from $PWD/own --to daemon $own && echo "copied: $own"
+          tell after nix-store --query --size $own
           tell new ${nix} build --file inner.nix --no-link
           tell verify nix-store --verify
           tell gc nix-store --gc --print-dead
@@ -102,6 +107,10 @@ describeEachVersion("inside a build", (version, daemon) => {
       expect(told("deriver")).toEqual(["unknown-deriver"]);
       expect(told("info")).toEqual([built]);
       expect(told("added")).toEqual([source]);
+      // What is copied out is read in the file system too; what is copied in comes from a store of the build's own.
+      expect(said.get("unread")).toContain(`${dep}': No such file or directory`);
+      expect(said.get("before")).toContain(`${said.get("copied")}' is not valid`);
+      expect(Number(said.get("after"))).toBeGreaterThan(300);
       expect(told("new")).toEqual([""]);
       expect(told("again")).toEqual([source]);
       // Every client reads derivations in the file system, where only a linker makes them visible.

@@ -147,6 +147,15 @@ describeEachVersion("G4: every client", (_, daemon) => {
       "cat ssh/*.narinfo | sed -n 's/^StorePath: .*store.[^-]*-//p' | sort",
     );
     expect(names).toEqual([`by-ssh-${client}`, `input-${client}`]);
+    // From a store of the client's own, so that the daemon cannot have it but by this way.
+    const [own = ""] = await words(
+      client,
+      "mkdir sent; echo sent by $PWD > sent/file; t=$(NIX_REMOTE=$PWD/own nix-store --add sent)",
+      "if NIX_REMOTE=daemon nix-store --check-validity $t 2> /dev/null; then exit 1; fi",
+      "nix copy --no-check-sigs --from $PWD/own --to ssh-ng://host $t",
+      "NIX_REMOTE=daemon nix-store --check-validity $t; echo $t",
+    );
+    expect(readFileSync(daemon().hostPath(`${own}/file`), "utf8")).toBe(`sent by ${folder(client)}\n`);
     expect(readFileSync(daemon().hostPath(out), "utf8")).toContain(`a source of ${client}`);
   });
 
