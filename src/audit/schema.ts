@@ -9,7 +9,7 @@
  * another one gives it the next number, seals the segment it finds and begins a new one.
  */
 
-import type { DatabaseSync } from "node:sqlite";
+import { DatabaseSync } from "node:sqlite";
 
 /** `PRAGMA user_version` of the segments that this version writes. */
 export const SEGMENT_FORMAT = 1;
@@ -104,4 +104,31 @@ export function segmentHead(database: DatabaseSync): SegmentHead | undefined {
     previousHash: String(row.previous_hash),
     created: Number(row.created),
   };
+}
+
+/** What made each table, index and view of a database, by its kind and name, without comments. */
+function definitions(database: DatabaseSync): Map<string, string> {
+  const rows = database.prepare("SELECT type, name, sql FROM sqlite_schema").all();
+  return new Map(
+    rows.map(({ type, name, sql }) => {
+      // Comments and line breaks may be written otherwise in another version of this file.
+      const text = String(sql).replace(/--.*$/gm, "").replace(/\s+/g, " ");
+      return [`${String(type)} ${String(name)}`, text];
+    }),
+  );
+}
+
+/** What in a segment, as "table text", is not as `createSegment` makes it; undefined when all is. */
+export function foreignDefinition(database: DatabaseSync): string | undefined {
+  const pattern = new DatabaseSync(":memory:");
+  try {
+    createSegment(pattern, { number: 1, firstSeq: 1, previousHash: "", created: 0 });
+    const expected = definitions(pattern);
+    const found = definitions(database);
+    return [...new Set([...expected.keys(), ...found.keys()])].find(
+      (name) => expected.get(name) !== found.get(name),
+    );
+  } finally {
+    pattern.close();
+  }
 }

@@ -21,13 +21,25 @@ export class MalformedRowError extends Error {
   override readonly name = "MalformedRowError";
 }
 
-function optionalNumber(row: RecordRow, column: string): number | undefined {
+/** Anything else that stands for the same number, such as '0x1', would pass a filter by unseen. */
+function numberAt(row: RecordRow, column: string): number {
   const value = row[column];
-  return value === null || value === undefined ? undefined : Number(value);
+  if (typeof value !== "number") throw new MalformedRowError(`its ${column} is not stored as a number`);
+  return value;
+}
+
+function optionalNumber(row: RecordRow, column: string): number | undefined {
+  return row[column] === null ? undefined : numberAt(row, column);
+}
+
+function optionalString(row: RecordRow, column: string): string | null {
+  const value = row[column];
+  if (value === null || typeof value === "string") return value;
+  throw new MalformedRowError(`its ${column} is not stored as text`);
 }
 
 function memberAt<T>(members: readonly T[], row: RecordRow, column: string): T {
-  const member = members[Number(row[column]) - 1];
+  const member = members[numberAt(row, column) - 1];
   if (member === undefined)
     throw new MalformedRowError(`its ${column} is ${String(row[column])}, which is none`);
   return member;
@@ -53,11 +65,11 @@ export class SegmentReader {
 
   /** @throws MalformedRowError when the row does not mean a record. */
   record(row: RecordRow): StoredRecord {
-    const { detail } = row;
+    const detail = optionalString(row, "detail");
     return {
       seq: Number(row.seq),
       ...this.#fields(row),
-      ...(detail === null ? {} : { detail: parseDetail(String(detail)) }),
+      ...(detail === null ? {} : { detail: parseDetail(detail) }),
       hash: Buffer.from(row.hash as Uint8Array).toString("base64"),
     };
   }
@@ -67,16 +79,16 @@ export class SegmentReader {
    * @throws MalformedRowError when the row does not mean a record.
    */
   canonicalText(row: RecordRow): string {
-    const detail = row.detail ?? null;
-    return canonicalText(Number(row.seq), this.#fields(row), detail === null ? null : String(detail));
+    return canonicalText(Number(row.seq), this.#fields(row), optionalString(row, "detail"));
   }
 
   /** The numbers of a row's subjects after the first. */
   moreSubjects(row: RecordRow): number[] {
-    if (row.more_subjects === null) return [];
+    const json = optionalString(row, "more_subjects");
+    if (json === null) return [];
     let ids: unknown;
     try {
-      ids = JSON.parse(String(row.more_subjects));
+      ids = JSON.parse(json);
     } catch {
       ids = undefined;
     }
@@ -88,9 +100,9 @@ export class SegmentReader {
 
   #fields(row: RecordRow): AuditRecord {
     return {
-      time: Number(row.time),
+      time: numberAt(row, "time"),
       kind: memberAt(AUDIT_KINDS, row, "kind"),
-      op: this.#textOf(Number(row.op)),
+      op: this.#textOf(numberAt(row, "op")),
       sandbox: this.#optionalText(row, "sandbox"),
       outer: this.#optionalText(row, "outer_derivation"),
       connection: optionalNumber(row, "connection"),
@@ -104,21 +116,21 @@ export class SegmentReader {
       bytesIn: optionalNumber(row, "bytes_in"),
       bytesOut: optionalNumber(row, "bytes_out"),
       upstreamError: this.#optionalText(row, "upstream_error"),
-      count: Number(row.count),
+      count: numberAt(row, "count"),
       intent: optionalNumber(row, "intent"),
     };
   }
 
   #subjects(row: RecordRow): string[] {
-    const { subject } = row;
-    if (subject === null) return [];
-    const ids = [Number(subject), ...this.moreSubjects(row)];
+    const subject = optionalNumber(row, "subject");
+    if (subject === undefined) return [];
+    const ids = [subject, ...this.moreSubjects(row)];
     return ids.map((id) => this.#textOf(id));
   }
 
   #optionalText(row: RecordRow, column: string): string | undefined {
-    const id = row[column];
-    return id === null ? undefined : this.#textOf(Number(id));
+    const id = optionalNumber(row, column);
+    return id === undefined ? undefined : this.#textOf(id);
   }
 
   #textOf(id: number): string {

@@ -8,7 +8,7 @@
 import type { DatabaseSync } from "node:sqlite";
 import { AuditError } from "./error.ts";
 import { AUDIT_KINDS, chainHash, type StoredRecord } from "./record.ts";
-import { type SegmentHead, segmentHead } from "./schema.ts";
+import { foreignDefinition, type SegmentHead, segmentHead } from "./schema.ts";
 import { listSegments, openForReading, type SegmentFile } from "./segment.ts";
 import { SegmentReader } from "./segment-reader.ts";
 import type { ChainHead } from "./segment-writer.ts";
@@ -80,9 +80,11 @@ class Verification {
     try {
       database = openForReading(file.path);
       if (database === undefined) return;
+      checkDefinitions(file.path, database);
       this.#begin(file, database);
       this.#walk(file.path, new SegmentReader(database));
       this.#checkSubjects(file.path, database);
+      checkIndexes(file.path, database);
     } catch (error) {
       if (error instanceof Misfit || (error instanceof AuditError && error.code === "format")) throw error;
       throw new Misfit(
@@ -216,6 +218,21 @@ class Verification {
       `Record ${String(wrong.seq)} would not be found by all of its subjects, or by others.`,
     );
   }
+}
+
+/** Records that are all there could still be hidden from queries: by a view in a table's place, or texts twice. */
+function checkDefinitions(path: string, database: DatabaseSync): void {
+  const foreign = foreignDefinition(database);
+  if (foreign === undefined) return;
+  const problem = `The ${foreign} is not as nix-broker makes it: it was added, removed or changed.`;
+  throw new Misfit(path, undefined, problem);
+}
+
+/** Nor by an index that leaves some out. */
+function checkIndexes(path: string, database: DatabaseSync): void {
+  const said = String(database.prepare("PRAGMA integrity_check(1)").get()?.integrity_check);
+  if (said === "ok") return;
+  throw new Misfit(path, undefined, `An index or a page of the file does not fit its tables: ${said}.`);
 }
 
 function canonicalOf(

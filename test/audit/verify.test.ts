@@ -23,7 +23,8 @@ function fill(from = 0, count = 30): AuditStore {
 function tamper(segment: number, sql: string): void {
   const path = join(folder.path, `00000${segment}.sqlite`);
   chmodSync(path, 0o640);
-  const database = new DatabaseSync(path);
+  // SQLite's own shell lets its tables be written as well.
+  const database = new DatabaseSync(path, { defensive: false });
   database.exec(sql);
   database.close();
 }
@@ -131,6 +132,67 @@ test("a subject hidden from the search, or added to it, is seen", () => {
   expect(verifyAudit(folder.path).ok).toBe(true);
   tamper(3, "INSERT INTO more_subject VALUES (1, 25)");
   expect(failure().seq).toBe(25);
+});
+
+test("a record hidden from a filter by how a value is stored, its hash still fitting, is seen", () => {
+  const changes = [
+    "verdict = x'02'",
+    "verdict = '0x2'",
+    "kind = '0x1'",
+    "time = printf('0x%x', time)",
+    "sandbox = printf('0x%x', sandbox)",
+    "op = printf('0x%x', op)",
+    "subject = printf('0x%x', subject)",
+    "uid = printf('0x%x', uid)",
+    "count = x'01'",
+    "more_subjects = CAST(more_subjects AS BLOB)",
+  ];
+  fill().close();
+  cpSync(folder.path, `${folder.path}.good`, { recursive: true });
+  for (const change of changes) {
+    tamper(2, `UPDATE record SET ${change} WHERE seq = 15`);
+    expect([change, failure()]).toMatchObject([
+      change,
+      { seq: 15, file: expect.stringContaining("000002.sqlite") },
+    ]);
+    rmSync(folder.path, { recursive: true });
+    cpSync(`${folder.path}.good`, folder.path, { recursive: true });
+  }
+});
+
+test("tables made anew, or a second number for a text, are seen though every hash fits", () => {
+  fill().close();
+  cpSync(folder.path, `${folder.path}.good`, { recursive: true });
+  const changes: [sql: string, problem: string][] = [
+    // A filter finds one number for a text; the record has the other.
+    [
+      `PRAGMA legacy_alter_table = ON; CREATE TABLE t AS SELECT * FROM text; DROP TABLE text; ALTER TABLE t RENAME TO text;
+       INSERT INTO text SELECT 999, text FROM text WHERE text = 'sandbox-one';
+       UPDATE record SET sandbox = 999 WHERE seq = 15`,
+      "table text",
+    ],
+    ["CREATE TRIGGER hide AFTER INSERT ON record BEGIN DELETE FROM record WHERE verdict = 3; END", "hide"],
+    ["DROP VIEW readable; CREATE VIEW readable AS SELECT * FROM record WHERE verdict <> 3", "view readable"],
+    ["DROP INDEX record_intent", "index record_intent"],
+    // The same as a table made anew, with what made it left as it was.
+    [
+      `PRAGMA writable_schema = ON;
+       CREATE INDEX fake ON record (intent) WHERE intent = -1;
+       UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'fake') WHERE name = 'record_intent';
+       DELETE FROM sqlite_schema WHERE name = 'fake'`,
+      "does not fit",
+    ],
+  ];
+  for (const [sql, problem] of changes) {
+    tamper(2, sql);
+    expect([sql, failure()]).toMatchObject([
+      sql,
+      { file: expect.stringContaining("000002.sqlite"), problem: expect.stringContaining(problem) },
+    ]);
+    rmSync(folder.path, { recursive: true });
+    cpSync(`${folder.path}.good`, folder.path, { recursive: true });
+  }
+  expect(verifyAudit(folder.path).ok).toBe(true);
 });
 
 test("a segment removed from the middle, exchanged, or broken is seen", () => {
