@@ -30,14 +30,15 @@ export function parseAnchor(text: string): ChainHead {
 
 /**
  * The anchors in a text: lines of an anchor file, and lines of the service's log, as the journal gives them back
- * (`journalctl --output=cat`). Empty lines, lines that start with "#" and log lines about other things are passed over.
- * @throws AuditError when a line is none of these.
+ * (`journalctl --output=cat`). Other lines are passed over: those of systemd about the unit stand among them.
+ * @throws AuditError when a line begins as an anchor does, with a number, and is none.
  */
 export function parseAnchors(text: string): ChainHead[] {
   return text
     .split("\n")
-    .filter((line) => line.trim() !== "" && !line.startsWith("#"))
-    .flatMap((line) => (line.startsWith("{") ? anchorOfLogLine(line) : [parseAnchor(line)]));
+    .flatMap((line) =>
+      line.startsWith("{") ? anchorOfLogLine(line) : /^\s*\d/.test(line) ? [parseAnchor(line)] : [],
+    );
 }
 
 /** The journal cuts lines that are too long; such a line is about something else. */
@@ -53,7 +54,7 @@ function anchorOfLogLine(line: string): ChainHead[] {
 
 /**
  * The anchors of a file, see `parseAnchors`; of standard input for "-".
- * @throws AuditError when it cannot be read or a line is not an anchor.
+ * @throws AuditError when it cannot be read, or holds no anchor: then nothing would be proved by it.
  */
 export function readAnchors(file: string): ChainHead[] {
   let text: string;
@@ -64,5 +65,10 @@ export function readAnchors(file: string): ChainHead[] {
       cause: error,
     });
   }
-  return parseAnchors(text);
+  const anchors = parseAnchors(text);
+  if (anchors.length > 0) return anchors;
+  throw new AuditError(
+    "filter",
+    `${file === "-" ? "Standard input" : file} holds no anchor: neither a line 'SEQ HASH' nor a line of the service's log with one. May you read the unit's journal?`,
+  );
 }

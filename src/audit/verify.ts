@@ -37,6 +37,8 @@ export interface VerifySuccess {
   readonly records: number;
   readonly firstSeq: number;
   readonly head: ChainHead;
+  /** How many of the anchors were of records that are here. Older ones prove nothing. */
+  readonly anchors: number;
 }
 
 export type VerifyResult = VerifySuccess | VerifyFailure;
@@ -62,6 +64,7 @@ class Verification {
   #number: number | undefined;
   #firstSeq = 1;
   #records = 0;
+  #anchorsMet = 0;
   /** What the first segment follows. */
   #start: ChainHead | undefined;
   /** Whether a record says that everything up to there was retired. */
@@ -112,7 +115,7 @@ class Verification {
       const problem = `Records before ${this.#firstSeq} are missing, and no record says that they were retired.`;
       throw new Misfit(undefined, 1, problem);
     }
-    return { ok: true, records: this.#records, firstSeq: this.#firstSeq, head };
+    return { ok: true, records: this.#records, firstSeq: this.#firstSeq, head, anchors: this.#anchorsMet };
   }
 
   get #nextSeq(): number | undefined {
@@ -191,7 +194,11 @@ class Verification {
 
   #checkAnchor(path: string, head: ChainHead): void {
     const hashes = this.#anchors.get(head.seq);
-    if (hashes === undefined || (hashes.size === 1 && hashes.has(head.hash))) return;
+    if (hashes === undefined) return;
+    if (hashes.size === 1 && hashes.has(head.hash)) {
+      this.#anchorsMet += 1;
+      return;
+    }
     throw new Misfit(
       path,
       head.seq,

@@ -1,6 +1,6 @@
-import { existsSync } from "node:fs";
 import { Command } from "commander";
 import { formatAnchor, readAnchors } from "../audit/anchor.ts";
+import { auditFolders } from "../audit/folders.ts";
 import { type VerifyResult, verifyAudit } from "../audit/verify.ts";
 import { folderOf, foldersOf, type StoreOptions, withStoreOptions } from "./audit-options.ts";
 import { collect, jsonOption } from "./options.ts";
@@ -12,27 +12,31 @@ interface Options extends StoreOptions {
   readonly json?: true;
 }
 
-const sentence = (folder: string, result: VerifyResult, anchors: number): string => {
+/** @param given how many anchors there were to check it by */
+const sentence = (folder: string, result: VerifyResult, given: number): string => {
   if (!result.ok) {
     const where = [result.file, result.seq === undefined ? undefined : `record ${result.seq}`].filter(
       (part) => part !== undefined,
     );
     return `NOT WHOLE: ${printable(result.problem)}\n  at ${where.join(", ") || folder}`;
   }
-  const { records, firstSeq, head } = result;
+  const { records, firstSeq, head, anchors } = result;
   const older = firstSeq > 1 ? `; those before ${firstSeq} were retired, as is recorded` : "";
   const checked =
     anchors > 0
       ? `, and fits ${anchors} anchor${anchors === 1 ? "" : "s"}`
-      : ". Without --anchors, records cut off at its end would not be missed";
+      : given > 0
+        ? ". All anchors are of records before those: a cut-off end would not be missed"
+        : ". Without --anchors, records cut off at its end would not be missed";
   return `${folder}: whole: ${records} records${older}${checked}.\n  head: ${formatAnchor(head)}`;
 };
 
 const verify = (options: Options): void => {
   const service = folderOf(options);
   const anchors = (options.anchors ?? []).flatMap((file) => readAnchors(file));
-  // A folder that is wholly gone is what anchors can tell of.
-  const folders = anchors.length > 0 && !existsSync(service) ? [service] : foldersOf(options);
+  // That the service's audit is wholly gone is what anchors can tell of.
+  const found = anchors.length > 0 ? auditFolders(service) : foldersOf(options);
+  const folders = anchors.length > 0 && !found.includes(service) ? [service, ...found] : found;
   for (const folder of folders) {
     const own = folder === service ? anchors : [];
     const result = verifyAudit(folder, { anchors: own });

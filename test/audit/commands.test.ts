@@ -1,5 +1,5 @@
 /** The commands on an audit: verify, export, and the audits of single connections beside the service's. */
-import { chmodSync, mkdirSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
@@ -73,6 +73,14 @@ test("verify sees by the service's log that the end is missing, or everything", 
   });
   const gone = nixBroker(["audit", "verify", "--store", join(folder.path, "gone"), "--anchors", log]);
   expect(gone).toMatchObject({ code: 1, stderr: expect.stringContaining("There is no audit") });
+  // Emptied, with an audit of a single connection left beside it.
+  fill(connectionFolder(folder.path, "one"), 1);
+  rmSync(join(folder.path, "000001.sqlite"));
+  expect(audit("verify", "--anchors", log)).toMatchObject({
+    code: 1,
+    stdout: expect.stringContaining("whole: 1 records"),
+    stderr: expect.stringContaining(`There is no audit in ${folder.path}`),
+  });
 });
 
 test("an export has every record that matches as a line", () => {

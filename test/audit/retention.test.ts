@@ -27,7 +27,10 @@ function segments(): string[] {
 }
 
 test("what is too old goes, the rest verifies, and a record says so", () => {
-  const store = fill(6);
+  const store = fill(5);
+  const old = store.head;
+  for (let i = 50; i < 60; i++) store.append(request({ subjects: [storePath(i)], time: START + 5 * DAY }));
+  store.flush();
   const retired = applyRetention(store, { maxAgeUs: 2.5 * DAY }, START + 5 * DAY);
   expect(retired).toMatchObject({ segments: 3, records: 30 });
   expect(retired.bytes).toBeGreaterThan(10_000);
@@ -38,6 +41,9 @@ test("what is too old goes, the rest verifies, and a record says so", () => {
   expect(reader.query({ order: "oldest", limit: 1 })[0]?.seq).toBe(31);
   reader.close();
   expect(verifyAudit(folder.path)).toMatchObject({ ok: true, firstSeq: 31, records: 31 });
+  // An anchor of what is gone proves nothing of what is left.
+  const anchors = [old, { seq: 7, hash: old.hash }];
+  expect(verifyAudit(folder.path, { anchors })).toMatchObject({ ok: true, anchors: 1 });
 });
 
 test("what is too much goes, oldest first", () => {

@@ -37,7 +37,13 @@ function failure(anchors: ReturnType<typeof readAnchors> = []): VerifyFailure {
 
 test("an untouched audit verifies, also while it is written", () => {
   const store = fill();
-  expect(verifyAudit(folder.path)).toEqual({ ok: true, records: 30, firstSeq: 1, head: store.head });
+  expect(verifyAudit(folder.path)).toEqual({
+    ok: true,
+    records: 30,
+    firstSeq: 1,
+    head: store.head,
+    anchors: 0,
+  });
   store.close();
   expect(verifyAudit(folder.path, { anchors: [store.head] })).toMatchObject({ ok: true });
 });
@@ -249,7 +255,7 @@ test("anchors are read from lines of their own, and out of the service's log", (
   store.close();
   writeFileSync(
     file,
-    `# of root\n\n${first} 2026-11-22\n${JSON.stringify(second)}\n{"msg":"listening"}\n{"msg":"cut of`,
+    `# of root\n\nStarted nix-broker.service - Nix broker.\n${first} 2026-11-22\n${JSON.stringify(second)}\n{"msg":"listening"}\n{"msg":"cut of`,
   );
   const anchors = readAnchors(file);
   expect(anchors.map(({ seq }) => seq)).toEqual([30, 31]);
@@ -257,6 +263,9 @@ test("anchors are read from lines of their own, and out of the service's log", (
   expect(() => parseAnchor("12 short")).toThrow(/not the head of an audit/);
   expect(() => parseAnchors('{"anchor":"12 short"}')).toThrow(/not the head of an audit/);
   expect(() => readAnchors(`${file}.none`)).toThrow(/Cannot read the anchors/);
+  // As of a journal that one may not read.
+  writeFileSync(file, "-- No entries --\n");
+  expect(() => readAnchors(file)).toThrow(/holds no anchor/);
 });
 
 test("no audit is not a whole one", () => {
