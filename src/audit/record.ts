@@ -136,6 +136,16 @@ export function boundRecord(record: AuditRecord): AuditRecord {
   return bounded as unknown as AuditRecord;
 }
 
+/** What a record takes beside its texts, about. */
+const FIXED_SIZE = 256;
+
+/** How large a record is in memory and in the store, about: the characters of its texts, and what it takes without any. */
+export function recordSize(record: AuditRecord): number {
+  let size = FIXED_SIZE + (record.reason?.length ?? 0) + (record.upstreamError?.length ?? 0);
+  for (const subject of record.subjects ?? []) size += subject.length;
+  return record.detail === undefined ? size : size + JSON.stringify(record.detail).length;
+}
+
 /** How many subjects, from the first, are listed. */
 function listedSubjects(subjects: readonly string[]): number {
   let length = 0;

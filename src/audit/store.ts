@@ -10,6 +10,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { Coalescer } from "./coalesce.ts";
 import { AuditError } from "./error.ts";
 import { serviceRecord } from "./events.ts";
+import { PendingRecords } from "./pending.ts";
 import { type AuditRecord, boundRecord, GENESIS_HASH, type StoredRecord } from "./record.ts";
 import { createSegment, SEGMENT_FORMAT, segmentFormat } from "./schema.ts";
 import {
@@ -36,13 +37,17 @@ export interface AuditStoreOptions {
   coalesceMs?: number;
   /** How long to wait before trying again after a failure, in milliseconds. */
   retryMs?: number;
-  /** Records kept while they cannot be written; more are counted as lost. */
+  /** Records kept while they cannot be written, and their size in characters; more are counted as lost. */
   maxPending?: number;
+  maxPendingSize?: number;
   /** Called with records that were written, in the order of the chain. */
   onWritten?: (records: readonly StoredRecord[]) => void;
   /** Called when writing begins to fail, with the reason, and when it works again, without one. */
   onHealth?: (failure: AuditError | undefined) => void;
 }
+
+/** Records of so many characters are written without waiting for others. */
+const BATCH_SIZE = 1024 * 1024;
 
 /** Microseconds since the epoch. */
 export function nowMicroseconds(): number {
@@ -56,8 +61,7 @@ export class AuditStore {
   readonly #onHealth: AuditStoreOptions["onHealth"];
   readonly #coalescer = new Coalescer();
   #writer: SegmentWriter;
-  #pending: AuditRecord[] = [];
-  #pendingSince = 0;
+  readonly #pending: PendingRecords;
   #lost = 0;
   #lostUnreported = 0;
   #failure: AuditError | undefined;
@@ -79,7 +83,10 @@ export class AuditStore {
       coalesceMs: options.coalesceMs ?? 1000,
       retryMs: options.retryMs ?? 500,
       maxPending: options.maxPending ?? 20_000,
+      maxPendingSize: options.maxPendingSize ?? 16 * 1024 * 1024,
     };
+    const { maxPending, maxPendingSize } = this.#options;
+    this.#pending = new PendingRecords({ records: maxPending, size: maxPendingSize });
     this.#onWritten = options.onWritten;
     this.#onHealth = options.onHealth;
     makeAuditFolder(folder);
@@ -115,7 +122,7 @@ export class AuditStore {
 
   /** How long the oldest of them has waited to be written, in milliseconds. */
   get lagMs(): number {
-    return this.#pending.length === 0 ? 0 : Date.now() - this.#pendingSince;
+    return this.#pending.ageMs;
   }
 
   /** Records that could be neither written nor kept since the store was opened. */
@@ -137,7 +144,8 @@ export class AuditStore {
   append(record: AuditRecord): void {
     this.#coalescer.add(boundRecord(record), this.#keep);
     if (this.#pending.length === 0 || this.#failure !== undefined) return;
-    if (this.#pending.length >= this.#options.batchRecords) this.#writePending();
+    if (this.#pending.length >= this.#options.batchRecords || this.#pending.size >= BATCH_SIZE)
+      this.#writePending();
     else this.#batchTimer ??= setTimeout(() => this.#writePending(), this.#options.batchMs);
   }
 
@@ -204,13 +212,9 @@ export class AuditStore {
   }
 
   readonly #keep = (record: AuditRecord): void => {
-    if (this.#closed || this.#pending.length >= this.#options.maxPending) {
-      this.#lost += 1;
-      this.#lostUnreported += 1;
-      return;
-    }
-    if (this.#pending.length === 0) this.#pendingSince = Date.now();
-    this.#pending.push(record);
+    if (!this.#closed && this.#pending.add(record)) return;
+    this.#lost += 1;
+    this.#lostUnreported += 1;
   };
 
   #sweep(): void {
@@ -224,9 +228,9 @@ export class AuditStore {
     this.#batchTimer = undefined;
     try {
       while (this.#pending.length > 0) {
-        const batch = this.#pending.slice(0, this.#options.batchRecords);
+        const batch = this.#pending.first(this.#options.batchRecords);
         this.#write(batch);
-        this.#pending = this.#pending.slice(batch.length);
+        this.#pending.drop(batch.length);
       }
       if (this.#lostUnreported > 0) this.#reportLost();
       this.#recover();

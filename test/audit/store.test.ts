@@ -107,6 +107,37 @@ test("nonsense from a client is bounded and never stops the recording", () => {
   expect(verifyAudit(folder.path).ok).toBe(true);
 });
 
+test("what cannot be written is kept within a size too, however few records that are", () => {
+  const store = new AuditStore(folder.path, { maxPendingSize: 1_000_000, retryMs: 1_000_000 });
+  store.append(request());
+  store.flush();
+  // As a full disk would: nobody else can write meanwhile.
+  const lock = new DatabaseSync(join(folder.path, "000001.sqlite"));
+  lock.exec("BEGIN IMMEDIATE");
+  const subjects = Array.from({ length: 1000 }, (_, i) => storePath(i));
+  for (let i = 0; i < 100; i++) store.append(request({ connection: i, subjects, reason: `${i}` }));
+  store.flush();
+  expect(store.healthy).toBe(false);
+  expect(store.pending).toBeGreaterThan(10);
+  expect(store.pending).toBeLessThan(25);
+  expect(store.lost).toBe(101 - store.pending);
+  lock.exec("ROLLBACK");
+  lock.close();
+  const { lost } = store;
+  expect(store.flush()).toBe(true);
+  store.close();
+  expect(readAll().find(({ op }) => op === "lost")?.detail).toEqual({ records: lost });
+});
+
+test("many large records are written at once, not kept for a batch", () => {
+  const store = new AuditStore(folder.path);
+  const subjects = Array.from({ length: 1000 }, (_, i) => storePath(i));
+  for (let i = 0; i < 40; i++) store.append(request({ connection: i, subjects, reason: `${i}` }));
+  expect(store.pending).toBeLessThan(40);
+  store.close();
+  expect(readAll()).toHaveLength(40);
+});
+
 test("files can be read by the group and written by the service only", () => {
   const store = new AuditStore(folder.path);
   store.append(request());
