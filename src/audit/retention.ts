@@ -25,6 +25,8 @@ export interface Retired {
 
 /** Into how many segments the limits are divided at least, so that not much more than due is removed at once. */
 const PARTS = 8;
+/** But a segment is not sealed for its size below this, however little is kept. */
+const LEAST_SEGMENT = 1024 * 1024;
 
 interface Sealed {
   readonly file: SegmentFile;
@@ -33,6 +35,15 @@ interface Sealed {
   readonly lastSeq: number;
   readonly lastTime: number;
   readonly lastHash: string;
+}
+
+const partOf = (maxBytes: number): number => Math.max(LEAST_SEGMENT, maxBytes / PARTS);
+
+/** Whether size alone leaves `applyRetention` something to do. Cheap: it looks at the files from outside. */
+export function isTooLarge(store: AuditStore, maxBytes: number): boolean {
+  const live = sizeOf(store.liveSegment.path);
+  const sealed = store.sealedSegments.reduce((sum, { path }) => sum + sizeOf(path), 0);
+  return live > partOf(maxBytes) || (sealed > 0 && sealed + live > maxBytes);
 }
 
 function sizeOf(path: string): number {
@@ -80,7 +91,7 @@ export function applyRetention(
   const { maxAgeUs = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY } = limits;
   const live = store.liveSegment;
   const liveBytes = sizeOf(live.path);
-  if (now - live.created > maxAgeUs / PARTS || liveBytes > maxBytes / PARTS) store.rotate();
+  if (now - live.created > maxAgeUs / PARTS || liveBytes > partOf(maxBytes)) store.rotate();
 
   const sealed = store.sealedSegments.flatMap(describe);
   let bytes = sealed.reduce((sum, segment) => sum + segment.bytes, 0) + sizeOf(store.liveSegment.path);

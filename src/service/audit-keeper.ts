@@ -5,7 +5,7 @@
 import { formatAnchor } from "../audit/anchor.ts";
 import { removeOldConnections } from "../audit/folders.ts";
 import type { StoredRecord } from "../audit/record.ts";
-import { applyRetention } from "../audit/retention.ts";
+import { applyRetention, isTooLarge } from "../audit/retention.ts";
 import type { AuditStore } from "../audit/store.ts";
 import type { AuditConfig } from "../config/config.ts";
 import type { Log } from "./log.ts";
@@ -15,6 +15,8 @@ const ANCHOR_MS = 60_000;
 /** Sandboxes often end several at a time. */
 const SOON_MS = 1000;
 const RETENTION_MS = 3_600_000;
+/** A flood of requests must not fill the disk until the next hour. */
+const SIZE_MS = 5000;
 const DAY_MS = 86_400_000;
 
 export class AuditKeeper {
@@ -32,6 +34,7 @@ export class AuditKeeper {
     this.timers = [
       setInterval(() => this.anchor(), ANCHOR_MS).unref(),
       setInterval(() => this.retire(), RETENTION_MS).unref(),
+      setInterval(() => this.retireIfTooLarge(), SIZE_MS).unref(),
     ];
     this.retire();
     this.anchor();
@@ -63,6 +66,10 @@ export class AuditKeeper {
     for (const timer of this.timers) clearInterval(timer);
     clearTimeout(this.soon);
     this.anchor();
+  }
+
+  private retireIfTooLarge(): void {
+    if (this.audit.healthy && isTooLarge(this.audit, this.config.maxBytes)) this.retire();
   }
 
   private retire(): void {

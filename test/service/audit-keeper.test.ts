@@ -1,0 +1,47 @@
+/** What looks after the audit while the service runs. */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { pino } from "pino";
+import { afterEach, expect, test, vi } from "vitest";
+import { AuditStore } from "../../src/audit/store.ts";
+import { verifyAudit } from "../../src/audit/verify.ts";
+import { AuditKeeper } from "../../src/service/audit-keeper.ts";
+import { auditFolder, request } from "../audit/folder.ts";
+
+const folder = auditFolder();
+const MIB = 1024 * 1024;
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+test("a flood does not fill the disk until the next hour: max_bytes holds within seconds", () => {
+  vi.useFakeTimers();
+  const store = new AuditStore(folder.path);
+  const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: 8 * MIB };
+  const keeper = new AuditKeeper(store, config, pino({ enabled: false }));
+  for (let second = 0; second < 60; second++) {
+    // No text is like another, so that each is stored.
+    for (let i = 0; i < 100; i++) store.append(request({ reason: `${second} ${i} ${"x".repeat(4000)}` }));
+    vi.advanceTimersByTime(1000);
+  }
+  // Two seconds' worth, and what SQLite keeps beside it.
+  vi.advanceTimersByTime(5000);
+  const bytes = readdirSync(folder.path).map((name) => statSync(join(folder.path, name)).size);
+  expect(bytes.reduce((sum, each) => sum + each, 0)).toBeLessThan(10 * MIB);
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, firstSeq: expect.toSatisfy((seq) => seq > 1) });
+  keeper.stop();
+  store.close();
+});
+
+test("a limit that one segment does not fit into seals nothing again and again", () => {
+  vi.useFakeTimers();
+  const store = new AuditStore(folder.path);
+  const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: 1 };
+  const keeper = new AuditKeeper(store, config, pino({ enabled: false }));
+  store.append(request());
+  vi.advanceTimersByTime(60_000);
+  expect(readdirSync(folder.path).filter((name) => name.endsWith(".sqlite"))).toEqual(["000001.sqlite"]);
+  keeper.stop();
+  store.close();
+});
