@@ -17,6 +17,23 @@ function escapeCharacter(character: string): string {
   return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
 }
 
+/**
+ * JSON with the same characters escaped as JSON does it, so that it means the same: `JSON.stringify` leaves some of those that
+ * move a terminal's cursor, and line separators, at which Node's `readline` would cut a record in two.
+ */
+export function jsonText(value: unknown, indent?: number): string {
+  return JSON.stringify(value, undefined, indent).replace(UNSAFE, (character) =>
+    character === "\n" ? character : escapeUnits(character),
+  );
+}
+
+function escapeUnits(character: string): string {
+  return character
+    .split("")
+    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
+    .join("");
+}
+
 /** One line of text, safe to print. A backslash is doubled, so that an escape cannot be feigned. */
 export function escapeText(text: string): string {
   return text.replaceAll("\\", "\\\\").replace(UNSAFE, escapeCharacter);

@@ -74,7 +74,8 @@ export function sandboxRecord(event: "begin" | "end", facts: SandboxFacts): Audi
  * The service's own events. `unwritable`: from then on nothing could be recorded, until this record was. `lost`: records
  * could be neither written nor kept. `retire`: old segments were removed.
  */
-export type ServiceEvent = "start" | "stop" | "unwritable" | "lost" | "retire";
+export const SERVICE_EVENTS = ["start", "stop", "unwritable", "lost", "retire"] as const;
+export type ServiceEvent = (typeof SERVICE_EVENTS)[number];
 
 /** Something that the service did; for `start`, version and configuration hash belong into the detail. */
 export function serviceRecord(

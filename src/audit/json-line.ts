@@ -3,6 +3,7 @@
  * `StoredRecord`, absent fields left out. This form is stable: fields may be added, none is renamed or removed.
  */
 
+import { jsonText } from "./escape.ts";
 import type { StoredRecord } from "./record.ts";
 import { formatTime } from "./time.ts";
 
@@ -39,9 +40,9 @@ export function recordJson(record: StoredRecord): RecordJson {
   };
 }
 
-/** The line without its newline. JSON escapes every control character, so that one record is one line. */
+/** The line without its newline. */
 export function jsonLine(record: StoredRecord): string {
-  return JSON.stringify(recordJson(record));
+  return jsonText(recordJson(record));
 }
 
 /** What is needed of pino. */

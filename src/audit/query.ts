@@ -1,5 +1,6 @@
 /** Finds records: the filters of `nix-broker audit`, over all segments, also while the service writes. */
 
+import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AuditError } from "./error.ts";
 import { AUDIT_KINDS, type AuditKind, type StoredRecord, VERDICTS, type Verdict } from "./record.ts";
@@ -9,6 +10,7 @@ import { SegmentReader } from "./segment-reader.ts";
 
 export interface AuditFilter {
   readonly kinds?: readonly AuditKind[] | undefined;
+  /** Its id, or the beginning of it. */
   readonly sandbox?: string | undefined;
   /** The outer derivation: a path, or the beginning of its base name (hash part). */
   readonly derivation?: string | undefined;
@@ -39,22 +41,42 @@ interface OpenSegment {
 
 type Parameter = number | string;
 
+/** A subquery of the numbers of texts, and its parameter. */
+type Texts = readonly [sql: string, parameter: string];
+
 /** Conditions of a WHERE clause, joined by AND, and their parameters. */
 class Conditions {
   readonly clauses: string[] = [];
   readonly parameters: Parameter[] = [];
+  readonly #texts: Texts[] = [];
 
   add(clause: string, ...parameters: Parameter[]): void {
     this.clauses.push(clause);
     this.parameters.push(...parameters);
   }
+
+  /** A condition on texts, whose parameter each place in it takes. */
+  addTexts(texts: Texts, clause: (sql: string) => string): void {
+    const [sql, parameter] = texts;
+    const whole = clause(sql);
+    this.add(whole, ...Array<string>(whole.split("?").length - 1).fill(parameter));
+    this.#texts.push(texts);
+  }
+
+  /** Whether a segment has the texts at all; most do not have those of one sandbox or path, and need no scan. */
+  canMatch(database: DatabaseSync): boolean {
+    return this.#texts.every(
+      ([sql, parameter]) => database.prepare(`${sql} LIMIT 1`).get(parameter) !== undefined,
+    );
+  }
 }
 
-/** A subquery of the texts that a path, or the beginning of a base name, stands for. */
-function matchingTexts(path: string): [sql: string, parameter: string] {
+const literal = (text: string): string => text.replace(/[[*?]/g, "[$&]");
+
+/** The texts that a path, or the beginning of a base name, stands for. */
+function matchingTexts(path: string): Texts {
   if (path.startsWith("/")) return ["SELECT id FROM text WHERE text = ?", path];
-  const literal = path.replace(/[[*?]/g, "[$&]");
-  return ["SELECT id FROM text WHERE text GLOB ?", `*/${literal}*`];
+  return ["SELECT id FROM text WHERE text GLOB ?", `*/${literal(path)}*`];
 }
 
 function numbersOf<T>(members: readonly T[], chosen: readonly T[]): string {
@@ -70,19 +92,21 @@ function conditionsOf(filter: AuditFilter): Conditions {
   if (filter.afterSeq !== undefined) where.add("seq > ?", filter.afterSeq);
   if (filter.beforeSeq !== undefined) where.add("seq < ?", filter.beforeSeq);
   if (filter.sandbox !== undefined) {
-    where.add("sandbox = (SELECT id FROM text WHERE text = ?)", filter.sandbox);
+    const texts: Texts = ["SELECT id FROM text WHERE text GLOB ?", `${literal(filter.sandbox)}*`];
+    where.addTexts(texts, (sql) => `sandbox IN (${sql})`);
   }
   if (filter.op !== undefined) {
-    where.add("op IN (SELECT id FROM text WHERE text = ? COLLATE NOCASE)", filter.op);
+    const texts: Texts = ["SELECT id FROM text WHERE text = ? COLLATE NOCASE", filter.op];
+    where.addTexts(texts, (sql) => `op IN (${sql})`);
   }
   if (filter.derivation !== undefined) {
-    const [texts, parameter] = matchingTexts(filter.derivation);
-    where.add(`outer_derivation IN (${texts})`, parameter);
+    where.addTexts(matchingTexts(filter.derivation), (sql) => `outer_derivation IN (${sql})`);
   }
   if (filter.path !== undefined) {
-    const [texts, parameter] = matchingTexts(filter.path);
-    const more = `SELECT seq FROM more_subject WHERE text IN (${texts})`;
-    where.add(`(subject IN (${texts}) OR seq IN (${more}))`, parameter, parameter);
+    where.addTexts(
+      matchingTexts(filter.path),
+      (sql) => `(subject IN (${sql}) OR seq IN (SELECT seq FROM more_subject WHERE text IN (${sql})))`,
+    );
   }
   return where;
 }
@@ -118,6 +142,7 @@ export class AuditReader {
     let left = filter.limit ?? Number.POSITIVE_INFINITY;
     for (const { reader } of segments) {
       if (left <= 0) return;
+      if (!where.canMatch(reader.database)) continue;
       const clause = where.clauses.length === 0 ? "" : `WHERE ${where.clauses.join(" AND ")}`;
       const sql = `SELECT * FROM record ${clause} ORDER BY seq ${newestFirst ? "DESC" : "ASC"}`;
       for (const row of reader.database.prepare(sql).iterate(...where.parameters)) {

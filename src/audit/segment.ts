@@ -34,10 +34,14 @@ export function listSegments(folder: string): SegmentFile[] {
   try {
     names = readdirSync(folder);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw new AuditError("folder", `Cannot read the audit in ${folder}: ${(error as Error).message}.`, {
-      cause: error,
-    });
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return [];
+    const advice = " Ask as root, or as a member of the group of the service's user.";
+    throw new AuditError(
+      "folder",
+      `Cannot read the audit in ${folder}: ${(error as Error).message}.${code === "EACCES" ? advice : ""}`,
+      { cause: error },
+    );
   }
   return names
     .flatMap((name) => {

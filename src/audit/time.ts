@@ -4,24 +4,34 @@ import { AuditError } from "./error.ts";
 
 const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 
+/** So long ago: "2h", "10 min", "1 day ago", and with the minus of journalctl. */
+const RELATIVE =
+  /^-?(\d+(?:\.\d+)?)\s*(s|m|h|d|w|secs?|seconds?|mins?|minutes?|hours?|days?|weeks?)(?:\s+ago)?$/;
+/** Today at that time. */
+const TIME_OF_DAY = /^([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?$/;
+
 /** A date, or date and time with optional seconds, fraction and zone. Without a zone it is local time. */
 const ABSOLUTE = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)?$/;
 
 /**
- * Reads `90s`, `30m`, `2h`, `7d`, `1w` (so long ago), `@1763800000` (seconds since the epoch), `today`, `now`, or an ISO 8601
- * date, with or without time (local, unless it has a zone). Returns microseconds since the epoch.
+ * Reads `90s`, `30m`, `2h`, `7d`, `1w`, `2 hours ago` (so long ago), `@1763800000` (seconds since the epoch), `now`, `today`,
+ * `yesterday`, `14:30` (today), or an ISO 8601 date, with or without time (local, unless it has a zone). Returns microseconds since the epoch.
  *
  * @param now in milliseconds since the epoch.
  * @throws AuditError when it is none of these.
  */
 export function parseTime(text: string, now: number = Date.now()): number {
   const trimmed = text.trim();
-  const relative = /^(\d+(?:\.\d+)?)\s*([smhdw])$/.exec(trimmed);
+  const relative = RELATIVE.exec(trimmed);
   if (relative !== null) {
-    return Math.round(now - Number(relative[1]) * SECONDS[relative[2]!]! * 1000) * 1000;
+    return Math.round(now - Number(relative[1]) * SECONDS[relative[2]![0]!]! * 1000) * 1000;
   }
   if (trimmed === "now") return now * 1000;
-  if (trimmed === "today") return new Date(now).setHours(0, 0, 0, 0) * 1000;
+  if (trimmed === "today") return midnight(now, 0) * 1000;
+  if (trimmed === "yesterday") return midnight(now, -1) * 1000;
+  const time = TIME_OF_DAY.exec(trimmed);
+  if (time !== null)
+    return new Date(now).setHours(Number(time[1]), Number(time[2]), Number(time[3] ?? 0), 0) * 1000;
   const epoch = /^@(\d+(?:\.\d+)?)$/.exec(trimmed);
   if (epoch !== null) return Math.round(Number(epoch[1]) * 1_000_000);
   if (ABSOLUTE.test(trimmed)) {
@@ -32,8 +42,15 @@ export function parseTime(text: string, now: number = Date.now()): number {
   }
   throw new AuditError(
     "filter",
-    `"${text}" is not a time. Use "2h", "30m", "7d" for so long ago, or a date like "2026-11-22" or "2026-11-22T18:00".`,
+    `"${text}" is not a time. Use "2h", "30m", "7d" for so long ago, "today", "yesterday", "14:30", or a date like "2026-11-22" or "2026-11-22T18:00".`,
   );
+}
+
+/** When a day began in local time, so many days from that of `now`; days are not all equally long. */
+function midnight(now: number, days: number): number {
+  const date = new Date(now);
+  date.setDate(date.getDate() + days);
+  return date.setHours(0, 0, 0, 0);
 }
 
 /** ISO 8601 in UTC with all six digits of the microseconds. */

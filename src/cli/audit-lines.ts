@@ -1,7 +1,7 @@
 /** Records as lines for a terminal, their columns at the same places on each. */
+import { escapeText } from "../audit/escape.ts";
 import type { StoredRecord } from "../audit/record.ts";
 import { formatTime } from "../audit/time.ts";
-import { printable } from "./table.ts";
 
 /** A store path without the store's folder: the hash comes first, which is what `--path` and `--drv` take. */
 const shortPath = (subject: string): string => subject.slice(subject.lastIndexOf("/") + 1) || subject;
@@ -33,7 +33,7 @@ export const recordLine = (record: StoredRecord, terminal?: { readonly columns: 
     `${shortPath(subjects[0] ?? "")}${more}`,
     ...why,
   ];
-  const line = printable(columns.join("  ").trimEnd());
+  const line = escapeText(columns.join("  ").trimEnd());
   if (terminal === undefined) return line;
   const colour = process.env.NO_COLOR ? "" : colourOf(record);
   const cut = line.slice(0, terminal.columns);

@@ -6,6 +6,7 @@ import type { AuditFilter } from "../audit/query.ts";
 import { AUDIT_KINDS, type AuditKind, VERDICTS, type Verdict } from "../audit/record.ts";
 import { parseTime } from "../audit/time.ts";
 import { loadConfig } from "../config/load.ts";
+import { givenStorePath } from "./given-path.ts";
 import { configOption } from "./options.ts";
 import { UsageError } from "./outcome.ts";
 
@@ -32,13 +33,16 @@ export const withStoreOptions = (command: Command): Command =>
 
 export const withFilterOptions = (command: Command): Command =>
   command
-    .option("--sandbox <ID>", "of this sandbox")
+    .option("--sandbox <ID>", "of this sandbox: its id, or the beginning of it")
     .option("--drv <DRV>", "of the outer build of this derivation: a path, or the beginning of its hash")
     .option("--op <OPERATION>", "of this operation, e.g. AddToStore")
     .option("--path <PATH>", "about this store path: whole, or the beginning of its hash")
     .addOption(new Option("--verdict <VERDICT>", "with this verdict").choices(VERDICTS))
     .addOption(new Option("--kind <KIND>", "of this kind").choices(AUDIT_KINDS))
-    .option("--since <TIME>", "from then on: 90s, 30m, 2h, 7d ago, today, 2026-11-22, 2026-11-22T18:00")
+    .option(
+      "--since <TIME>",
+      "from then on: 90s, 30m, 2h, 7d ago, today, yesterday, 14:30, 2026-11-22, 2026-11-22T18:00",
+    )
     .option("--until <TIME>", "before then");
 
 /** The folder of the service's audit. */
@@ -59,6 +63,10 @@ export const foldersOf = (options: StoreOptions): string[] => {
   );
 };
 
+/** The beginning of a hash has no slash; whatever has is a path. */
+const pathOrBeginning = (text: string | undefined): string | undefined =>
+  text?.includes("/") ? givenStorePath(text) : text;
+
 /** @throws UsageError */
 export const filterOf = (options: FilterOptions): AuditFilter => {
   const time = (option: string, text: string | undefined): number | undefined => {
@@ -71,9 +79,9 @@ export const filterOf = (options: FilterOptions): AuditFilter => {
   return {
     kinds: options.kind === undefined ? undefined : [options.kind],
     sandbox: options.sandbox,
-    derivation: options.drv,
+    derivation: pathOrBeginning(options.drv),
     op: options.op,
-    path: options.path,
+    path: pathOrBeginning(options.path),
     verdict: options.verdict,
     since: time("--since", options.since),
     until: time("--until", options.until),

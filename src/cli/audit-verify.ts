@@ -1,11 +1,11 @@
 import { Command } from "commander";
 import { formatAnchor, readAnchors } from "../audit/anchor.ts";
+import { escapeText, jsonText } from "../audit/escape.ts";
 import { auditFolders } from "../audit/folders.ts";
 import { type VerifyResult, verifyAudit } from "../audit/verify.ts";
 import { folderOf, foldersOf, type StoreOptions, withStoreOptions } from "./audit-options.ts";
 import { collect, jsonOption } from "./options.ts";
 import { exitCodes } from "./outcome.ts";
-import { printable } from "./table.ts";
 
 interface Options extends StoreOptions {
   readonly anchors?: readonly string[];
@@ -18,7 +18,7 @@ const sentence = (folder: string, result: VerifyResult, given: number): string =
     const where = [result.file, result.seq === undefined ? undefined : `record ${result.seq}`].filter(
       (part) => part !== undefined,
     );
-    return `NOT WHOLE: ${printable(result.problem)}\n  at ${where.join(", ") || folder}`;
+    return `NOT WHOLE: ${escapeText(result.problem)}\n  at ${where.join(", ") || folder}`;
   }
   const { records, firstSeq, head, anchors } = result;
   const older = firstSeq > 1 ? `; those before ${firstSeq} were retired, as is recorded` : "";
@@ -41,7 +41,7 @@ const verify = (options: Options): void => {
     const own = folder === service ? anchors : [];
     const result = verifyAudit(folder, { anchors: own });
     if (!result.ok) process.exitCode = exitCodes.notSo;
-    if (options.json) console.log(JSON.stringify({ folder, ...result }));
+    if (options.json) console.log(jsonText({ folder, ...result }));
     else if (result.ok) console.log(sentence(folder, result, own.length));
     else console.error(sentence(folder, result, own.length));
   }

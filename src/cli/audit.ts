@@ -1,7 +1,11 @@
 import { Command } from "commander";
+import { escapeText } from "../audit/escape.ts";
+import { SERVICE_EVENTS } from "../audit/events.ts";
 import { jsonLine } from "../audit/json-line.ts";
 import { type AuditFilter, AuditReader } from "../audit/query.ts";
 import type { StoredRecord } from "../audit/record.ts";
+import { nearest } from "../config/nearest.ts";
+import { operationNames } from "../protocol/operations.ts";
 import { exportCommand } from "./audit-export.ts";
 import { headerLine, recordLine } from "./audit-lines.ts";
 import {
@@ -33,6 +37,14 @@ const newestOf = (folder: string, filter: AuditFilter, limit: number): StoredRec
   }
 };
 
+/** Audits of other versions may have operations of other names, so that one that is not known is no error. */
+const unknownOperation = (op: string | undefined): string => {
+  const names = [...operationNames, "handshake", "unknown", "Build", "begin", "end", ...SERVICE_EVENTS];
+  if (op === undefined || names.some((name) => name.toLowerCase() === op.toLowerCase())) return "";
+  const near = nearest(op, names);
+  return `: no operation or event is called "${escapeText(op)}"${near === undefined ? "" : `; did you mean "${near}"?`}`;
+};
+
 const list = async (options: Options): Promise<void> => {
   const filter = filterOf(options);
   const { limit, json, follow } = options;
@@ -57,7 +69,7 @@ const list = async (options: Options): Promise<void> => {
       process.once("SIGINT", () => stop.abort());
       for await (const record of reader.follow({ ...filter, afterSeq: newest }, stop.signal)) print(record);
     } else if (records.length === 0) {
-      console.error("No record matches.");
+      console.error(`No record matches${unknownOperation(options.op)}.`);
     }
   } finally {
     reader?.close();

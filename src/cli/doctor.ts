@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { escapeText, jsonText } from "../audit/escape.ts";
 import type { Config } from "../config/config.ts";
 import { ConfigError } from "../config/config-error.ts";
 import { loadConfig, parseConfig } from "../config/load.ts";
@@ -11,7 +12,6 @@ import { checkAudit, checkLinker, checkService, checkUpstream, daemonStarted } f
 import { checkUsers, serviceUid } from "./doctor-users.ts";
 import { configOption, jsonOption } from "./options.ts";
 import { exitCodes } from "./outcome.ts";
-import { printable } from "./table.ts";
 
 interface Options {
   readonly config?: string;
@@ -72,8 +72,8 @@ const marks: Readonly<Record<Finding["state"], string>> = {
 };
 
 const lineOf = ({ state, topic, text, advice }: Finding): string => {
-  const line = `${marks[state]} ${printable(`${topic}: ${text}`)}`;
-  return advice === null ? line : `${line}\n          → ${printable(advice)}`;
+  const line = `${marks[state]} ${escapeText(`${topic}: ${text}`)}`;
+  return advice === null ? line : `${line}\n          → ${escapeText(advice)}`;
 };
 
 const count = (findings: readonly Finding[], state: Finding["state"]): number =>
@@ -84,7 +84,7 @@ const counted = (number: number, noun: string): string => `${number} ${noun}${nu
 const doctor = async (options: Options): Promise<void> => {
   const findings = await diagnose(options.config);
   const problems = count(findings, "problem");
-  if (options.json) console.log(JSON.stringify({ ok: problems === 0, findings }));
+  if (options.json) console.log(jsonText({ ok: problems === 0, findings }));
   else {
     console.log(findings.map(lineOf).join("\n"));
     console.log(`\n${counted(problems, "problem")}, ${counted(count(findings, "warning"), "warning")}.`);

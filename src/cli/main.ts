@@ -94,7 +94,8 @@ const exitCodeOf = (error: unknown): number => {
   // By name, so that the configuration's code is not loaded for commands that have none.
   const name = error instanceof Error ? error.name : "";
   if (name === "UnreachableError") return exitCodes.unreachable;
-  const configuration = name === "ConfigError";
+  // An audit that is not there or may not be read is not thereby one that does not verify.
+  const configuration = name === "ConfigError" || name === "AuditError";
   return configuration || error instanceof UsageError ? exitCodes.usage : exitCodes.notSo;
 };
 

@@ -1,14 +1,14 @@
-import { realpathSync } from "node:fs";
-import { dirname } from "node:path";
 import { Command, Option } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { formatAnchor } from "../audit/anchor.ts";
+import { jsonText } from "../audit/escape.ts";
 import { type ProvenanceBuild, provenance } from "../audit/provenance.ts";
 import { provenanceStatement } from "../audit/provenance-statement.ts";
 import { provenanceSvg } from "../audit/provenance-svg.ts";
 import { provenanceDot, provenanceText } from "../audit/provenance-text.ts";
 import { AuditReader } from "../audit/query.ts";
 import { foldersOf, type StoreOptions, withStoreOptions } from "./audit-options.ts";
+import { givenStorePath } from "./given-path.ts";
 
 type Format = "text" | "dot" | "json" | "svg";
 
@@ -20,26 +20,11 @@ const formats: Readonly<Record<Format, (build: ProvenanceBuild, anchor: string) 
   text: provenanceText,
   dot: provenanceDot,
   svg: (build) => provenanceSvg(build).trimEnd(),
-  json: (build, anchor) =>
-    JSON.stringify(provenanceStatement(build, { version: packageJson.version, anchor }), undefined, 2),
-};
-
-/** A store path as given, or what a link such as `./result` leads to; without what is below it. */
-const storePathOf = (given: string): string => {
-  let path = given;
-  if (!/^\/nix\/store\/[^/]+$/.test(given)) {
-    try {
-      path = realpathSync(given);
-    } catch {
-      // It may have been collected since, and the audit still know it.
-    }
-  }
-  while (/\/[0-9a-z]{32}-[^/]+\/./.test(path)) path = dirname(path);
-  return path;
+  json: (build, anchor) => jsonText(provenanceStatement(build, { version: packageJson.version, anchor }), 2),
 };
 
 const print = (out: string, options: Options): void => {
-  const path = storePathOf(out);
+  const path = givenStorePath(out);
   for (const folder of foldersOf(options)) {
     const reader = new AuditReader(folder);
     try {

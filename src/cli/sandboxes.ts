@@ -1,9 +1,10 @@
 import { Command } from "commander";
+import { escapeText, jsonText } from "../audit/escape.ts";
 import type { PathList, SandboxDetails, SandboxSummary } from "../service/control-messages.ts";
 import { askRunningService } from "./ask-service.ts";
 import { agoText, durationText, sizeText } from "./figures.ts";
 import { configOption, jsonOption } from "./options.ts";
-import { alignedColumns, printable } from "./table.ts";
+import { alignedColumns } from "./table.ts";
 
 interface Options {
   readonly config?: string;
@@ -57,7 +58,7 @@ export const sandboxTable = (sandboxes: readonly SandboxSummary[]): string =>
         String(sandbox.viewPaths),
         sizeText(sandbox.bytesAdded),
         agoText(sandbox.since),
-      ].map(printable),
+      ].map(escapeText),
     ),
   ]);
 
@@ -65,7 +66,7 @@ const pathLines = (title: string, list: PathList): string[] => {
   const more = list.total - list.paths.length;
   return [
     `${title} (${list.total})`,
-    ...list.paths.map((path) => `  ${printable(path)}`),
+    ...list.paths.map((path) => `  ${escapeText(path)}`),
     ...(more > 0 ? [`  and ${more} more`] : []),
   ];
 };
@@ -84,14 +85,14 @@ export const detailsText = (sandbox: SandboxDetails): string => {
     ["added", `${sizeText(sandbox.bytesAdded)} (family)`],
     ["since", `${sandbox.since} (${agoText(sandbox.since)})`],
     ...(sandbox.refused === null ? [] : [["refused", sandbox.refused]]),
-  ].map((row) => row.map(printable));
+  ].map((row) => row.map(escapeText));
   const builds = sandbox.innerBuilds.map(({ ok, seconds, derivation, outputs }) =>
     [
       `  ${ok ? "built" : "FAILED"}`,
       durationText(seconds),
       nameOf(derivation),
       Object.values(outputs).map(baseOf).join(" "),
-    ].map(printable),
+    ].map(escapeText),
   );
   return [
     alignedColumns(facts),
@@ -110,11 +111,11 @@ export const detailsText = (sandbox: SandboxDetails): string => {
 const sandboxes = async (id: string | undefined, options: Options): Promise<void> => {
   if (id === undefined) {
     const found = await askRunningService(options.config, "sandboxes", {});
-    if (options.json) console.log(JSON.stringify(found));
+    if (options.json) console.log(jsonText(found));
     else console.log(found.length === 0 ? "No sandbox is running." : sandboxTable(found));
   } else {
     const found = await askRunningService(options.config, "sandbox", { id });
-    console.log(options.json ? JSON.stringify(found) : detailsText(found));
+    console.log(options.json ? jsonText(found) : detailsText(found));
   }
 };
 

@@ -1,9 +1,10 @@
 import { Command } from "commander";
+import { escapeText, jsonText } from "../audit/escape.ts";
 import type { LinkerReport, StatusReport } from "../service/control-messages.ts";
 import { askRunningService } from "./ask-service.ts";
 import { durationText } from "./figures.ts";
 import { configOption, jsonOption } from "./options.ts";
-import { alignedColumns, printable } from "./table.ts";
+import { alignedColumns } from "./table.ts";
 
 interface Options {
   readonly config?: string;
@@ -52,12 +53,12 @@ export const statusText = (report: StatusReport): string => {
     ["linker", linkerText(report.linker)],
     ["limits hit", limits.length === 0 ? "none" : limits.join(", ")],
   ];
-  return alignedColumns(rows.map(([topic, text]) => [topic!, printable(text!)]));
+  return alignedColumns(rows.map(([topic, text]) => [topic!, escapeText(text!)]));
 };
 
 const status = async (options: Options): Promise<void> => {
   const report = await askRunningService(options.config, "status", {});
-  console.log(options.json ? JSON.stringify(report) : statusText(report));
+  console.log(options.json ? jsonText(report) : statusText(report));
 };
 
 export const command = (): Command =>

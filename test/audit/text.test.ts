@@ -2,7 +2,7 @@ import { Writable } from "node:stream";
 import fc from "fast-check";
 import pino from "pino";
 import { expect, test } from "vitest";
-import { escapeText } from "../../src/audit/escape.ts";
+import { escapeText, jsonText } from "../../src/audit/escape.ts";
 import { buildRecord, outputsOf, sandboxRecord, serviceRecord } from "../../src/audit/events.ts";
 import { exportRecords } from "../../src/audit/export.ts";
 import { jsonLine, logRecords } from "../../src/audit/json-line.ts";
@@ -34,6 +34,15 @@ test("no control character is left, and different texts stay different", () => {
   );
 });
 
+test("JSON is safe for terminals and for what reads lines, and means the same", () => {
+  const text = "a\u001b[2J\u009b2J\u007f\u202e\u2028\u{e0041}\nb";
+  const json = jsonText({ text });
+  expect(json).toMatch(/^[ -~]*$/);
+  expect(JSON.parse(json)).toEqual({ text });
+  expect(jsonText({ text }, 2).split("\n")).toHaveLength(3);
+  expect(jsonText({ text: "größer" })).toBe('{"text":"größer"}');
+});
+
 test("times as people write them", () => {
   const now = Date.parse("2026-11-22T18:00:00Z");
   expect(parseTime("2h", now)).toBe((now - 7_200_000) * 1000);
@@ -46,7 +55,14 @@ test("times as people write them", () => {
   expect(parseTime("2026-11-22 19:00+01:00")).toBe(now * 1000);
   expect(parseTime("2026-11-22")).toBe(new Date(2026, 10, 22).getTime() * 1000);
   expect(parseTime("today", now)).toBe(new Date(now).setHours(0, 0, 0, 0) * 1000);
-  for (const bad of ["", "yesterday-ish", "2x", "-2h", "2026-13-45", "1", "2026"]) {
+  const yesterday = new Date(now);
+  yesterday.setDate(yesterday.getDate() - 1);
+  expect(parseTime("yesterday", now)).toBe(yesterday.setHours(0, 0, 0, 0) * 1000);
+  expect(parseTime("14:30", now)).toBe(new Date(now).setHours(14, 30, 0, 0) * 1000);
+  expect(parseTime("06:05:04", now)).toBe(new Date(now).setHours(6, 5, 4, 0) * 1000);
+  for (const same of ["-2h", "2 hours ago", "2 hours", "120min", "120 minutes ago", "7200 sec"])
+    expect([same, parseTime(same, now)]).toEqual([same, (now - 7_200_000) * 1000]);
+  for (const bad of ["", "yesterday-ish", "2x", "--2h", "25:00", "2 months", "2026-13-45", "1", "2026"]) {
     expect(() => parseTime(bad)).toThrow(/is not a time/);
   }
   expect(formatTime(1_763_800_000_000_007)).toBe("2025-11-22T08:26:40.000007Z");

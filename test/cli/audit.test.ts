@@ -37,7 +37,7 @@ beforeAll(() => {
       time: noon + 2 * hour,
       op: "CollectGarbage",
       verdict: "deny",
-      reason: "no \u001b[2Jauthority",
+      reason: "no \u001b[2J\u200b\u2028authority",
       subjects: [other, source],
     }),
   );
@@ -64,7 +64,10 @@ test.each([
     ["--sandbox", "one"],
     ["IsValidPath", "CollectGarbage"],
   ],
+  [["--sandbox", "tw"], ["AddToStore"]],
+  [["--sandbox", "t*"], []],
   [["--path", other], ["CollectGarbage"]],
+  [["--path", `${other}/bin/tool`], ["CollectGarbage"]],
   [["--path", "1111"], ["CollectGarbage"]],
   [
     ["--since", "2026-01-02T12:30Z"],
@@ -86,7 +89,7 @@ test("a line for people has time, sandbox, operation, verdict, milliseconds, sub
 
 test("what a client wrote cannot control the terminal", () => {
   const { stdout } = audit();
-  expect(stdout).toContain("no \\u{1b}[2Jauthority");
+  expect(stdout).toContain("no \\x1b[2J\\u{200b}\\u{2028}authority");
   expect(stdout).not.toContain("\u001b");
 });
 
@@ -103,13 +106,20 @@ test("JSON has whole paths, and times with a zone", () => {
 });
 
 test("nothing found is no failure, and is said where it is in nobody's way", () => {
-  expect(audit("--op", "nothing")).toEqual({ code: 0, stdout: "", stderr: "No record matches.\n" });
+  expect(audit("--op", "nothing")).toEqual({
+    code: 0,
+    stdout: "",
+    stderr: expect.stringMatching(/^No record matches/),
+  });
+  expect(audit("--since", "2036-01-01").stderr).toBe("No record matches.\n");
+  expect(audit("--op", "IsValidPth").stderr).toContain('did you mean "IsValidPath"?');
 });
 
 test("an audit that is not there is named", () => {
   const { code, stderr } = nixBroker(["audit", "--store", join(folder, "none")]);
-  expect(code).toBe(1);
+  expect(code).toBe(2);
   expect(stderr).toContain(`There is no audit in ${join(folder, "none")}`);
+  expect(nixBroker(["audit", "verify", "--store", join(folder, "none")]).code).toBe(2);
 });
 
 test("--follow goes on with what is recorded from then on, until it is interrupted", async () => {

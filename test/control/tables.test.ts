@@ -61,7 +61,7 @@ const details: SandboxDetails = {
 
 test("a name that a client chose cannot move the cursor, nor turn the text around", () => {
   for (const text of [sandboxTable([details]), detailsText(details)]) {
-    expect(text).toContain("evil\\u{1b}[2J\\u{202e}");
+    expect(text).toContain("evil\\x1b[2J\\u{202e}");
     expect(text).not.toMatch(/[\u001b\u202e]/);
   }
 });

@@ -1,0 +1,17 @@
+/** Store paths as people give them. */
+import { realpathSync } from "node:fs";
+import { dirname } from "node:path";
+
+/** A store path as given, or what a link such as `./result` leads to; without what is below it. */
+export const givenStorePath = (given: string): string => {
+  let path = given;
+  if (!/^\/nix\/store\/[^/]+$/.test(given)) {
+    try {
+      path = realpathSync(given);
+    } catch {
+      // It may have been collected since, and the audit still know it.
+    }
+  }
+  while (/\/[0-9a-z]{32}-[^/]+\/./.test(path)) path = dirname(path);
+  return path;
+};
