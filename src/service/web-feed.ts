@@ -11,6 +11,7 @@ import { AuditReader } from "../audit/query.ts";
 import type { StoredRecord } from "../audit/record.ts";
 import type { SandboxSummary } from "./control-messages.ts";
 import type { Log } from "./log.ts";
+import { RecentRecords, upTo } from "./recent-records.ts";
 
 /** How the service is now. Counts are since its start. */
 export interface WebState {
@@ -34,9 +35,9 @@ export interface FeedSources {
   readonly log: Log;
 }
 
-/** The newest records are kept in memory; a reader that is further behind gets them out of the store. */
-const KEPT = 20_000;
 const BATCH = 1000;
+/** Of a message, in characters: making it holds up the service, and reading it the page. */
+const MOST_OF_MESSAGE = 1024 * 1024;
 /** How often readers are sent what is new, and states. */
 const TICK_MS = 100;
 const STATE_MS = 1000;
@@ -59,7 +60,7 @@ interface Reader {
 export class WebFeed {
   private readonly sources: FeedSources;
   private readonly readers = new Set<Reader>();
-  private kept: StoredRecord[] = [];
+  private readonly recent = new RecentRecords();
   private readonly history: WebState[] = [];
   private readonly timers: NodeJS.Timeout[];
 
@@ -73,8 +74,7 @@ export class WebFeed {
 
   /** Takes records that were written, in the order of the chain. */
   push(records: readonly StoredRecord[]): void {
-    for (const record of records) this.kept.push(record);
-    if (this.kept.length > 2 * KEPT) this.kept = this.kept.slice(-KEPT);
+    this.recent.push(records);
   }
 
   /** @param after what the page has already: the place of its newest record, undefined for none */
@@ -115,7 +115,11 @@ export class WebFeed {
     }
     const started = performance.now();
     const records = this.query((audit) =>
-      audit.query({ sandbox: id, limit: MOST_OF_SANDBOX, completedIntents: true }).reverse(),
+      upTo(
+        audit.iterate({ sandbox: id, completedIntents: true }),
+        MOST_OF_SANDBOX,
+        4 * MOST_OF_MESSAGE,
+      ).reverse(),
     );
     this.sources.log.debug({ sandbox: id, ms: performance.now() - started }, "the page asked for a sandbox");
     this.send(reader, { type: "sandbox", id, records: records.map(recordJson) });
@@ -126,10 +130,10 @@ export class WebFeed {
    * begun and has not ended.
    */
   private before(seq: number): RecordJson[] {
-    const range = { beforeSeq: seq + 1, afterSeq: Math.max(0, seq - LOOK_BACK), limit: TAIL };
+    const range = { beforeSeq: seq + 1, afterSeq: Math.max(0, seq - LOOK_BACK) };
     const found = this.query((audit) => [
-      ...audit.query({ ...range, kinds: ["sandbox", "build", "intent"] }),
-      ...audit.query({ ...range, verdict: "deny" }),
+      ...upTo(audit.iterate({ ...range, kinds: ["sandbox", "build", "intent"] }), TAIL, MOST_OF_MESSAGE),
+      ...upTo(audit.iterate({ ...range, verdict: "deny" }), TAIL, MOST_OF_MESSAGE),
     ]);
     return found.sort((a, b) => a.seq - b.seq).map(recordJson);
   }
@@ -149,15 +153,12 @@ export class WebFeed {
     }
   }
 
-  /** The next records after a place, from memory if they are there. */
+  /** The next records after a place, from memory if they are there, else out of the store. */
   private after(seq: number): readonly StoredRecord[] {
-    const first = this.kept[0];
-    if (first !== undefined && first.seq <= seq + 1) {
-      const from = seq + 1 - first.seq;
-      return this.kept.slice(from, from + BATCH);
-    }
+    const recent = this.recent.after(seq);
+    if (recent !== undefined) return upTo(recent, BATCH, MOST_OF_MESSAGE);
     return this.query((audit) =>
-      audit.query({ afterSeq: seq, order: "oldest", limit: BATCH, completedIntents: true }),
+      upTo(audit.iterate({ afterSeq: seq, order: "oldest", completedIntents: true }), BATCH, MOST_OF_MESSAGE),
     );
   }
 
