@@ -102,6 +102,46 @@ describe("what is shown", () => {
     await open.page.close();
   });
 
+  test("the timeline of a sandbox that never rests keeps up too, and keeps the newest", async () => {
+    load(10);
+    const open = await browser.open(site.address);
+    await open.page.waitForSelector("#link[data-state=live]");
+    await open.page.click(`#tree [data-sandbox="${SANDBOX}"]`);
+    await open.page.waitForSelector("#timeline .title");
+    for (let i = 0; i < 24; i++) {
+      load(500);
+      await open.page.waitForTimeout(50);
+    }
+    await open.page.waitForSelector("#timeline .title:has-text('the newest 5')");
+    await open.page.keyboard.press("r");
+    await open.page.waitForSelector("#requests [data-seq='12010']");
+    expect(open.errors).toEqual([]);
+    await open.page.close();
+  });
+
+  test("a connection that is dead without being closed is given up, and nothing is missed", async () => {
+    load(10);
+    let mute = false;
+    await browser.context.routeWebSocket(/\/feed/, (page) => {
+      const service = page.connectToServer();
+      service.onMessage((message) => {
+        if (!mute) page.send(message);
+      });
+    });
+    const open = await browser.open(site.address);
+    await open.page.keyboard.press("r");
+    await requestCount(open, "10");
+    mute = true;
+    load(20);
+    await open.page.waitForSelector("#link[data-state=away]");
+    mute = false;
+    await requestCount(open, "30");
+    const shown = await places(open);
+    expect(new Set(shown).size).toBe(shown.length);
+    await open.page.close();
+    await browser.context.unrouteAll();
+  });
+
   test("search and verdict filter; a record is told in full; a denial from before is there", async () => {
     site.record({ op: "CollectGarbage", verdict: "deny", reason: "no authority", sandbox: SANDBOX, outer });
     load(2500);

@@ -5,6 +5,8 @@ const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 8000;
 /** A connection that was up for so long had been accepted. */
 const ACCEPTED_MS = 1000;
+/** The service tells how it is once a second; when it does not, the way to it is dead though nobody has said so. */
+const SILENT_MS = 6000;
 
 /**
  * @typedef {object} Handlers
@@ -27,7 +29,9 @@ export class Connection {
     this.socket = undefined;
     /** @type {number | undefined} */
     this.timer = undefined;
+    this.heard = 0;
     this.connect();
+    this.watch = setInterval(() => this.giveUpIfSilent(), 1000);
   }
 
   connect() {
@@ -39,9 +43,11 @@ export class Connection {
     const socket = new WebSocket(address, ["nix-broker", `token.${base64url(this.token)}`]);
     this.socket = socket;
     const began = Date.now();
+    this.heard = began;
     socket.onmessage = ({ data }) => {
       if (socket !== this.socket) return;
       this.everLive = true;
+      this.heard = Date.now();
       this.wait = FIRST_WAIT_MS;
       this.handlers.state("live");
       this.handlers.message(JSON.parse(data));
@@ -53,10 +59,23 @@ export class Connection {
         this.handlers.state("refused");
         return;
       }
-      this.handlers.state("away");
-      this.timer = setTimeout(() => this.connect(), this.wait);
-      this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 2);
+      this.comeBack();
     };
+  }
+
+  comeBack() {
+    this.socket = undefined;
+    this.handlers.state("away");
+    this.timer = setTimeout(() => this.connect(), this.wait);
+    this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 2);
+  }
+
+  giveUpIfSilent() {
+    const { socket } = this;
+    if (socket === undefined || Date.now() - this.heard < SILENT_MS) return;
+    // That it is closed may be told minutes later; it is not waited for.
+    this.comeBack();
+    socket.close();
   }
 
   /** @param {object} message */
@@ -66,6 +85,7 @@ export class Connection {
 
   close() {
     clearTimeout(this.timer);
+    clearInterval(this.watch);
     const { socket } = this;
     this.socket = undefined;
     socket?.close();

@@ -16,6 +16,8 @@ import { renderTree } from "./tree.js";
 const TOKEN_KEY = "nix-broker-token";
 const THEME_KEY = "nix-broker-theme";
 const MOST_STATES = 300;
+/** Records of the chosen sandbox: as many as the service tells of one. */
+const MOST_CHOSEN = 5000;
 const VIEWS = /** @type {const} */ (["denials", "requests", "timeline", "sandboxes"]);
 const VERDICTS = ["", "forward", "answer", "deny"];
 /** A running build's duration goes on without a record. */
@@ -86,6 +88,7 @@ function take(message) {
   if (message.type === "hello") {
     if (!message.resumed) {
       model.reset();
+      chosenRecords = [];
       model.learn(message.before);
       refilter();
     }
@@ -99,6 +102,7 @@ function take(message) {
     const ours = fresh.filter(({ sandbox }) => sandbox === chosen);
     if (chosen !== undefined && ours.length > 0) {
       chosenRecords.push(...ours);
+      if (chosenRecords.length > MOST_CHOSEN * 1.2) chosenRecords = chosenRecords.slice(-MOST_CHOSEN);
       dirty.timeline = true;
     }
     dirty.tree = true;
@@ -126,6 +130,7 @@ function schedule() {
 }
 
 let treeDrawn = 0;
+let timelineDrawn = 0;
 function draw() {
   const now = performance.now();
   if (dirty.tree && now - treeDrawn > 100) {
@@ -133,7 +138,8 @@ function draw() {
     dirty.tree = false;
     renderTree(byId("tree"), model, chosen);
   }
-  if (dirty.timeline && view === "timeline") {
+  if (dirty.timeline && view === "timeline" && now - timelineDrawn > 250) {
+    timelineDrawn = now;
     dirty.timeline = false;
     renderTimeline(
       byId("timeline"),
@@ -186,6 +192,7 @@ function show(name) {
   denials.schedule();
   requests.schedule();
   dirty.timeline = true;
+  timelineDrawn = 0;
   schedule();
 }
 
@@ -197,7 +204,7 @@ function choose(id) {
     connection?.ask({ type: "sandbox", id });
   }
   dirty.tree = dirty.timeline = true;
-  treeDrawn = 0;
+  treeDrawn = timelineDrawn = 0;
   updateOnly();
   schedule();
 }

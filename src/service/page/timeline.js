@@ -16,6 +16,8 @@ const LANES = [
 ];
 const MOST_BARS = 60;
 const TICKS = 6;
+/** Requests of a mark that its tooltip tells. */
+const MOST_TOLD = 8;
 
 /**
  * @param {HTMLElement} host
@@ -106,7 +108,7 @@ export function renderTimeline(host, sandbox, records, open) {
           ? "running"
           : `ended after ${duration(span)}${sandbox.reason ? `: ${safe(sandbox.reason)}` : ""}`,
       ),
-      element("span", {}, `${records.length} records`),
+      element("span", {}, `the newest ${records.length} records`),
       element("code", {}, sandbox.id),
     ),
     drawing,
@@ -123,18 +125,21 @@ export function renderTimeline(host, sandbox, records, open) {
  * @param {(record: AuditRecord) => void} open
  */
 function marks(records, verdict, y, x, open) {
-  /** @type {Map<number, AuditRecord[]>} */
+  /** @type {Map<number, { count: number, told: AuditRecord[] }>} */
   const places = new Map();
   for (const record of records) {
     const place = Math.round(x(Date.parse(record.time)) / 5) * 5;
-    places.set(place, [...(places.get(place) ?? []).slice(-50), record]);
+    const here = places.get(place) ?? { count: 0, told: [] };
+    here.count += record.count;
+    if (here.told.length < MOST_TOLD) here.told.push(record);
+    places.set(place, here);
   }
-  return [...places].map(([place, here]) => {
-    const [first] = here;
-    const text = here
-      .slice(0, 8)
-      .map(({ op, subjects, reason }) => `${op} ${pathName(subjects[0] ?? "")} ${reason ?? ""}`.trim());
-    const tall = Math.min(22, 8 + 3 * Math.log2(here.length + 1));
+  return [...places].map(([place, { count, told }]) => {
+    const [first] = told;
+    const text = told.map(({ op, subjects, reason }) =>
+      `${op} ${pathName(subjects[0] ?? "")} ${reason ?? ""}`.trim(),
+    );
+    const tall = Math.min(22, 8 + 3 * Math.log2(count + 1));
     const mark = shape(
       "rect",
       {
