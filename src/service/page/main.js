@@ -7,7 +7,7 @@ import { brief, byId, element, safe } from "./dom.js";
 import { listenToKeys, showHelp } from "./keys.js";
 import { Model } from "./model.js";
 import { Stream } from "./stream.js";
-import { renderTimeline } from "./timeline.js";
+import { MOST_CHOSEN, renderTimeline } from "./timeline.js";
 import { renderTree } from "./tree.js";
 
 /** @typedef {import("./model.js").AuditRecord} AuditRecord */
@@ -16,8 +16,6 @@ import { renderTree } from "./tree.js";
 const TOKEN_KEY = "nix-broker-token";
 const THEME_KEY = "nix-broker-theme";
 const MOST_STATES = 300;
-/** Records of the chosen sandbox: as many as the service tells of one. */
-const MOST_CHOSEN = 5000;
 const VIEWS = /** @type {const} */ (["denials", "requests", "timeline", "sandboxes"]);
 const VERDICTS = ["", "forward", "answer", "deny"];
 /** A running build's duration goes on without a record. */

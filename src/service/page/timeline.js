@@ -16,6 +16,8 @@ const LANES = [
 ];
 const MOST_BARS = 60;
 const TICKS = 6;
+/** Records of the chosen sandbox: as many as the service tells of one. */
+export const MOST_CHOSEN = 5000;
 /** Requests of a mark that its tooltip tells. */
 const MOST_TOLD = 8;
 
@@ -108,7 +110,7 @@ export function renderTimeline(host, sandbox, records, open) {
           ? "running"
           : `ended after ${duration(span)}${sandbox.reason ? `: ${safe(sandbox.reason)}` : ""}`,
       ),
-      element("span", {}, `the newest ${records.length} records`),
+      element("span", {}, `${records.length < MOST_CHOSEN ? "" : "the newest "}${records.length} records`),
       element("code", {}, sandbox.id),
     ),
     drawing,
