@@ -3,22 +3,15 @@
   lib,
   buildNpmPackage,
   importNpmLock,
+  stdenvNoCC,
+  cacert,
   nodejs_24,
-  # Where the tarballs that the lock file names by name, version and hash are downloaded from: no host is named here.
-  registry ?
-    let
-      configured = builtins.getEnv "NPM_CONFIG_REGISTRY";
-    in
-    if configured != "" then
-      configured
-    else
-      throw "nix-broker: give package.nix the npm registry to download from: registry = \"https://…\" (npm config get registry prints yours), or set NPM_CONFIG_REGISTRY and evaluate with --impure",
 }:
 let
   package = lib.importJSON ./package.json;
-  packageLock = import ./nixos-module/lock-with-addresses.nix {
-    lock = lib.importJSON ./package-lock.json;
-    inherit registry;
+  modules = import ./npm-modules.nix {
+    inherit lib stdenvNoCC cacert;
+    nodejs = nodejs_24;
   };
 in
 buildNpmPackage {
@@ -39,24 +32,30 @@ buildNpmPackage {
   };
 
   nodejs = nodejs_24;
-  npmDeps = importNpmLock { inherit package packageLock; };
+  npmDeps = importNpmLock modules;
   npmConfigHook = importNpmLock.npmConfigHook;
-  # Install scripts would download a Node; esbuild, koffi and bufferutil work as they come.
+  # esbuild, koffi and bufferutil bring what is built; their install scripts would download or compile.
   npmFlags = [ "--ignore-scripts" ];
 
+  # The package.json of importNpmLock names tarballs in the store, and the bundle holds what it reads: without its own,
+  # the package would keep them all.
   buildPhase = ''
     runHook preBuild
+    cp --no-preserve=mode ${./package.json} package.json
     node scripts/build.ts
     runHook postBuild
   '';
 
-  # Root's programs run in places that know no PATH, so every program is named by its store path.
+  # Root's programs run in places that know no PATH, so every program is named by its store path. Of node_modules only
+  # what has native parts is not in the bundle.
   installPhase = ''
     runHook preInstall
-    npm prune --omit=dev --ignore-scripts --offline
     mkdir -p $out/libexec/nix-broker $out/bin $out/lib/systemd/system $out/lib/tmpfiles.d $out/lib/sysusers.d
     mkdir -p $out/share/doc/nix-broker
-    cp -r dist/. node_modules $out/libexec/nix-broker/
+    cp -r dist/. $out/libexec/nix-broker/
+    for module in koffi @koromix bufferutil node-gyp-build; do
+      cp -r --parents node_modules/$module $out/libexec/nix-broker/
+    done
     for program in nix-broker nix-broker-root; do
       substituteInPlace $out/libexec/nix-broker/$program \
         --replace-fail "\''${NIX_BROKER_NODE:-node}" ${lib.getExe nodejs_24}
@@ -72,10 +71,24 @@ buildNpmPackage {
     runHook postInstall
   '';
 
+  disallowedReferences = builtins.attrValues modules.packageSourceOverrides;
+
+  # Native modules are what can be missing at run time: the programs of others that are not linked for this system.
+  doInstallCheck = true;
+  installCheckPhase = ''
+    runHook preInstallCheck
+    $out/bin/nix-broker --version
+    (cd $out/libexec/nix-broker && ${lib.getExe nodejs_24} -e 'require("koffi").load("libc.so.6"); require("bufferutil")')
+    runHook postInstallCheck
+  '';
+
   meta = {
     inherit (package) description;
     license = lib.licenses.mit;
-    platforms = lib.platforms.linux;
+    platforms = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
     mainProgram = "nix-broker";
   };
 }

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -161,52 +161,6 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
     });
   },
 );
-
-describe("the package", () => {
-  let daemon: Daemon;
-  beforeAll(async () => {
-    daemon = await lab.start(version);
-  });
-  afterAll(() => daemon?.stop());
-
-  test("has a hash for each dependency in the lock file", () => {
-    const { packages } = JSON.parse(readFileSync(`${projectRoot}/package-lock.json`, "utf8")) as {
-      packages: Record<string, { integrity?: string }>;
-    };
-    const without = Object.entries(packages).filter(([path, { integrity }]) => path !== "" && !integrity);
-    expect(without).toEqual([]);
-  });
-
-  test("gives each dependency of the lock file its address at a registry", async () => {
-    const expression = `(import ${projectRoot}/nixos-module/lock-with-addresses.nix { lock = builtins.fromJSON (builtins.readFile ${projectRoot}/package-lock.json); registry = "https://registry.example"; }).packages`;
-    const { stdout } = await daemon.run([
-      "nix-instantiate",
-      "--eval",
-      "--strict",
-      "--json",
-      "-E",
-      expression,
-    ]);
-    const packages = JSON.parse(stdout) as Record<string, { resolved?: string; version: string }>;
-    expect(packages[""]).not.toHaveProperty("resolved");
-    expect(packages["node_modules/zod"]?.resolved).toBe(
-      `https://registry.example/zod/-/zod-${packages["node_modules/zod"]?.version}.tgz`,
-    );
-    const scoped = packages["node_modules/@types/node"];
-    expect(scoped?.resolved).toBe(`https://registry.example/@types/node/-/node-${scoped?.version}.tgz`);
-    for (const [path, { resolved }] of Object.entries(packages))
-      if (path !== "")
-        expect(resolved).toMatch(/^https:\/\/registry\.example\/(@[^/]+\/)?[^/]+\/-\/[^/]+\.tgz$/);
-  });
-
-  test("installs the units that are there", () => {
-    const text = readFileSync(join(projectRoot, "package.nix"), "utf8");
-    for (const file of ["tmpfiles.conf", "sysusers.conf"]) {
-      expect(text).toContain(`systemd/${file}`);
-      expect(existsSync(join(projectRoot, "systemd", file))).toBe(true);
-    }
-  });
-});
 
 describe.each(lab.versions)("every Nix file [%s]", (nixVersion) => {
   let daemon: Daemon;
