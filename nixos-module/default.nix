@@ -9,13 +9,19 @@
 let
   inherit (lib)
     any
+    concatMap
     elem
+    filterAttrs
+    hasInfix
+    hasPrefix
+    isList
+    isString
     mkDefault
     mkEnableOption
-    mkForce
     mkIf
     mkMerge
     mkOption
+    mkOverride
     optional
     optionalAttrs
     types
@@ -27,29 +33,52 @@ let
   sharedFolder = "/run/nix-broker/shared";
   libexec = "${cfg.package}/libexec/nix-broker";
 
-  configFile = toml.generate "nix-broker.toml" cfg.settings;
+  # What is not set is left out of the file, so that the broker's own default holds.
+  withoutNulls =
+    value:
+    if isList value then
+      map withoutNulls value
+    else if builtins.isAttrs value then
+      filterAttrs (_: inner: inner != null && inner != { }) (builtins.mapAttrs (_: withoutNulls) value)
+    else
+      value;
+  settings = withoutNulls cfg.settings;
+  configFile = toml.generate "nix-broker.toml" settings;
 
   # Made when the system is built, so a configuration that the broker would not take does not get that far.
   rootConfig = pkgs.runCommand "nix-broker-root.conf" { } ''
     ${cfg.package}/bin/nix-broker check-config --config ${configFile} --root-subset > $out
   '';
 
-  # Nix has room for one program in each hook. What others defined is run after ours.
+  # Nix has room for one program in each hook. What others defined, merged as if ours were not there, is run after ours.
   hookOfOthers =
     name:
     let
-      contentOf = value: value.content or value;
-      found = builtins.filter (value: value != "" && value != null && value != ourHooks.${name}) (
-        map (definition: contentOf (definition.${name} or "")) options.nix.settings.definitions
+      isOurs = value: (value.content or value) == ourHooks.${name};
+      others = builtins.filter (definition: !(isOurs definition.value)) (
+        concatMap (
+          { file, value }:
+          optional (value ? ${name}) {
+            inherit file;
+            value = value.${name};
+          }
+        ) options.nix.settings.definitionsWithLocations
       );
+      merged = lib.modules.mergeDefinitions [
+        "nix"
+        "settings"
+        name
+      ] (types.nullOr (types.either types.path types.str)) others;
     in
-    if found == [ ] then "" else toString (builtins.head found);
+    if merged.isDefined && merged.mergedValue != null then toString merged.mergedValue else "";
   ourHooks = {
     pre-build-hook = "${libexec}/pre-build-hook.sh";
     post-build-hook = "${libexec}/post-build-hook.sh";
   };
 
   credential = name: "/run/credentials/nix-broker.service/${name}";
+  # A path literal would be copied into the store, too.
+  isSecret = file: file == null || (isString file && !hasPrefix builtins.storeDir file);
 
   endpoint =
     name: example:
@@ -69,14 +98,17 @@ let
         example = "/var/keys/nix-broker-${name}";
         description = ''
           A file with the token that clients have to send. Root reads it and hands it to the service as a credential,
-          so the service's user needs no access to it. Must not be in the Nix store, which everybody may read.
+          so the service's user needs no access to it. A string, for a path literal would be copied into the Nix store,
+          which everybody may read. Without one, a token for the page is made at the first start
+          (`/var/lib/nix-broker/web-token`); metrics on a port need one.
         '';
       };
     };
 
   sandbox = config.nix.settings.sandbox or true;
   trusted = config.nix.settings.trusted-users or [ ];
-  profiles = builtins.attrValues (cfg.settings.profiles or { });
+  profiles = builtins.attrValues (settings.profiles or { });
+  machines = config.nix.buildMachines or [ ];
 in
 {
   options.services.nix-broker = {
@@ -113,8 +145,9 @@ in
       type = types.bool;
       default = true;
       description = ''
-        Whether root's shells get `NIX_REMOTE=daemon`. Root that opens the store itself does not see references that are
-        registered after a build, and its builds are refused a sandbox.
+        Whether sessions get `NIX_REMOTE=daemon`, those of root among them (also by `sudo`). Root that opens the store
+        itself does not see references that are registered after a build, and its builds are refused a sandbox. Services
+        that build as root, such as `nixos-upgrade`, do not get it.
       '';
     };
 
@@ -146,30 +179,12 @@ in
         }
       '';
       description = ''
-        The configuration file. All keys are in `docs/configuration.md`; those that are not listed here may be set, too,
-        and are checked when the system is built.
+        The configuration file (`docs/configuration.md`). It is checked when the system is built, so that a key that the
+        broker does not know, or a value that it would not take, does not get further.
       '';
       type = types.submodule {
         freeformType = toml.type;
-        options = {
-          hooks.profile = mkOption {
-            type = types.str;
-            default = "build";
-            description = "What builds may do: a built-in profile (`query`, `instantiate`, `pure`, `build`) or one of `profiles`.";
-          };
-          log.level = mkOption {
-            type = types.enum [
-              "fatal"
-              "error"
-              "warn"
-              "info"
-              "debug"
-              "trace"
-            ];
-            default = "info";
-            description = "The least severe messages that are written to the journal.";
-          };
-        };
+        options = import ./settings.nix { inherit lib; };
       };
     };
   };
@@ -190,7 +205,7 @@ in
             user
             "*"
           ])
-          || (cfg.settings.upstream.allow_trusted or false);
+          || (settings.upstream.allow_trusted or false);
         message = "services.nix-broker: nix.settings.trusted-users must not have \"${user}\" or \"*\". The Nix daemon refuses what an untrusted user may not do, and that is the broker's second wall.";
       }
       {
@@ -198,8 +213,32 @@ in
         message = "services.nix-broker: no profile can allow the system feature uid-range: a builder with it owns the root of its sandbox, and nothing can be put there safely. Remove it from required_system_features.";
       }
       {
-        assertion = !(cfg.perBuild.enable && (cfg.settings.upstream.command or [ ]) != [ ]);
+        assertion = !(cfg.perBuild.enable && (settings.upstream.command or [ ]) != [ ]);
         message = "services.nix-broker: sandboxes of builds need the Nix daemon of this machine. Set perBuild.enable = false, or remove settings.upstream.command.";
+      }
+      {
+        assertion =
+          !(
+            cfg.perBuild.enable
+            && any (hook: hasInfix hook (config.nix.extraOptions or "")) (builtins.attrNames ourHooks)
+          );
+        message = "services.nix-broker: nix.extraOptions sets a hook, which comes after ours in nix.conf and so takes its place. Set it as nix.settings.pre-build-hook or nix.settings.post-build-hook: it is run after ours then.";
+      }
+      {
+        assertion =
+          !(any (
+            machine:
+            elem "nix-broker" ((machine.supportedFeatures or [ ]) ++ (machine.mandatoryFeatures or [ ]))
+          ) machines);
+        message = "services.nix-broker: nix.buildMachines must not have the feature nix-broker: a remote builder gets no .drv, so no hook can make a sandbox there. Use that machine as a remote store (docs/sandboxes.md).";
+      }
+      {
+        assertion = isSecret cfg.metrics.tokenFile && isSecret cfg.web.tokenFile;
+        message = "services.nix-broker: a tokenFile must not be in the Nix store, which everybody may read. Give the path as a string: \"/var/keys/token\", not /var/keys/token.";
+      }
+      {
+        assertion = !(settings ? runtime.user || settings ? runtime.dir || settings ? runtime.state_dir);
+        message = "services.nix-broker: settings.runtime.user, dir and state_dir cannot be changed here: the units and the folders are made for the ones that nix-broker has by itself.";
       }
     ];
 
@@ -238,7 +277,8 @@ in
     nix.settings = mkMerge [
       { extra-allowed-users = [ user ]; }
       (mkIf cfg.perBuild.enable (
-        builtins.mapAttrs (_name: mkForce) ourHooks // { extra-system-features = [ "nix-broker" ]; }
+        # Stronger than mkForce, which users may have around their own.
+        builtins.mapAttrs (_: mkOverride 40) ourHooks // { extra-system-features = [ "nix-broker" ]; }
       ))
       (mkIf cfg.sharedSocket.enable {
         extra-system-features = [ "nix-broker" ];
@@ -262,9 +302,8 @@ in
         mode = "0444";
       };
     };
-    environment.extraInit = mkIf cfg.rootUsesDaemon ''
-      export NIX_REMOTE=daemon
-    '';
+    # Not in a shell's start-up files alone, which sudo and cron do not read.
+    environment.sessionVariables = mkIf cfg.rootUsesDaemon { NIX_REMOTE = "daemon"; };
 
     systemd.packages = [ cfg.package ];
     systemd.tmpfiles.packages = [ cfg.package ];
@@ -273,8 +312,8 @@ in
       wantedBy = [ "multi-user.target" ];
       restartTriggers = [ configFile ];
       serviceConfig.LoadCredential =
-        optional (cfg.metrics.tokenFile != null) "metrics:${cfg.metrics.tokenFile}"
-        ++ optional (cfg.web.tokenFile != null) "web:${cfg.web.tokenFile}";
+        optional (cfg.metrics.tokenFile != null) "metrics:${toString cfg.metrics.tokenFile}"
+        ++ optional (cfg.web.tokenFile != null) "web:${toString cfg.web.tokenFile}";
     };
     systemd.services.nix-broker-linker = {
       wantedBy = [ "multi-user.target" ];

@@ -1,11 +1,12 @@
 /**
- * Writes the generated pages of docs/. With `--check` it writes nothing and fails if one is stale.
+ * Writes the generated pages of docs/, and the NixOS module's options. With `--check` it writes nothing and fails if one is stale.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { configurationReference } from "../src/config/reference.ts";
 import { commandsReference } from "../test/broker/commands-page.ts";
 import { withTestLists } from "./guarantees.ts";
 import { withImportTable } from "./imports.ts";
+import { nixosOptions } from "./nixos-options.ts";
 import { operationsReference } from "./operations-reference.ts";
 
 const root = new URL("../", import.meta.url);
@@ -25,6 +26,7 @@ export const generatedPages: Readonly<Record<string, () => string>> = {
   "docs/configuration.md": configurationReference,
   "docs/guarantees.md": () => withTestLists(current("docs/guarantees.md")),
   "docs/operations.md": operationsReference,
+  "nixos-module/settings.nix": nixosOptions,
 };
 
 if (import.meta.main) {

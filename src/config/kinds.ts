@@ -12,6 +12,8 @@ z.config({ jitless: true });
 export interface Kind<T> {
   /** What may be written, to follow the word "expected". */
   readonly type: string;
+  /** The type of the NixOS module's option, an expression with nixpkgs' `types`. It may allow more: what is written is checked. */
+  readonly nix: string;
   readonly schema: z.ZodMiniType<T>;
   /** A value as one would write it, where that is not its JSON. */
   readonly text?: (value: T) => string;
@@ -59,33 +61,49 @@ const normalised = (schema: z.ZodMiniType<string>) =>
 const absolute = normalised(absoluteText);
 const natural = z.int().check(z.minimum(0));
 
-export const flag: Kind<boolean> = { type: "true or false", schema: z.boolean() };
-export const absolutePath: Kind<string> = { type: "an absolute path", schema: absolute };
+const nixWords = (words: readonly string[]): string =>
+  `types.enum [ ${words.map((word) => JSON.stringify(word)).join(" ")} ]`;
+const nixList = "types.listOf types.str";
+const nixEither = (...alternatives: readonly [string, string]): string =>
+  `types.either ${alternatives.map((type) => (type.includes(" ") ? `(${type})` : type)).join(" ")}`;
+
+export const flag: Kind<boolean> = { type: "true or false", nix: "types.bool", schema: z.boolean() };
+export const absolutePath: Kind<string> = { type: "an absolute path", nix: "types.path", schema: absolute };
 export const folder: Kind<string> = {
   type: 'an absolute path without "="',
+  nix: "types.path",
   schema: normalised(absoluteText.check(z.regex(/^[^=]*$/))),
 };
 export const optionalPath: Kind<string> = {
   type: 'an absolute path, or "" for none',
+  nix: "types.str",
   schema: z.union([z.literal(""), absolute]),
 };
-export const commandName: Kind<string> = { type: "a command or its absolute path", schema: nonEmpty };
-export const name: Kind<string> = { type: "a name", schema: nonEmpty };
-export const strings: Kind<string[]> = { type: "a list of strings", schema: z.array(nonEmpty) };
+export const commandName: Kind<string> = {
+  type: "a command or its absolute path",
+  nix: "types.str",
+  schema: nonEmpty,
+};
+export const name: Kind<string> = { type: "a name", nix: "types.str", schema: nonEmpty };
+export const strings: Kind<string[]> = { type: "a list of strings", nix: nixList, schema: z.array(nonEmpty) };
 export const userName: Kind<string> = {
   type: "the name of a user, or UID:GID",
+  nix: "types.str",
   schema: z.string().check(z.regex(/^(?:[a-z_][a-z0-9_-]*\$?|\d{1,10}:\d{1,10})$/)),
 };
 export const groupName: Kind<string> = {
   type: "the name of a group",
+  nix: "types.str",
   schema: z.string().check(z.regex(/^[a-z_][a-z0-9_-]*$/)),
 };
 export const count = (least: number, most: number): Kind<number> => ({
   type: `a whole number from ${least} to ${most}`,
+  nix: `types.ints.between ${least} ${most}`,
   schema: z.int().check(z.minimum(least), z.maximum(most)),
 });
 export const oneOf = <const T extends readonly string[]>(...words: T): Kind<T[number]> => ({
   type: words.map((word) => `"${word}"`).join(" or "),
+  nix: nixWords(words),
   schema: z.enum(words),
 });
 
@@ -100,34 +118,41 @@ const withUnit = (parse: (text: string) => number | undefined) =>
   });
 export const size: Kind<number> = {
   type: 'a number of bytes, or a text like "64 MiB"',
+  nix: nixEither("types.ints.unsigned", "types.str"),
   schema: z.union([natural, withUnit(parseSize)]),
 };
 export const duration: Kind<number> = {
   type: 'a number of seconds, or a text like "90 s", "10 min", "2 h", "30 d"',
+  nix: nixEither("types.ints.unsigned", "types.str"),
   schema: z.union([natural, withUnit(parseDuration)]),
   text: (seconds) => `"${formatDuration(seconds)}"`,
 };
 export const orUnlimited = (kind: Kind<number>): Kind<number> => ({
   type: `${kind.type}, or "unlimited"`,
+  nix: nixEither(kind.nix, nixWords(["unlimited"])),
   schema: z.union([unlimited, kind.schema]),
 });
 
 export const view: Kind<"empty" | "store" | string[]> = {
   type: '"empty", "store", or a list of store paths',
+  nix: nixEither(nixWords(["empty", "store"]), "types.listOf types.path"),
   schema: z.union([z.enum(["empty", "store"]), z.array(absolute)]),
 };
 export const listenView: Kind<"empty" | "store" | "build" | string[]> = {
   type: '"empty", "store", "build", or a list of store paths',
+  nix: nixEither(nixWords(["empty", "store", "build"]), "types.listOf types.path"),
   schema: z.union([z.enum(["empty", "store", "build"]), z.array(absolute)]),
 };
 export const allowUids: Kind<string[]> = {
   type: "a list of user names, @groups, numbers as text, or *",
+  nix: nixList,
   schema: z
     .array(z.string().check(z.regex(/^(?:\*|\d+|@?[A-Za-z_][A-Za-z0-9_.-]*\$?)$/)))
     .check(z.minLength(1)),
 };
 export const fixedOutputs: Kind<"deny" | "known" | "allow" | string[]> = {
   type: '"deny", "known", "allow", or a list of URL patterns',
+  nix: nixEither(nixWords(["deny", "known", "allow"]), nixList),
   schema: z.union([
     z.enum(["deny", "known", "allow"]),
     turned(z.array(z.string()), (patterns, context) => {
@@ -144,10 +169,12 @@ export const fixedOutputs: Kind<"deny" | "known" | "allow" | string[]> = {
 };
 export const systems: Kind<"any" | string[]> = {
   type: '"any", or a list of systems',
+  nix: nixEither(nixWords(["any"]), nixList),
   schema: z.union([z.literal("any"), z.array(nonEmpty)]),
 };
 export const systemFeatures: Kind<string[]> = {
   type: "a list of system features",
+  nix: nixList,
   schema: turned(z.array(nonEmpty), (features, context) => {
     for (const feature of forbiddenSystemFeatures) {
       if (!features.includes(feature)) continue;
@@ -161,6 +188,7 @@ export const systemFeatures: Kind<string[]> = {
 };
 export const endpoint = {
   type: 'a port on this machine (9464, "127.0.0.1:9464" or "[::1]:9464"), or an absolute path for a Unix socket',
+  nix: nixEither("types.port", "types.str"),
   schema: turned(z.union([z.int(), z.string()]), (raw, context) => {
     const parsed = parseEndpoint(raw);
     if (typeof parsed !== "string") return parsed;
@@ -171,6 +199,7 @@ export const endpoint = {
 
 export const operationList: Kind<(typeof operationGroups)[number][]> = {
   type: `a list of ${operationGroups.map((group) => `"${group}"`).join(", ")}`,
+  nix: `types.listOf (${nixWords(operationGroups)})`,
   schema: z.array(z.enum(operationGroups)),
 };
 
@@ -179,8 +208,8 @@ export const limitKind = (row: LimitRow): Kind<number> => {
   const kinds: Record<LimitRow["unit"], Kind<number>> = {
     bytes: size,
     seconds: duration,
-    count: { type: "a whole number", schema: natural },
-    "count a minute": { type: "a whole number, a minute", schema: natural },
+    count: { type: "a whole number", nix: "types.ints.unsigned", schema: natural },
+    "count a minute": { type: "a whole number, a minute", nix: "types.ints.unsigned", schema: natural },
   };
   return row.unlimited ? orUnlimited(kinds[row.unit]) : kinds[row.unit];
 };

@@ -36,6 +36,8 @@ export interface KeyDoc {
   readonly description: string;
   /** What may be written, for people. Tables have none. */
   readonly type?: string;
+  /** The type of the NixOS module's option. Tables have none. */
+  readonly nix?: string;
   /** The default as TOML, or in words where it depends on something else. Required keys have none. */
   readonly default?: string;
 }
@@ -52,15 +54,16 @@ const key = <T>(kind: Kind<T>, fallback: T, description: string) =>
   documented(z._default(checked(kind), fallback as never), {
     description,
     type: kind.type,
+    nix: kind.nix,
     default: (kind.text ?? JSON.stringify)(fallback),
   });
 
 const requiredKey = <T>(kind: Kind<T>, description: string) =>
-  documented(checked(kind), { description, type: kind.type });
+  documented(checked(kind), { description, type: kind.type, nix: kind.nix });
 
 /** A key whose default is not a constant; `fallback` tells it in words. */
 const optionalKey = <T>(kind: Kind<T>, fallback: string, description: string) =>
-  documented(z.optional(checked(kind)), { description, type: kind.type, default: fallback });
+  documented(z.optional(checked(kind)), { description, type: kind.type, nix: kind.nix, default: fallback });
 
 const table = <S extends z.core.$ZodLooseShape>(description: string, shape: S) =>
   documented(z.prefault(z.strictObject(shape), {} as never), { description });

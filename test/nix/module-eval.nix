@@ -52,6 +52,14 @@ let
           };
           default = { };
         };
+        extraOptions = mkOption {
+          type = types.str;
+          default = "";
+        };
+        buildMachines = mkOption {
+          type = types.listOf types.anything;
+          default = [ ];
+        };
       };
       users = anything;
       environment = anything;
@@ -77,7 +85,7 @@ in
   };
   nix = config.nix.settings;
   users = config.users;
-  extraInit = config.environment.extraInit or "";
+  sessionVariables = config.environment.sessionVariables or { };
   services = builtins.mapAttrs (_: service: service.serviceConfig) config.systemd.services;
   sockets = config.systemd.sockets or { };
 }

@@ -7,8 +7,12 @@ import { rootConfigText } from "../../src/config/root-config.ts";
 import { type Daemon, lab } from "../lab/lab.ts";
 import { nixFiles, projectRoot } from "./fixture.ts";
 
-/** A nixpkgs on this machine, if `NIXPKGS` names one: then its own lib evaluates the module, too. */
-const nixpkgs = process.env.NIXPKGS;
+/** A nixpkgs on this machine, if `NIXPKGS` or `NIX_PATH` names one: then its own lib evaluates the module, too. */
+const nixpkgs =
+  process.env.NIXPKGS ??
+  process.env.NIX_PATH?.split(":")
+    .find((entry) => entry.startsWith("nixpkgs=/"))
+    ?.slice("nixpkgs=".length);
 const version = lab.versions.at(-1) ?? "2.34";
 
 interface Evaluated {
@@ -16,7 +20,7 @@ interface Evaluated {
   readonly toml: Record<string, unknown>;
   readonly rootConfig: { readonly mode: string; readonly script: string };
   readonly nix: Record<string, unknown>;
-  readonly extraInit: string;
+  readonly sessionVariables: Record<string, string>;
   readonly services: Record<string, Record<string, unknown>>;
   readonly sockets: Record<string, unknown>;
 }
@@ -31,9 +35,9 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
     });
     afterAll(() => daemon?.stop());
 
-    const run = (configuration: string) => {
+    const run = (configuration: string, attribute = "") => {
       const lib = which.startsWith("nixpkgs") ? "/nixpkgs/lib" : `${projectRoot}/test/nix/stand-in-lib.nix`;
-      const expression = `import ${projectRoot}/test/nix/module-eval.nix { lib = import ${lib}; configuration = { ${configuration} }; }`;
+      const expression = `(import ${projectRoot}/test/nix/module-eval.nix { lib = import ${lib}; configuration = { lib, ... }: { ${configuration} }; })${attribute}`;
       return daemon.run(["nix-instantiate", "--eval", "--strict", "--json", "-E", expression]);
     };
     const evaluate = async (configuration: string): Promise<Evaluated> => {
@@ -57,7 +61,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       expect(made.rootConfig.script).toContain(
         "check-config --config /nix/store/nix-broker.toml --root-subset",
       );
-      expect(made.extraInit).toContain("export NIX_REMOTE=daemon");
+      expect(made.sessionVariables).toEqual({ NIX_REMOTE: "daemon" });
       expect(made.services["nix-broker-linker"]).toEqual({
         ExecStart: ["", "/nix/store/nix-broker/bin/nix-broker linker --remount-store"],
         CapabilityBoundingSet: "CAP_SYS_ADMIN",
@@ -83,6 +87,20 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       expect(text).toContain("next_pre_build_hook=\n");
     });
 
+    test.each([
+      ['lib.mkForce "/etc/upload.sh"', "/etc/upload.sh"],
+      ['lib.mkIf true (lib.mkDefault "/etc/upload.sh")', "/etc/upload.sh"],
+      ['lib.mkMerge [ "/etc/upload.sh" (lib.mkDefault "/etc/weaker.sh") ]', "/etc/upload.sh"],
+      ['lib.mkIf false "/etc/upload.sh"', ""],
+      ["null", ""],
+    ])("another hook that is defined as %s", async (definition, expected) => {
+      const made = await evaluate(
+        `services.nix-broker.enable = true; nix.settings.post-build-hook = ${definition};`,
+      );
+      expect(made.nix["post-build-hook"]).toContain("/libexec/nix-broker/post-build-hook.sh");
+      expect(rootConfigText(checked(made))).toContain(`next_post_build_hook=${expected}\n`);
+    });
+
     test("a shared socket in place of hooks", async () => {
       const made = await evaluate(
         "services.nix-broker = { enable = true; perBuild.enable = false; sharedSocket.enable = true; rootUsesDaemon = false; };",
@@ -93,7 +111,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         "extra-sandbox-paths": ["/nix/var/nix/daemon-socket=/run/nix-broker/shared"],
       });
       expect(made.sockets).toEqual({ "nix-broker": { wantedBy: ["sockets.target"] } });
-      expect(made.extraInit).toBe("");
+      expect(made.sessionVariables).toEqual({});
       expect(checked(made).listen).toMatchObject([{ path: "/run/nix-broker/shared/socket", view: "build" }]);
     });
 
@@ -119,6 +137,11 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       expect(config.web?.tokenFile).toBe("/run/credentials/nix-broker.service/web");
       expect(config.audit).toMatchObject({ jsonLines: true, retentionDays: 7 });
       expect(config.log.level).toBe("debug");
+      // What is not set is not in the file.
+      expect(made.toml.limits).toEqual({ builds: 12 });
+      expect(made.toml.profiles).toEqual({
+        "mirror-only": { extends: "build", fixed_outputs: ["https://mirror.example.org/*"] },
+      });
     });
 
     test.each([
@@ -134,6 +157,14 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         'services.nix-broker.settings.upstream.command = [ "ssh" "host" ];',
         "need the Nix daemon of this machine",
       ],
+      ['nix.extraOptions = "post-build-hook = /etc/upload.sh";', "nix.extraOptions sets a hook"],
+      [
+        'nix.buildMachines = [ { hostName = "far"; supportedFeatures = [ "kvm" "nix-broker" ]; } ];',
+        "nix.buildMachines must not have the feature nix-broker",
+      ],
+      ["services.nix-broker.web.tokenFile = ./token;", "must not be in the Nix store"],
+      ['services.nix-broker.web.tokenFile = "/nix/store/token";', "must not be in the Nix store"],
+      ['services.nix-broker.settings.runtime.user = "alice";', "settings.runtime.user"],
     ])("%s is refused with a message", async (configuration, message) => {
       const { failures } = await evaluate(`services.nix-broker.enable = true; ${configuration}`);
       expect(failures).toHaveLength(1);
@@ -145,18 +176,22 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         (await run('services.nix-broker.enable = true; services.nix-broker.settings.log.level = "loud";'))
           .stderr,
       ).toContain("services.nix-broker.settings.log.level");
+      expect(
+        (await run("services.nix-broker.enable = true; services.nix-broker.settings.upstream.pool = 65;"))
+          .stderr,
+      ).toContain("services.nix-broker.settings.upstream.pool");
       expect((await run("services.nix-broker.enabled = true;")).stderr).toContain("does not exist");
     });
 
+    test("a key that the broker does not know gets into the file, and not past its check", async () => {
+      const made = await evaluate(
+        'services.nix-broker = { enable = true; settings.hooks.profil = "build"; };',
+      );
+      expect(() => checked(made)).toThrow(/profil.*profile/s);
+    });
+
     test("disabled it defines nothing", async () => {
-      const { code, stdout } = await daemon.run([
-        "nix-instantiate",
-        "--eval",
-        "--strict",
-        "--json",
-        "-E",
-        `(import ${projectRoot}/test/nix/module-eval.nix { lib = import ${projectRoot}/test/nix/stand-in-lib.nix; configuration = { }; }).nix`,
-      ]);
+      const { code, stdout } = await run("", ".nix");
       expect([code, stdout.trim()]).toEqual([0, "{}"]);
     });
   },

@@ -156,7 +156,13 @@ let
 
   definitionsOf =
     path: option: values:
-    option // { definitions = map (one: one.value) (concatMap (discharge 100) values); };
+    option
+    // {
+      definitionsWithLocations = map (one: {
+        file = "a module";
+        inherit (one) value;
+      }) (concatMap (discharge 100) values);
+    };
 
   optionsTree =
     declared: values:
@@ -177,12 +183,28 @@ in
 rec {
   inherit
     any
+    concatMap
     elem
+    isList
+    isString
     mkIf
     mkMerge
     mkOption
     mkOverride
     ;
+  modules.mergeDefinitions =
+    loc: _type: definitions:
+    let
+      discharged = concatMap ({ value, ... }: discharge 100 value) definitions;
+    in
+    {
+      isDefined = discharged != [ ];
+      mergedValue = mergeValues (builtins.concatStringsSep "." loc) discharged;
+    };
+  hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+  hasInfix = infix: text: builtins.length (builtins.split infix text) > 1;
+  filterAttrs =
+    keep: attrs: removeAttrs attrs (filter (name: !(keep name attrs.${name})) (attrNames attrs));
   mkForce = mkOverride 50;
   mkDefault = mkOverride 1000;
   mkEnableOption =
@@ -201,6 +223,12 @@ rec {
     path = type "path" (value: isString value || builtins.isPath value);
     package = type "package" (value: value.type or "" == "derivation");
     port = type "port" (value: isInt value && value >= 0 && value < 65536);
+    ints.unsigned = type "unsigned integer" (value: isInt value && value >= 0);
+    ints.between =
+      least: most:
+      type "integer between ${toString least} and ${toString most}" (
+        value: isInt value && value >= least && value <= most
+      );
     ints.positive = type "positive integer" (value: isInt value && value > 0);
     enum = values: type "one of ${builtins.toJSON values}" (value: elem value values);
     nullOr = inner: type "null or ${inner.name}" (value: value == null || inner.check value);

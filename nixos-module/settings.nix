@@ -1,0 +1,319 @@
+# Made from src/config/schema.ts by `npm run docs`. A test fails when it is stale: change the schema.
+# The keys of the configuration file, as options of `services.nix-broker.settings`. What is null is left out of the file.
+{ lib }:
+let
+  inherit (lib) mkOption types;
+  key =
+    type: description:
+    mkOption {
+      type = types.nullOr type;
+      default = null;
+      inherit description;
+    };
+in
+{
+  upstream = {
+    socket = key types.path ''
+      Its Unix socket. Default: `"/nix/var/nix/daemon-socket/socket"`.
+    '';
+    command = key (types.listOf types.str) ''
+      A command and its arguments to run for every upstream connection instead, e.g. `["ssh", "builder",
+      "nix-daemon", "--stdio"]`. It speaks the worker protocol on its standard input and output. Default: `[]`.
+    '';
+    store_dir = key types.path ''
+      The store's folder. Must be upstream's. Default: `"/nix/store"`.
+    '';
+    nix_store = key types.str ''
+      The command that the post-build hook registers references with. Default: `"nix-store"`.
+    '';
+    allow_trusted = key types.bool ''
+      Accept an upstream that trusts the broker's user. For a private single-user daemon only: elsewhere a wall is
+      missing then. Default: `false`.
+    '';
+    pool = key (types.ints.between 0 64) ''
+      How many fresh upstream connections are kept ready. Default: `4`.
+    '';
+  };
+  runtime = {
+    dir = key types.path ''
+      `sandboxes/<id>/`, `shared/socket`, linker socket. Root's, where there are per-build sandboxes. Gone after a
+      reboot. Default: `"/run/nix-broker"`.
+    '';
+    state_dir = key types.path ''
+      What must outlive a restart: the audit. Default: `"/var/lib/nix-broker"`.
+    '';
+    control_dir = key types.path ''
+      The folder of the socket by which `nix-broker status`, `sandboxes` and `doctor` talk to the service. The
+      service makes it, mode 0700, in a folder that it can write to. Never mount it into a sandbox. Default:
+      `control` in `runtime.state_dir`.
+    '';
+    admin_group = key types.str ''
+      A group whose members may use the control socket, besides root and the service's user, which must be a member
+      too. They need to be able to enter the folders above it. Default: no group.
+    '';
+    user = key types.str ''
+      The system user that the service runs as; the root programs make its folders for it. Default: `"nix-broker"`.
+    '';
+    stop_grace = key (types.either types.ints.unsigned types.str) ''
+      How long a graceful stop waits for what is in flight. Default: `"30 s"`.
+    '';
+  };
+  listen = mkOption {
+    default = [ ];
+    description = ''
+      Static sockets, one table each. None are opened unless named here or by `--listen`. Each is one sandbox that
+      lives as long as the service.
+    '';
+    type = types.listOf (
+      types.submodule {
+        options = {
+          path = mkOption {
+            type = types.path;
+            description = ''
+              The Unix socket to open. Its folder is what one mounts into a sandbox.
+            '';
+          };
+          profile = key types.str ''
+            What its clients may do: a built-in profile or one of `[profiles]`. Default: `"build"`.
+          '';
+          view = key (types.either (types.enum [ "empty" "store" "build" ]) (types.listOf types.path)) ''
+            Where the view starts: `"empty"`, the closures of a list of store paths, or `"store"`: everything valid, for
+            jails that mount the whole store anyway (the guarantee of a closed world does not apply then). `"build"`: each
+            client is a process in some build, and gets the sandbox of that build. Default: that of the profile.
+          '';
+          allow_uids = key (types.listOf types.str) ''
+            Who may connect: users, `@groups` or numbers; `["*"]` is anyone who reaches the socket. Default:
+            `["@nixbld"]`.
+          '';
+        };
+      }
+    );
+  };
+  hooks = {
+    profile = key types.str ''
+      The profile of per-build sandboxes. Default: `"build"`.
+    '';
+    allow_uids = key (types.listOf types.str) ''
+      Who builds: only these users, and those that Nix allocates by itself (`auto-allocate-uids`), may use the
+      socket of a build. Default: `["@nixbld"]`.
+    '';
+    build_users = key (types.ints.between 1 1000000) ''
+      How many builds Nix runs at once at most. One build user is kept free for inner builds, or outer builds could
+      wait for each other for ever. Default: the number of `hooks.allow_uids`.
+    '';
+    gcroots_dir = key types.path ''
+      The folder of the roots of per-build sandboxes. Root's programs make it. Default:
+      `"/nix/var/nix/gcroots/nix-broker"`.
+    '';
+    next_pre_build_hook = key types.str ''
+      A program to run after ours, for installations that have a hook of their own. Default: `""`.
+    '';
+    next_post_build_hook = key types.str ''
+      The same after a build. Default: `""`.
+    '';
+  };
+  limits = {
+    text_bytes = key (types.either types.ints.unsigned types.str) ''
+      The longest derivation or text that a client may add. These are held in memory, because they are judged before
+      upstream sees them. Default: `"16 MiB"`.
+    '';
+    request_bytes = key (types.either types.ints.unsigned types.str) ''
+      The longest request, bulk bodies not counted. A longer one ends the connection. Default: `"32 MiB"`.
+    '';
+    body_bytes = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+      The longest bulk body (the contents of a path being added) of one request. Bodies are streamed, never held in
+      memory. Default: `"16 GiB"`.
+    '';
+    bytes_added = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+      How much a sandbox may add to the store in all. Beyond it, requests that add are denied. Default: `"64 GiB"`.
+    '';
+    view_paths = key types.ints.unsigned ''
+      How many paths the view of a sandbox may hold. Beyond it, requests that would let it grow are denied. Default:
+      `1000000`.
+    '';
+    connections = key types.ints.unsigned ''
+      How many connections a sandbox may have at once. Further ones are closed with an error. Default: `64`.
+    '';
+    concurrent_builds = key types.ints.unsigned ''
+      How many build requests of a sandbox may be in progress at once. Further ones are denied. Default: `32`.
+    '';
+    builds = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
+      How many build requests a sandbox may make in all. Further ones are denied. Default: `100000`.
+    '';
+    build_rate = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
+      How many build requests a sandbox may make within a minute. Further ones are denied. Default: `6000`.
+    '';
+    depth = key types.ints.unsigned ''
+      How deep sandboxes may be nested: the sandbox of an outer build has depth 1, that of an inner build which opts
+      in has 2. Default: `4`.
+    '';
+    build_timeout = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+      How long one inner build may take. A client may ask for less, not for more. Default: `"1 d"`.
+    '';
+    silent_timeout = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+      How long an inner build may print nothing. A client may ask for less, not for more. Default: `"unlimited"`.
+    '';
+    request_deadline = key (types.either types.ints.unsigned types.str) ''
+      How long upstream may leave a forwarded request, other than a build, without progress. Then it is answered
+      with an error. Default: `"10 min"`.
+    '';
+    idle = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+      How long a connection may stay open without a request. Then it is closed. Default: `"unlimited"`.
+    '';
+    audit_rows = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
+      How many audit rows a sandbox may cause. Requests that repeat share a row; one that names many paths counts as
+      several. Beyond it, every request is denied. Default: `10000000`.
+    '';
+    log_bytes = key (types.either types.ints.unsigned types.str) ''
+      How much log may wait for a client that does not read. Beyond it, lines are dropped and counted. Default: `"1
+      MiB"`.
+    '';
+  };
+  profiles = mkOption {
+    default = { };
+    description = ''
+      Profiles of your own, next to the built-in `query`, `instantiate`, `pure`, `build` and `agent`. `nix-broker
+      policy --profile NAME` prints one in force.
+    '';
+    type = types.attrsOf (
+      types.submodule {
+        options = {
+          extends = mkOption {
+            type = types.str;
+            description = ''
+              The profile that this one starts from. What is not set here is as there.
+            '';
+          };
+          summary = key types.str ''
+            One sentence for `nix-broker policy`. Default: one that names the profile it extends.
+          '';
+          operations = key (types.listOf (types.enum [ "query" "read" "add" "build" ])) ''
+            The groups of operations that are let through: `query` asks about paths, `read` gets their contents over the
+            connection, `add` adds paths and derivations, `build` builds. Default: as extended.
+          '';
+          fixed_outputs = key (types.either (types.enum [ "deny" "known" "allow" ]) (types.listOf types.str)) ''
+            Fixed-output derivations, which have the network: `"deny"`, `"known"` (only if the output is in the view),
+            `"allow"`, or a list of URL patterns (`https://example.org/*`): then what `known` allows, and
+            `builtin:fetchurl` of a matching URL. Default: as extended.
+          '';
+          admit_fixed_outputs = key types.bool ''
+            Whether a fixed-output path that upstream already has enters the view when a client names it. Default: as
+            extended.
+          '';
+          systems = key (types.either (types.enum [ "any" ]) (types.listOf types.str)) ''
+            The values of `system` that inner derivations may have. Default: as extended.
+          '';
+          required_system_features = key (types.listOf types.str) ''
+            What inner derivations may have in `requiredSystemFeatures`. `recursive-nix`, `builder-rpc-v0`, `uid-range`
+            can never be allowed. Default: as extended.
+          '';
+          inner_logs = key (types.enum [ "lines" "none" ]) ''
+            Whether clients get the log lines of inner builds. With `"none"` they cannot tell a build from a cache hit.
+            Default: as extended.
+          '';
+          content_addressed = key types.bool ''
+            Whether inner derivations may have floating content-addressed outputs. Default: as extended.
+          '';
+          view = key (types.either (types.enum [ "empty" "store" ]) (types.listOf types.path)) ''
+            Where the view starts of a static socket that does not say. Default: as extended.
+          '';
+          limits = {
+            text_bytes = key (types.either types.ints.unsigned types.str) ''
+              The longest derivation or text that a client may add. These are held in memory, because they are judged before
+              upstream sees them. Default: as extended.
+            '';
+            request_bytes = key (types.either types.ints.unsigned types.str) ''
+              The longest request, bulk bodies not counted. A longer one ends the connection. Default: as extended.
+            '';
+            body_bytes = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+              The longest bulk body (the contents of a path being added) of one request. Bodies are streamed, never held in
+              memory. Default: as extended.
+            '';
+            bytes_added = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+              How much a sandbox may add to the store in all. Beyond it, requests that add are denied. Default: as extended.
+            '';
+            view_paths = key types.ints.unsigned ''
+              How many paths the view of a sandbox may hold. Beyond it, requests that would let it grow are denied. Default:
+              as extended.
+            '';
+            connections = key types.ints.unsigned ''
+              How many connections a sandbox may have at once. Further ones are closed with an error. Default: as extended.
+            '';
+            concurrent_builds = key types.ints.unsigned ''
+              How many build requests of a sandbox may be in progress at once. Further ones are denied. Default: as
+              extended.
+            '';
+            builds = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
+              How many build requests a sandbox may make in all. Further ones are denied. Default: as extended.
+            '';
+            build_rate = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
+              How many build requests a sandbox may make within a minute. Further ones are denied. Default: as extended.
+            '';
+            depth = key types.ints.unsigned ''
+              How deep sandboxes may be nested: the sandbox of an outer build has depth 1, that of an inner build which opts
+              in has 2. Default: as extended.
+            '';
+            build_timeout = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+              How long one inner build may take. A client may ask for less, not for more. Default: as extended.
+            '';
+            silent_timeout = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+              How long an inner build may print nothing. A client may ask for less, not for more. Default: as extended.
+            '';
+            request_deadline = key (types.either types.ints.unsigned types.str) ''
+              How long upstream may leave a forwarded request, other than a build, without progress. Then it is answered
+              with an error. Default: as extended.
+            '';
+            idle = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+              How long a connection may stay open without a request. Then it is closed. Default: as extended.
+            '';
+            audit_rows = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
+              How many audit rows a sandbox may cause. Requests that repeat share a row; one that names many paths counts as
+              several. Beyond it, every request is denied. Default: as extended.
+            '';
+            log_bytes = key (types.either types.ints.unsigned types.str) ''
+              How much log may wait for a client that does not read. Beyond it, lines are dropped and counted. Default: as
+              extended.
+            '';
+          };
+        };
+      }
+    );
+  };
+  audit = {
+    path = key types.path ''
+      The folder of its databases. Default: `audit` in `runtime.state_dir`.
+    '';
+    json_lines = key types.bool ''
+      Also write every record to the service's log as a JSON line. Default: `false`.
+    '';
+    retention_days = key (types.either (types.ints.between 1 36500) (types.enum [ "unlimited" ])) ''
+      How old records may become before they are removed. Days. Default: `90`.
+    '';
+    max_bytes = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+      How large the databases may become, together, before the oldest records are removed. Default: `"16 GiB"`.
+    '';
+  };
+  metrics = {
+    listen = key (types.either types.port types.str) ''
+      Where metrics are served. Never reachable from other machines. Default: nothing listens.
+    '';
+    token_file = key types.path ''
+      A file with the token that a scraper must send. Needed on a port, because builds with network can reach it; on
+      a Unix socket the file mode guards. Default: no token.
+    '';
+  };
+  web = {
+    listen = key (types.either types.port types.str) ''
+      Where the page is served. Never reachable from other machines. Default: nothing listens.
+    '';
+    token_file = key types.path ''
+      A file with the token that a browser must send. Made at the first start if it is not there. Default:
+      `web-token` in `runtime.state_dir`.
+    '';
+  };
+  log = {
+    level = key (types.enum [ "fatal" "error" "warn" "info" "debug" "trace" ]) ''
+      The least severe messages that are written. Default: `"info"`.
+    '';
+  };
+}
