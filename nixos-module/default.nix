@@ -329,7 +329,6 @@ in
           "${cfg.package}/bin/nix-broker linker --remount-store"
         ];
         CapabilityBoundingSet = "CAP_SYS_ADMIN";
-        RestrictNamespaces = "mnt";
         SystemCallFilter = "@mount";
       };
     };

@@ -65,7 +65,6 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       expect(made.services["nix-broker-linker"]).toEqual({
         ExecStart: ["", "/nix/store/nix-broker/bin/nix-broker linker --remount-store"],
         CapabilityBoundingSet: "CAP_SYS_ADMIN",
-        RestrictNamespaces: "mnt",
         SystemCallFilter: "@mount",
       });
       expect(made.sockets).toEqual({});

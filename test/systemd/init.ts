@@ -188,9 +188,10 @@ function startScript(folder: string, system: string, daemon: Daemon, dist: strin
     `for name in null zero full random urandom tty; do touch ${at("dev")}/$name; mount --bind /dev/$name ${at("dev")}/$name; done`,
     `ln -s /proc/self/fd ${at("dev/fd")}; mkdir ${at("dev/shm")} ${at("dev/pts")}; touch ${at("dev/console")}`,
     `mount -t devpts -o newinstance,ptmxmode=0666 devpts ${at("dev/pts")}; ln -s pts/ptmx ${at("dev/ptmx")}`,
+    // Shared at the end, as container managers do: else credentials, which are mounts, do not reach the units.
     `cd ${at("/")}`,
     "pivot_root . old",
-    `exec chroot . /bin/sh -c 'umount -l /old; mkdir -p /run/systemd/system; exec env -i container=nix-broker-test PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=0'`,
+    `exec chroot . /bin/sh -c 'umount -l /old; mount --make-rshared /; mkdir -p /run/systemd/system; exec env -i container=nix-broker-test PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=0'`,
   );
   return lines.join("\n");
 }

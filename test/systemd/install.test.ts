@@ -1,4 +1,5 @@
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -9,6 +10,32 @@ import { Systemd } from "./init.ts";
 const projectRoot = join(import.meta.dirname, "../..");
 /** Debian 12's, where it can be had; the page says what 2.3 needs instead of its commands. */
 const version = lab.versions.find((candidate) => candidate === "2.8") ?? lab.versions.at(-1) ?? "2.34";
+
+/** What the NixOS module adds to the linker's unit, as NixOS writes it into a drop-in; its program is where the page puts it. */
+const nixosDropIn = async (daemon: Daemon): Promise<string> => {
+  const evaluate = `(import ${projectRoot}/test/nix/module-eval.nix { lib = import ${projectRoot}/test/nix/stand-in-lib.nix; configuration.services.nix-broker.enable = true; }).services.nix-broker-linker`;
+  const { stdout } = await daemon.run(["nix-instantiate", "--eval", "--strict", "--json", "-E", evaluate], {
+    env: { NIX_REMOTE: "" },
+  });
+  const lines = Object.entries(JSON.parse(stdout) as Record<string, string | string[]>).flatMap(
+    ([key, value]) => [value].flat().map((one) => `${key}=${one}`),
+  );
+  return `[Service]\n${lines.join("\n").replace("/nix/store/nix-broker/bin/", "/usr/local/bin/")}\n`;
+};
+
+/** The status of what a page at a socket answers. */
+const statusOf = (socketPath: string, path: string, token: string): Promise<number | undefined> =>
+  new Promise((resolve, reject) => {
+    request(
+      { socketPath, path, headers: { authorization: `Bearer ${token}`, host: "localhost" } },
+      (reply) => {
+        reply.resume();
+        resolve(reply.statusCode);
+      },
+    )
+      .on("error", reject)
+      .end();
+  });
 
 /** The sections of the page with their commands. */
 const sections = (): { readonly title: string; readonly commands: string }[] =>
@@ -43,25 +70,68 @@ describe("docs/install.md, followed word for word on a clean system with a multi
     rmSync(dist, { recursive: true, force: true });
   });
 
-  test.each(sections())("$title", async ({ title, commands }) => {
+  /** @returns what the commands printed; fails if they do */
+  const follow = async (commands: string): Promise<string> => {
     const script = `set -e\ncd /opt/checkout\nexport PATH=$PATH:${lab.clientFolder(version)} HOME=/root\n${commands}`;
     const { code, stdout, stderr } = await systemd.run("bash", "-c", script);
     const log = code === 0 ? "" : await systemd.log();
     expect([code, code === 0 ? "" : stderr + log]).toEqual([0, ""]);
-    if (title.startsWith("6.")) {
-      const out = /^\/nix\/store\/\S+-outer$/m.exec(stdout)?.[0] ?? "";
-      expect(out).not.toBe("");
-      expect(stdout).toContain("BuildPaths");
-      const references = await systemd.run(
-        "env",
-        "NIX_REMOTE=daemon",
-        `${lab.clientFolder(version)}/nix-store`,
-        "-q",
-        "--references",
-        out,
-      );
-      expect(references.stdout).toMatch(/-inner\n$/);
-    }
+    return stdout;
+  };
+  /** @param printed what the commands of "Try it" printed */
+  const expectNestedBuild = async (printed: string): Promise<void> => {
+    const out = /^\/nix\/store\/\S+-outer\w*$/m.exec(printed)?.[0] ?? "";
+    expect(out).not.toBe("");
+    expect(printed).toContain("BuildPaths");
+    expect(await follow(`NIX_REMOTE=daemon nix-store -q --references ${out}`)).toMatch(/-inner\w*\n$/);
+  };
+
+  test.each(sections())("$title", async ({ title, commands }) => {
+    const printed = await follow(commands);
+    if (title.startsWith("6.")) await expectNestedBuild(printed);
+  });
+
+  test("the page's token as a credential, with the drop-in and the settings of the page", async () => {
+    const page = readFileSync(join(projectRoot, "docs/install.md"), "utf8");
+    const dropIn = /# systemctl edit nix-broker\.service\n([\s\S]*?)\n\n/.exec(page)?.[1] ?? "";
+    const settings = /# config\.toml\n([\s\S]*?)\n\n/.exec(page)?.[1] ?? "";
+    // A socket: the port may be another test's.
+    const socket = "/run/nix-broker/shared/page.sock";
+    const config = `${settings.replaceAll(/^ {4}/gm, "").replace("listen = 9465", `listen = "${socket}"`)}\n`;
+    expect(config).toContain(socket);
+    const token = "the-token-of-the-administrator";
+    await follow(
+      `umask 077; echo ${token} > /etc/nix-broker/web-token; mkdir -p /etc/systemd/system/nix-broker.service.d`,
+    );
+    writeFileSync(
+      systemd.path("/etc/systemd/system/nix-broker.service.d/override.conf"),
+      `${dropIn.replaceAll(/^ {4}/gm, "")}\n`,
+    );
+    writeFileSync(systemd.path("/etc/nix-broker/config.toml"), config, { flag: "a" });
+    await follow("nix-broker check-config; systemctl daemon-reload; systemctl restart nix-broker.service");
+    expect(await statusOf(systemd.path(socket), "/metrics", token)).toBe(200);
+    expect(await statusOf(systemd.path(socket), "/metrics", `${token}r`)).toBe(401);
+    // The service's user cannot read the file, only what systemd gave it.
+    expect(await follow("stat -c '%U %a' /etc/nix-broker/web-token")).toBe("root 600\n");
+  });
+
+  test("where the store is a read-only mount, as on NixOS, the module's drop-in lets the linker work", async () => {
+    await follow(`systemctl stop nix-daemon.service nix-broker-linker.service
+mount --bind /nix/store /nix/store; mount -o remount,bind,ro /nix/store
+systemctl start nix-broker-linker.service nix-daemon.service`);
+    expect(await follow("nix-broker doctor || true")).toContain("is mounted read-only");
+    await follow("mkdir -p /etc/systemd/system/nix-broker-linker.service.d");
+    writeFileSync(
+      systemd.path("/etc/systemd/system/nix-broker-linker.service.d/overrides.conf"),
+      await nixosDropIn(daemon),
+    );
+    await follow("systemctl daemon-reload; systemctl restart nix-broker-linker.service");
+    const tryIt = sections().find(({ title }) => title.startsWith("6."))?.commands ?? "";
+    await expectNestedBuild(
+      await follow(tryIt.replace('"outer"', '"outer2"').replace('"inner"', '"inner2"')),
+    );
+    // For everybody else it is as read-only as before.
+    expect(await follow("! touch /nix/store/new 2>&1")).toContain("Read-only file system");
   });
 
   test("nothing of it is left to others: files that root runs belong to root", async () => {
