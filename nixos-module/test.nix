@@ -4,46 +4,17 @@
 }:
 let
   # Everything that builds need is in the machine's store already: it has no network.
-  outer = pkgs.writeText "outer.nix" ''
-    derivation {
-      name = "outer";
-      system = builtins.currentSystem;
-      builder = "${pkgs.bash}/bin/bash";
-      PATH = "${pkgs.coreutils}/bin:${pkgs.nix}/bin";
-      requiredSystemFeatures = [ "nix-broker" ];
-      inner = '''
-        derivation {
-          name = "inner";
-          system = builtins.currentSystem;
-          builder = "/bin/sh";
-          args = [ "-c" "echo built inside > $out" ];
-        }
-      ''';
-      args = [
-        "-e"
-        "-c"
-        '''
-          export HOME=$PWD/home; mkdir -p $HOME
-          echo "$inner" > inner.nix
-          result=$(nix-build --no-out-link inner.nix)
-          cat $result
-          if nix-store --gc; then exit 1; fi
-          echo $result > $out
-        '''
-      ];
-    }
-  '';
+  inputs = { inherit (pkgs) bash coreutils nix; };
+  arguments = pkgs.lib.concatStringsSep " " (
+    pkgs.lib.mapAttrsToList (name: package: "--argstr ${name} ${package}") inputs
+  );
 in
 pkgs.testers.runNixOSTest {
   name = "nix-broker";
   nodes.machine = {
     imports = [ ./. ];
     services.nix-broker.enable = true;
-    virtualisation.additionalPaths = [
-      pkgs.bash
-      pkgs.coreutils
-      pkgs.nix
-    ];
+    virtualisation.additionalPaths = builtins.attrValues inputs;
     nix.settings.substituters = pkgs.lib.mkForce [ ];
     users.users.alice.isNormalUser = true;
   };
@@ -51,7 +22,7 @@ pkgs.testers.runNixOSTest {
     machine.wait_for_unit("nix-broker.service")
     machine.wait_for_unit("nix-broker-linker.service")
 
-    out = machine.succeed("su - alice -c 'nix-build --no-out-link ${outer}'").strip()
+    out = machine.succeed("su - alice -c 'nix-build --no-out-link ${./nested-build.nix} ${arguments}'").strip()
     inner = machine.succeed(f"cat {out}").strip()
     assert machine.succeed(f"cat {inner}") == "built inside\n"
     assert inner in machine.succeed(f"nix-store -q --references {out}")

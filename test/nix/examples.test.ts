@@ -84,6 +84,24 @@ describe.each(lab.versions)("examples of the library [daemon %s]", (version) => 
     for (const derivation of named) expect(existsSync(host(derivation))).toBe(true);
   });
 
+  test("the nested build of the NixOS test, with store paths for its inputs", async () => {
+    const programs = { bash: "/bin", coreutils: "/bin", nix: "/usr/bin" };
+    const inStore = async (name: string, folder: string): Promise<string> => {
+      const made = `mkdir -p /tmp/${name}-in-store && ln -sfn ${folder} /tmp/${name}-in-store/bin && nix-store --add /tmp/${name}-in-store`;
+      return (await recursive.daemon.run(["sh", "-c", made])).stdout.trim();
+    };
+    const args: string[] = [];
+    for (const [name, folder] of Object.entries(programs))
+      args.push("--argstr", name, await inStore(name, folder));
+    const { out } = await recursive.daemon.build(
+      { file: `${examples}/../../nixos-module/nested-build.nix` },
+      { args },
+    );
+    const inner = (await read(out)).trim();
+    expect(await read(inner)).toBe("built inside\n");
+    expect(await references(out)).toEqual([inner]);
+  });
+
   test("what is known of a package needs nothing fetched or built", async () => {
     const expression = `
       { pkgs ? import <nixpkgs> { } }:
