@@ -14,7 +14,7 @@ import type { LinkerRequest, LinkerStatus } from "./linker-protocol.ts";
 import { listenForService } from "./linker-server.ts";
 import { optIn, SYSTEM_FEATURE } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
-import { recordOf, registerSandbox } from "./registration.ts";
+import { judgement, recordOf, registerSandbox } from "./registration.ts";
 import { type RootConfig, type ServiceAccount, serviceAccount } from "./root-config.ts";
 import { ensureTree, linkerSocket, type SandboxId, sandboxesFolder } from "./runtime-tree.ts";
 import { SandboxTable, type Settle } from "./sandbox-table.ts";
@@ -146,11 +146,9 @@ export class Linker {
     }
     const record = {
       ...recordOf(this.config, `${storeDir}/${derivationBase}`, derivation),
-      kind: answer.kind,
-      reason: answer.kind === "refused" ? answer.reason : "",
+      ...judgement(this.config, answer, worker),
       origin: "static",
       chroot,
-      worker: worker ?? null,
     } as const;
     registerSandbox(this.config, this.service, record);
     this.table.scan();

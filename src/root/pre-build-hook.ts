@@ -8,7 +8,7 @@ import { parseDerivation } from "../store/derivation.ts";
 import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
 import { optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
-import { explainMissingSocket, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
+import { explainMissingSocket, judgement, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
 import { type RootConfig, type ServiceAccount, serviceAccount } from "./root-config.ts";
 import { sandboxPlaces } from "./runtime-tree.ts";
 import { isChrootPath, isObject, type SandboxRecord } from "./sandbox-record.ts";
@@ -38,11 +38,9 @@ export async function preBuildHook(config: RootConfig, argv: readonly string[]):
   const service = serviceAccount(config.serviceUser);
   const record: SandboxRecord = {
     ...recordOf(config, drvPath, derivation),
-    kind: answer.kind,
-    reason: answer.kind === "refused" ? answer.reason : "",
+    ...judgement(config, answer, worker),
     origin: "hook",
     chroot,
-    worker: worker ?? null,
   };
   registerSandbox(config, service, record);
   await awaitTaken(config, service, record);

@@ -15,8 +15,9 @@ import {
 } from "node:fs";
 import type { Derivation } from "../store/derivation.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
+import { askerOf } from "./build-asker.ts";
 import { clientRegistry, clientSettings } from "./client-settings.ts";
-import { MAX_OUTPUTS } from "./opt-in.ts";
+import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
 import { removeTree } from "./remove-tree.ts";
 import type { RootConfig, ServiceAccount } from "./root-config.ts";
 import {
@@ -28,8 +29,14 @@ import {
   sandboxesFolder,
   sandboxPlaces,
 } from "./runtime-tree.ts";
-import { MAX_RECORD, parseSandboxRecord, printSandboxRecord, type SandboxRecord } from "./sandbox-record.ts";
-import { owner, readTrusted, writeTrusted } from "./trusted-file.ts";
+import {
+  MAX_RECORD,
+  type ProcessIdentity,
+  parseSandboxRecord,
+  printSandboxRecord,
+  type SandboxRecord,
+} from "./sandbox-record.ts";
+import { errorText, owner, readTrusted, writeTrusted } from "./trusted-file.ts";
 
 /** The part of a record that the derivation says, under a new id. One with too many outputs, which is refused, names none. */
 export function recordOf(
@@ -46,6 +53,21 @@ export function recordOf(
     outputs: Object.fromEntries(outputs.map(([name, { path }]) => [name, path])),
     created: Date.now(),
   };
+}
+
+/** The part of a record that says whether the build gets what it asks for, and who asked for the build. */
+export function judgement(
+  config: RootConfig,
+  answer: Exclude<OptIn, { readonly kind: "none" }>,
+  found: ProcessIdentity | undefined,
+): Pick<SandboxRecord, "kind" | "reason" | "worker" | "asker"> {
+  const worker = found ?? null;
+  if (answer.kind === "refused") return { ...answer, worker, asker: "" };
+  try {
+    return { kind: "ok", reason: "", worker, asker: worker ? askerOf(config, worker.pid) : "" };
+  } catch (error) {
+    return { kind: "refused", reason: errorText(error), worker, asker: "" };
+  }
 }
 
 /**

@@ -1,4 +1,5 @@
 /** `sandbox.json`: what a sandbox is. Written by root alone, and so believed by the linker. */
+import { isAskerMark } from "../store/asker-mark.ts";
 import { isStoreBase, isStorePath, type StorePath } from "../store/store-path.ts";
 import { isSandboxId, type SandboxId } from "./runtime-tree.ts";
 
@@ -25,6 +26,8 @@ export interface SandboxRecord {
   readonly chroot: string | null;
   /** The nix-daemon process that builds; `null` if it is not one. */
   readonly worker: ProcessIdentity | null;
+  /** The mark of the sandbox that asked for the build; "" if the broker did not. */
+  readonly asker: StorePath | "";
   /** Milliseconds since 1970. */
   readonly created: number;
 }
@@ -41,7 +44,7 @@ export function printSandboxRecord(record: SandboxRecord): string {
   return `${JSON.stringify(record, null, 2)}\n`;
 }
 
-const keys = "chroot created drvPath format id kind origin outputs reason storeDir worker";
+const keys = "asker chroot created drvPath format id kind origin outputs reason storeDir worker";
 
 /** @throws SandboxRecordError that names the first field that is wrong. */
 export function parseSandboxRecord(text: string): SandboxRecord {
@@ -58,7 +61,7 @@ export function parseSandboxRecord(text: string): SandboxRecord {
   const record = value;
   if (Object.keys(record).sort().join(" ") !== keys) return wrong("keys");
   if (record.format !== 1) return wrong("format");
-  const { id, kind, reason, origin, drvPath, storeDir, outputs, chroot, worker, created } = record;
+  const { id, kind, reason, origin, drvPath, storeDir, outputs, chroot, worker, asker, created } = record;
   if (typeof id !== "string" || !isSandboxId(id)) return wrong("id");
   if (kind !== "ok" && kind !== "refused") return wrong("kind");
   if (typeof reason !== "string" || (kind === "refused") !== (reason !== "")) return wrong("reason");
@@ -68,6 +71,7 @@ export function parseSandboxRecord(text: string): SandboxRecord {
     return wrong("drvPath");
   if (chroot !== null && (typeof chroot !== "string" || !isChrootPath(chroot))) return wrong("chroot");
   if (worker !== null && !isProcessIdentity(worker)) return wrong("worker");
+  if (typeof asker !== "string" || (asker !== "" && !isAskerMark(asker, storeDir))) return wrong("asker");
   if (kind === "ok" && (chroot === null || worker === null)) return wrong("chroot");
   if (typeof created !== "number" || !Number.isSafeInteger(created)) return wrong("created");
   if (!isObject(outputs)) return wrong("outputs");
@@ -87,6 +91,7 @@ export function parseSandboxRecord(text: string): SandboxRecord {
     outputs: checked,
     chroot,
     worker,
+    asker,
     created,
   };
 }

@@ -3,7 +3,7 @@
  * on, each as upstream stores it. Outer inputs and inner outputs are judged like what the client added.
  */
 import { isFixedOutput, optsIn, refuseDerivation, refuseFixedOutput } from "../policy/derivation-rules.ts";
-import { type Derivation, DerivationError } from "../store/derivation.ts";
+import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
 import { derivationAttributes } from "../store/derivation-attributes.ts";
 import { isDerivationPath, type StorePath } from "../store/store-path.ts";
 import { Refusal } from "./refusal.ts";
@@ -14,6 +14,8 @@ export interface ApprovedClosure {
   readonly derivations: ReadonlyMap<StorePath, Derivation>;
   /** Whether any of them fetches. */
   readonly fetches: boolean;
+  /** Whether any of them asks for a sandbox of its own. */
+  readonly optsIn: boolean;
 }
 
 /** @throws Refusal naming the derivation and the rule; in the words for an invalid path for one outside the view. */
@@ -27,7 +29,12 @@ export async function approveClosure(sandbox: Sandbox, roots: Iterable<StorePath
     pending.push(...derivation.inputDrvs.keys());
   }
   await refuseGraphsWithDerivations(sandbox, derivations);
-  return { derivations, fetches: [...derivations.values()].some(isFixedOutput) };
+  const all = [...derivations.values()];
+  return { derivations, fetches: all.some(isFixedOutput), optsIn: all.some(optsIn) };
+}
+
+function isDeferred(derivation: Derivation): boolean {
+  return [...derivation.outputs.values()].some((output) => outputKind(output) === "deferred");
 }
 
 async function approveOne(sandbox: Sandbox, path: StorePath): Promise<Derivation> {
@@ -49,6 +56,7 @@ async function approveOne(sandbox: Sandbox, path: StorePath): Promise<Derivation
     if (reason !== undefined) throw refused(path, reason);
     approved.add(path);
   }
+  if (isDeferred(derivation) && optsIn(derivation)) throw refused(path, DEFERRED_WITH_SANDBOX);
   if (isFixedOutput(derivation))
     await sandbox.admitFixedOutputs([...derivation.outputs.values()].map((output) => output.path));
   const reason = await refuseFixedOutput(derivation, profile, view, "build");
@@ -93,6 +101,13 @@ async function refuseGraphsWithDerivations(
     pending.push(...((await sandbox.view.info(path))?.references ?? []));
   }
 }
+
+/**
+ * Upstream resolves such a derivation into another one, whose outputs it locks: which these are is not known here, so
+ * nobody could say who would wait for whom.
+ */
+const DEFERRED_WITH_SANDBOX =
+  "it asks for nix-broker, and its output paths are not known before its content-addressed inputs are built; give it ordinary inputs, or drop the system feature";
 
 function refused(path: StorePath, reason: string): Refusal {
   return new Refusal(`derivation '${path}' may not be built here: ${reason}`);

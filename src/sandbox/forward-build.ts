@@ -102,6 +102,7 @@ async function approvedBuild(
       wanted.map((path) => printDerivedPath(path, exchange.table.minor)),
     );
     const upstream = await exchange.upstream();
+    if (closure.optsIn) await leaveMark(exchange, upstream);
     const results = await guarded(exchange, upstream, ["buildTimeout", buildTimeout(exchange)], () =>
       forwardBuild(exchange, upstream, wanted, closure, operation, logs),
     );
@@ -113,6 +114,12 @@ async function approvedBuild(
   } finally {
     if (logs.dropped > 0) exchange.detail.logLinesDropped = logs.dropped;
   }
+}
+
+/** So that root's programs can tell whose inner build it is that gets a sandbox of its own. */
+async function leaveMark(exchange: Exchange, upstream: UpstreamConnection): Promise<void> {
+  const { mark } = exchange.sandbox;
+  await guarded(exchange, upstream, "requestDeadline", () => upstream.ask("AddTempRoot", { path: mark }));
 }
 
 /** What these builds would wait for: outputs that are not in the view, and derivations whose outputs are not known. */

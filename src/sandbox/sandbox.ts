@@ -1,6 +1,8 @@
 /** One brokered sandbox: who it is, what it may, what it knows, and how paths enter its view. */
+import { randomBytes } from "node:crypto";
 import type { Profile } from "../policy/profile.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
+import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
 import type { Quota } from "./quota.ts";
 import type { UpstreamStore } from "./upstream-store.ts";
@@ -44,6 +46,8 @@ export class Sandbox {
   readonly parent: Sandbox | undefined;
   readonly socket: string | undefined;
   readonly since = new Date();
+  /** By which its inner builds are told from everybody else's. */
+  readonly mark: StorePath;
   /** What the view has gained since the start, in that order. */
   readonly gained: StorePath[] = [];
   /** Derivations whose own text was judged and found good; texts do not change. */
@@ -58,6 +62,7 @@ export class Sandbox {
 
   constructor(options: SandboxOptions) {
     this.id = options.id;
+    this.mark = askerMark(options.view.storeDir, randomBytes(ASKER_SECRET_BYTES));
     this.profile = options.profile;
     this.view = options.view;
     this.quota = options.quota;

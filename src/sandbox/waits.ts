@@ -81,13 +81,6 @@ export class Waits {
     });
   }
 
-  /** The sandboxes whose requests need one of these outputs now. */
-  askers(outputs: readonly StorePath[]): Sandbox[] {
-    return [...this.requests]
-      .filter(([, requests]) => [...requests].some((needed) => outputs.some((path) => needed.has(path))))
-      .map(([sandbox]) => sandbox);
-  }
-
   /**
    * A sandbox is about to ask for builds that need these outputs.
    * @returns what ends the wait

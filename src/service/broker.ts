@@ -24,6 +24,8 @@ export interface BuildSandboxOptions {
   /** The outputs whose locks it holds while it runs, or its derivation where they are not known. */
   readonly holds: readonly StorePath[];
   readonly home: Home;
+  /** The mark of the sandbox that asked for it; "" for an outer build. */
+  readonly asker: StorePath | "";
   fill(sandbox: Sandbox): Promise<void>;
 }
 
@@ -88,16 +90,13 @@ export class Broker {
   }
 
   /**
-   * The sandbox of a build. If another sandbox asked for that build, it gets no more rights than its asker, and uses up
-   * the same quotas.
+   * The sandbox of a build. If it is the inner build of another sandbox, it gets no more rights than its asker, and uses up
+   * the same quotas. Others that want the same build, and wait for it, have nothing to do with it.
    */
   buildSandbox(build: BuildSandboxOptions): Sandbox {
-    const askers = this.waits.askers(build.holds);
-    const parent = askers.reduce<Sandbox | undefined>(
-      (deepest, asker) => (deepest && deepest.depth >= asker.depth ? deepest : asker),
-      undefined,
-    );
-    const profile = askers.reduce((own, asker) => meet(own, asker.profile), this.config.hooks.profile);
+    const parent = [...this.sandboxes.values()].find(({ mark }) => mark === build.asker);
+    const own = this.config.hooks.profile;
+    const profile = parent ? meet(own, parent.profile) : own;
     const sandbox = new Sandbox({
       ...build,
       profile,
@@ -107,7 +106,10 @@ export class Broker {
       parent,
       released: (paths) => this.waits.released(paths),
     });
-    if (sandbox.depth > profile.limits.depth)
+    // It must not go on with the rights of an outer build: its asker may have had fewer.
+    if (build.asker !== "" && !parent)
+      sandbox.ended = "the build that asked for this one is gone, or nix-broker was restarted meanwhile";
+    else if (sandbox.depth > profile.limits.depth)
       sandbox.ended = `sandboxes may be nested no deeper than ${profile.limits.depth} (limits.depth)`;
     this.waits.began(sandbox, build.holds);
     const outputs = build.holds.filter((path) => path !== build.derivation);

@@ -4,7 +4,6 @@
  * the sandboxes that still live, with their views.
  */
 import { existsSync, type FSWatcher, lstatSync, readdirSync, readFileSync, watch } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
 import type { Config } from "../config/config.ts";
 import type { ByteStream } from "../host/byte-stream.ts";
 import { type Listener, listenOnPath } from "../host/listen.ts";
@@ -113,10 +112,6 @@ export class BuildSandboxes {
     return `${this.config.runtime.dir}/sandboxes`;
   }
 
-  private get notes(): string {
-    return `${this.config.runtime.stateDir}/sandboxes`;
-  }
-
   private look(): void {
     if (this.closed) return;
     let names: string[];
@@ -178,7 +173,7 @@ export class BuildSandboxes {
   }
 
   private makeSandbox(record: SandboxRecord): Sandbox {
-    const { id, drvPath } = record;
+    const { id, drvPath, asker } = record;
     const holds = Object.values(record.outputs).map((path) => path || drvPath);
     const home = new BuildHome(
       id,
@@ -191,41 +186,16 @@ export class BuildSandboxes {
       derivation: drvPath,
       holds,
       home,
+      asker,
       fill: async (made) => {
         await made.learn(await inputsOf(drvPath, this.broker.store));
         await this.restoreGains(made);
       },
     });
     if (record.kind === "refused") sandbox.ended = record.reason;
-    else if (this.orphaned(id))
-      sandbox.ended = "nix-broker was restarted, and the build that asked for this one is gone";
-    else {
-      this.note(id, sandbox).catch((error: Error) => {
-        // Without it, a restarted service would take a nested sandbox for an outer one.
-        sandbox.ended = "nix-broker cannot write its state; the reason is in its log";
-        this.log.error({ sandbox: id, error: error.message }, "cannot note a sandbox");
-      });
-      // Before the first client comes; if it fails, the client that waits for it is told.
-      sandbox.begin().catch(() => undefined);
-    }
+    // Before the first client comes; if it fails, the client that waits for it is told.
+    else if (sandbox.ended === undefined) sandbox.begin().catch(() => undefined);
     return sandbox;
-  }
-
-  /**
-   * A sandbox whose asker's connection ended with the last service: its inner build was cancelled. It must not go on
-   * with the rights of an outer one.
-   */
-  private orphaned(id: string): boolean {
-    try {
-      return readFileSync(`${this.notes}/${id}`, "utf8") === NESTED;
-    } catch {
-      return false;
-    }
-  }
-
-  private async note(id: string, sandbox: Sandbox): Promise<void> {
-    await mkdir(this.notes, { recursive: true, mode: 0o700 });
-    await writeFile(`${this.notes}/${id}`, sandbox.parent ? NESTED : OUTER);
   }
 
   /** What the view had gained before the service was restarted: the roots are the list of it. */
@@ -294,7 +264,6 @@ export class BuildSandboxes {
     // Each whatever became of the others: nobody waits for the promise.
     await this.broker.endSandbox(entry.sandbox, `this sandbox has ended: ${reason}`).catch(failed);
     await entry.listening.then((listener) => listener?.close()).catch(failed);
-    await rm(`${this.notes}/${id}`, { force: true }).catch(failed);
     await this.release(id);
   }
 
@@ -317,6 +286,3 @@ function isBeingRemoved(folder: string): boolean {
   const there = lstatSync(folder, { throwIfNoEntry: false });
   return there === undefined || (there.mode & 0o070) === 0;
 }
-
-const NESTED = "nested";
-const OUTER = "outer";

@@ -82,6 +82,7 @@ function sandbox(chroot: string, config: Partial<RootConfig> = {}): LinkedSandbo
     outputs: {},
     chroot,
     worker: null,
+    asker: "",
     created: 0,
   };
   return new LinkedSandbox({ ...parseRootConfig("", "test"), storeReal: store, ...config }, record);

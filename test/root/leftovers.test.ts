@@ -24,6 +24,7 @@ function leaveRecord(id: string, worker: { pid: number; startTime: string }): vo
     outputs: {},
     chroot: `${"a".repeat(32)}-outer.drv.chroot`,
     worker,
+    asker: "",
     created: 0,
   } as const;
   writeFileSync(`${folder}/roots/${id}.json`, printSandboxRecord(record), { mode: 0o600 });

@@ -112,6 +112,7 @@ describe("sandbox.json", () => {
     outputs: { out: path, __proto__2: "" },
     chroot: `${"0".repeat(32)}-x.drv.chroot/root`,
     worker: { pid: 1, startTime: "12" },
+    asker: "",
     created: 1,
   };
 
@@ -132,6 +133,7 @@ describe("sandbox.json", () => {
     ["chroot", { chroot: null }],
     ["worker", { worker: { pid: -1, startTime: "1" } }],
     ["worker", { worker: { pid: 1, startTime: "self" } }],
+    ["asker", { asker: path }],
     ["outputs", { outputs: { out: "/etc/passwd" } }],
     ["keys", { more: 1 }],
     ["format", { format: 2 }],
