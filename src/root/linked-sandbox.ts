@@ -3,9 +3,10 @@ import { existsSync } from "node:fs";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { Chroot, ChrootError, type FolderIdentity } from "./chroot.ts";
 import { LinkError } from "./link-error.ts";
+import { type HeldLocks, heldLocks, holdsOne } from "./output-locks.ts";
 import { isAlive } from "./process-tree.ts";
 import type { RootConfig } from "./root-config.ts";
-import type { SandboxRecord } from "./sandbox-record.ts";
+import type { ProcessIdentity, SandboxRecord } from "./sandbox-record.ts";
 import { type CopyBudget, copyIntoChroot, linksAreCheap } from "./store-copy.ts";
 import { errorText } from "./trusted-file.ts";
 import { Turns } from "./turns.ts";
@@ -21,6 +22,8 @@ export class LinkedSandbox {
   private chroot: Chroot | undefined;
   private tail: Promise<unknown> = Promise.resolve();
   private goneSince: number | undefined;
+  /** Whether the locks of its outputs were seen with its worker. */
+  private locked = false;
 
   constructor(config: RootConfig, record: SandboxRecord) {
     this.config = config;
@@ -46,6 +49,9 @@ export class LinkedSandbox {
     }
     this.chroot = chroot;
     this.problem = undefined;
+    // The hook still waits for this: the build cannot have let go of them yet, however short it is.
+    const { worker } = this.record;
+    if (worker) this.locked = this.holdsLocks(heldLocks(), worker);
     return identity;
   }
 
@@ -101,10 +107,18 @@ export class LinkedSandbox {
     }
   }
 
-  /** Whether the build is over: its worker ended, or its chroot has been gone for the grace time. */
-  isOver(now: number): boolean {
+  /**
+   * Whether the build is over: its worker ended, or let go of the outputs' locks, or (where these were never seen) its chroot
+   * has been gone for the grace time.
+   */
+  isOver(now: number, held: HeldLocks): boolean {
     const { worker } = this.record;
     if (worker && !isAlive(worker)) return true;
+    if (worker && this.holdsLocks(held, worker)) {
+      this.locked = true;
+      return false;
+    }
+    if (this.locked) return true;
     if (!this.chrootGone()) this.goneSince = undefined;
     else this.goneSince ??= now;
     return this.goneSince !== undefined && now - this.goneSince >= this.config.endGrace;
@@ -114,6 +128,11 @@ export class LinkedSandbox {
   livesIn(chroot: string): boolean {
     const { worker } = this.record;
     return this.record.chroot === chroot && !this.chrootGone() && (worker === null || isAlive(worker));
+  }
+
+  private holdsLocks(held: HeldLocks, worker: ProcessIdentity): boolean {
+    const outputs = Object.values(this.record.outputs).filter((path) => path !== "");
+    return holdsOne(held, worker, outputs, this.config.storeReal);
   }
 
   private chrootGone(): boolean {

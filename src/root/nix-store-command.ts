@@ -25,10 +25,15 @@ const MAX_OUTPUT = 64 * 1024 * 1024;
 
 export class NixStoreCommand {
   private readonly nixStore: string;
+  private readonly patience: number;
 
-  /** @param worker the daemon's process: the `nix-store` beside its program is of its own version */
-  constructor(config: RootConfig, worker: ProcessIdentity | null) {
+  /**
+   * @param worker the daemon's process: the `nix-store` beside its program is of its own version
+   * @param patience how long one command may take, in milliseconds: while it hangs, no other sandbox is settled
+   */
+  constructor(config: RootConfig, worker: ProcessIdentity | null, patience = 600_000) {
     this.nixStore = findNixStore(config.nixStore, worker);
+    this.patience = patience;
   }
 
   /** The database's record of a path, as text. @throws NixCommandError */
@@ -65,6 +70,8 @@ export class NixStoreCommand {
       env,
       encoding: "latin1",
       maxBuffer: MAX_OUTPUT,
+      timeout: this.patience,
+      killSignal: "SIGKILL",
     });
     if (error) throw new NixCommandError(`cannot run ${program}: ${errorText(error)}`);
     if (status !== 0)

@@ -12,6 +12,13 @@ export interface ProcessStat extends ProcessIdentity {
 /** Deeper chains of parents are not followed. */
 const MAX_DEPTH = 64;
 
+/** What tells this run of the machine from others. */
+function bootId(): string {
+  boot ??= readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+  return boot;
+}
+let boot: string | undefined;
+
 /** @returns undefined when there is no such process. Format: proc_pid_stat(5). */
 export function processStat(pid: number): ProcessStat | undefined {
   let text: string;
@@ -27,14 +34,18 @@ export function processStat(pid: number): ProcessStat | undefined {
   const [state, parent] = rest;
   const startTime = rest[19];
   if (state === undefined || parent === undefined || startTime === undefined) return undefined;
-  return { pid, parent: Number(parent), name, state, startTime };
+  return { pid, parent: Number(parent), name, state, startTime, boot: bootId() };
 }
 
 /** Whether that very process still runs; one that ended and was not waited for does not. */
 export function isAlive(process: ProcessIdentity): boolean {
   const stat = processStat(process.pid);
   return (
-    stat !== undefined && stat.startTime === process.startTime && stat.state !== "Z" && stat.state !== "X"
+    stat !== undefined &&
+    stat.startTime === process.startTime &&
+    stat.boot === process.boot &&
+    stat.state !== "Z" &&
+    stat.state !== "X"
   );
 }
 
@@ -62,7 +73,8 @@ export function daemonWorker(pid: number): ProcessIdentity | undefined {
     const stat = processStat(current);
     if (!stat) return undefined;
     const uid = effectiveUid(current);
-    if ((uid === 0 || uid === owner()) && isDaemon(stat)) return { pid: current, startTime: stat.startTime };
+    if ((uid === 0 || uid === owner()) && isDaemon(stat))
+      return { pid: current, startTime: stat.startTime, boot: stat.boot };
     current = stat.parent;
   }
   return undefined;

@@ -8,6 +8,8 @@ export interface ProcessIdentity {
   readonly pid: number;
   /** Field 22 of `/proc/<pid>/stat`: clock ticks since the machine started. */
   readonly startTime: string;
+  /** The kernel's `boot_id`: after another start of the machine, pid and ticks may be those of another process. */
+  readonly boot: string;
 }
 
 export interface SandboxRecord {
@@ -109,11 +111,13 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 function isProcessIdentity(value: unknown): value is ProcessIdentity {
   return (
     isObject(value) &&
-    Object.keys(value).length === 2 &&
+    Object.keys(value).length === 3 &&
     typeof value.pid === "number" &&
     Number.isSafeInteger(value.pid) &&
     value.pid > 0 &&
     typeof value.startTime === "string" &&
-    /^[0-9]{1,20}$/.test(value.startTime)
+    /^[0-9]{1,20}$/.test(value.startTime) &&
+    typeof value.boot === "string" &&
+    /^[0-9a-f-]{1,64}$/.test(value.boot)
   );
 }

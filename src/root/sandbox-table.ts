@@ -1,8 +1,9 @@
 /** The sandboxes that the linker knows: taken up when their folder appears, settled when their build is over. */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { ChrootError, type FolderIdentity } from "./chroot.ts";
 import { LinkError } from "./link-error.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
+import { heldLocks } from "./output-locks.ts";
 import { isAlive } from "./process-tree.ts";
 import { listDurable, listSandboxes, readDurable, readSandbox, removeSandbox } from "./registration.ts";
 import type { RootConfig, ServiceAccount } from "./root-config.ts";
@@ -14,12 +15,14 @@ import { errorText, readTrusted, writeTrusted } from "./trusted-file.ts";
 export type Settle = (id: SandboxId) => Promise<void>;
 
 const MAX_LINKED = 4096;
+/** No longer is an `ended` that is pending, in bytes. */
+const MAX_PENDING = 64 * 1024;
 /** How long the service has, after the end, before the folder goes; also the time between two tries to settle. */
 const LINGER_MS = 60_000;
 
 interface Entry {
   readonly sandbox: LinkedSandbox;
-  /** When the folder is removed, or settling is tried again. */
+  /** When the folder is removed, or settling is tried again; `Infinity` while it is tried. */
   due: number | undefined;
 }
 
@@ -96,17 +99,19 @@ export class SandboxTable {
 
   /** Ends what is over. Called every second or so. */
   tend(now: number): void {
+    const held = heldLocks();
     for (const [id, entry] of this.entries) {
       const waits = entry.due !== undefined && now < entry.due;
-      if (this.hasEnded(id)) {
-        entry.sandbox.close("the sandbox is over");
+      const ended = this.hasEnded(id);
+      if (ended) entry.sandbox.close("the sandbox is over");
+      if (ended && !this.isPending(id)) {
         if (entry.due === undefined) entry.due = now + LINGER_MS;
         else if (!waits) this.remove(id);
-      } else if (!waits && entry.sandbox.isOver(now)) {
+      } else if (!waits && (ended || entry.sandbox.isOver(now, held))) {
         entry.sandbox.close("its build is over");
-        entry.due = now + LINGER_MS;
+        entry.due = Number.POSITIVE_INFINITY;
         this.settleSoon(id).then(() => {
-          entry.due = undefined;
+          entry.due = Date.now() + LINGER_MS;
         });
       }
     }
@@ -116,6 +121,8 @@ export class SandboxTable {
   release(id: SandboxId): void {
     if (!this.find(id)) throw new LinkError("unknown-sandbox", `there is no sandbox ${id}`);
     if (!this.hasEnded(id)) throw new LinkError("not-ended", `the build of sandbox ${id} is not over`);
+    if (this.isPending(id))
+      throw new LinkError("not-ended", `the references of sandbox ${id} are not registered yet`);
     this.remove(id);
   }
 
@@ -158,6 +165,16 @@ export class SandboxTable {
       entry.due = Date.now() + LINGER_MS;
       complain(`cannot remove sandbox ${id}: ${errorText(error)}`);
     }
+  }
+
+  /** Whether the build is over, but its references are not registered: until they are, the folder tells the service so. */
+  private isPending(id: SandboxId): boolean {
+    const { ended } = sandboxPlaces(this.config, id);
+    // A longer one lists references that are registered.
+    if ((statSync(ended, { throwIfNoEntry: false })?.size ?? 0) > MAX_PENDING) return false;
+    const text = readTrusted(ended, MAX_PENDING);
+    const value: unknown = text === undefined ? undefined : JSON.parse(text);
+    return isObject(value) && value.outcome === "pending";
   }
 
   private hasEnded(id: SandboxId): boolean {

@@ -34,6 +34,8 @@ export interface SandboxEnd {
 
 /** The service decides how many roots there are; more are not looked at. */
 const MAX_GAINS = 1_000_000;
+/** Of what `nix-store` said, in characters. */
+const MAX_ERROR = 4096;
 /** Paths of one question to the daemon. */
 const QUESTION = 10_000;
 
@@ -44,7 +46,7 @@ export async function settle(config: RootConfig, record: SandboxRecord): Promise
     end = await registerReferences(config, record);
     releaseRoots(config, record.id);
   } catch (error) {
-    end = { ...nothingDone("pending"), error: errorText(error) };
+    end = { ...nothingDone("pending"), error: errorText(error).slice(0, MAX_ERROR) };
   }
   const { folder, ended } = sandboxPlaces(config, record.id);
   if (existsSync(folder)) {

@@ -81,7 +81,9 @@ export class Body {
       const taken = this.push(this.source.available, (slice) => pieces.push(Buffer.from(slice)));
       this.source.consume(taken);
       if (this.length > limit)
-        throw new Refusal(`the text is longer than ${limit} bytes (limits.text_bytes)`);
+        throw new Refusal(`the text is longer than ${limit} bytes (limits.text_bytes)`, {
+          limit: "textBytes",
+        });
       if (!this.done && !(await this.source.fill())) throw new EndOfStream();
     }
     return Buffer.concat(pieces);
@@ -102,7 +104,9 @@ export class Body {
       try {
         watched.requireGood();
         if (this.length > this.limit)
-          throw new Refusal(`the contents are longer than ${this.limit} bytes (limits.body_bytes)`);
+          throw new Refusal(`the contents are longer than ${this.limit} bytes (limits.body_bytes)`, {
+            limit: "bodyBytes",
+          });
         // The end is held back until all was looked at: without it upstream does nothing.
         const held = this.done ? Math.min(HEADER, taken) : 0;
         const waiting = taken > held ? write(available.subarray(0, taken - held)) : undefined;

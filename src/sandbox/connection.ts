@@ -93,6 +93,7 @@ export class Connection {
     try {
       this.release = this.sandbox.quota.openConnection();
     } catch (error) {
+      this.count(error as Refusal);
       await this.refuse((error as Refusal).message);
       return;
     }
@@ -173,6 +174,7 @@ export class Connection {
           `this client speaks protocol 1.${this.greeting.minor}; nix-broker needs 1.${OLDEST_MINOR} (Nix 2.3) or newer`,
         );
       if (trouble !== undefined) {
+        this.count(trouble);
         await this.sendError(trouble.message);
         this.record("handshake", [], trouble, performance.now(), undefined);
         return false;
@@ -187,7 +189,10 @@ export class Connection {
 
   /** @returns false at the end of the connection */
   private async respondToNext(): Promise<boolean> {
-    const idle = new Deadline(this.sandbox.profile.limits.idle, () => this.client.destroy());
+    const idle = new Deadline(this.sandbox.profile.limits.idle, () => {
+      this.sandbox.quota.onLimit("idle");
+      this.client.destroy();
+    });
     const number = await this.reader.readOrEnd(operationNumber).finally(() => idle.clear());
     if (number === undefined) return false;
     this.busy = true;
@@ -221,6 +226,7 @@ export class Connection {
     } catch (error) {
       if (exchange.replying) this.client.destroy();
       const refusal = asRefusal(error, exchange);
+      this.count(refusal);
       judged = refusal;
       usable = !refusal.fatal && !exchange.replying;
       if (!exchange.replying) {
@@ -335,7 +341,10 @@ export class Connection {
   private async deliver(message: Buffer): Promise<void> {
     const waiting = this.client.write(message);
     if (!waiting) return;
-    const deadline = new Deadline(this.sandbox.profile.limits.requestDeadline, () => this.client.destroy());
+    const deadline = new Deadline(this.sandbox.profile.limits.requestDeadline, () => {
+      this.sandbox.quota.onLimit("requestDeadline");
+      this.client.destroy();
+    });
     await waiting.finally(() => deadline.clear());
   }
 
@@ -378,6 +387,10 @@ export class Connection {
     }
   }
 
+  private count({ limit }: Refusal): void {
+    if (limit) this.sandbox.quota.onLimit(limit);
+  }
+
   private get asker(): Asker {
     const { peer } = this.client;
     return {
@@ -391,6 +404,7 @@ export class Connection {
 
   /** Says why the connection is closed, where the protocol still allows it. What was half encoded is dropped. */
   private async tellFault(error: Error): Promise<void> {
+    if (error instanceof TooLongError) this.sandbox.quota.onLimit("requestBytes");
     if (this.greeting === undefined) return;
     this.encoder.finish();
     const reason = isPeerFault(error)

@@ -172,6 +172,7 @@ export async function guarded<T>(
         {
           verdict: "forward",
           reason: "deadline passed",
+          limit: name,
         },
       );
     throw error instanceof UpstreamError ? brokenUpstream(error) : error;

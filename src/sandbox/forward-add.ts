@@ -82,7 +82,9 @@ export async function addTextToStore(
   await requireInView(exchange, references);
   const contents = Buffer.from(text, "latin1");
   if (contents.length > textLimit(exchange))
-    throw new Refusal(`the text is longer than ${textLimit(exchange)} bytes (limits.text_bytes)`);
+    throw new Refusal(`the text is longer than ${textLimit(exchange)} bytes (limits.text_bytes)`, {
+      limit: "textBytes",
+    });
   if (name.endsWith(DERIVATION_SUFFIX))
     return { path: (await addDerivation(exchange, name, references, contents)).path };
   exchange.sandbox.quota.addBytes(contents.length);
@@ -219,7 +221,9 @@ async function passBody(
     },
     onEnd() {
       if (body.length > limit)
-        throw new Refusal(`the text is longer than ${limit} bytes (limits.text_bytes)`);
+        throw new Refusal(`the text is longer than ${limit} bytes (limits.text_bytes)`, {
+          limit: "textBytes",
+        });
     },
     stopped,
   });

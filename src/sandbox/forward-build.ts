@@ -112,7 +112,10 @@ async function approvedBuild(
     for (const { derivation } of wanted) recordBuild(exchange, derivation, new Map(), started);
     throw error;
   } finally {
-    if (logs.dropped > 0) exchange.detail.logLinesDropped = logs.dropped;
+    if (logs.dropped > 0) {
+      exchange.detail.logLinesDropped = logs.dropped;
+      exchange.sandbox.quota.onLimit("logBytes");
+    }
   }
 }
 
@@ -160,6 +163,7 @@ async function forwardBuild(
     if (!silence.passed) throw error;
     throw new Refusal(`the build printed nothing for ${seconds} seconds (limits.silent_timeout)`, {
       verdict: "forward",
+      limit: "silentTimeout",
     });
   } finally {
     silence.clear();

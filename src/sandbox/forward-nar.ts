@@ -193,7 +193,9 @@ async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToS
   )
     throw new Refusal(`the content address of '${path}' is not the hash of its NAR`);
   if (info.narSize > exchange.body.limit)
-    throw new Refusal(`the contents are longer than ${exchange.body.limit} bytes (limits.body_bytes)`);
+    throw new Refusal(`the contents are longer than ${exchange.body.limit} bytes (limits.body_bytes)`, {
+      limit: "bodyBytes",
+    });
   sandbox.quota.addBytes(info.narSize);
   return {
     check: new NarCheck(info.narSize, address),

@@ -81,7 +81,9 @@ async function spool(exchange: Exchange, file: FileHandle, scanner: ReferenceSca
     for (const slice of slices) {
       sandbox.quota.addBytes(slice.length);
       if (body.length > body.limit)
-        throw new Refusal(`the contents are longer than ${body.limit} bytes (limits.body_bytes)`);
+        throw new Refusal(`the contents are longer than ${body.limit} bytes (limits.body_bytes)`, {
+          limit: "bodyBytes",
+        });
       scanner.push(slice);
       await file.writeFile(slice).catch(cannotSpool);
     }

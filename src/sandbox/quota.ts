@@ -18,7 +18,7 @@ const ROW_CHARACTERS = 4096;
 export class Quota {
   private readonly limits: Limits;
   /** Told which bound was hit; for the metrics. */
-  private readonly onLimit: (limit: LimitName) => void;
+  readonly onLimit: (limit: LimitName) => void;
   /** Connections whose sockets are still open. */
   connections = 0;
   buildsRunning = 0;
@@ -121,9 +121,9 @@ export class Quota {
 
   private check(limit: LimitName, wanted: number, what: string): void {
     if (wanted <= this.limits[limit]) return;
-    this.onLimit(limit);
     throw new Refusal(
       `this sandbox may have no more than ${this.limits[limit]} ${what} (limits.${limitTable[limit].key})`,
+      { limit },
     );
   }
 }

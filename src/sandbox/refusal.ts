@@ -2,6 +2,7 @@
  * A request that gets an error instead of a reply. The text is ours, made from the request alone, for it goes
  * to the client; what upstream said stays in `upstreamError`, for the audit.
  */
+import type { LimitName } from "../policy/limits.ts";
 import type { Verdict } from "../policy/rules.ts";
 
 export interface RefusalDetails {
@@ -14,6 +15,8 @@ export interface RefusalDetails {
   readonly fatal?: boolean;
   /** What the client exits with, where the protocol tells it (before 1.26); 1 if not given. */
   readonly status?: number;
+  /** The bound that was run into, for the metrics. */
+  readonly limit?: LimitName;
 }
 
 export class Refusal extends Error {
@@ -23,6 +26,7 @@ export class Refusal extends Error {
   readonly upstreamError: string | undefined;
   readonly fatal: boolean;
   readonly status: number;
+  readonly limit: LimitName | undefined;
 
   /** @param message for the client, as text for people */
   constructor(message: string, details: RefusalDetails = {}) {
@@ -32,5 +36,6 @@ export class Refusal extends Error {
     this.upstreamError = details.upstreamError;
     this.fatal = details.fatal ?? false;
     this.status = details.status ?? 1;
+    this.limit = details.limit;
   }
 }

@@ -10,10 +10,12 @@ import type { StorePath } from "../store/store-path.ts";
 import { Refusal } from "./refusal.ts";
 import type { Sandbox } from "./sandbox.ts";
 
+type Holder = Sandbox | symbol;
+
 export class Waits {
-  /** Sandboxes of builds, oldest first, with what their builds hold. */
-  private readonly builds = new Map<Sandbox, readonly StorePath[]>();
-  private readonly holders = new Map<StorePath, Set<Sandbox>>();
+  /** Sandboxes of builds, oldest first, with what lets go of what their builds hold. */
+  private readonly builds = new Map<Sandbox, () => void>();
+  private readonly holders = new Map<StorePath, Set<Holder>>();
   private readonly requests = new Map<Sandbox, Set<ReadonlySet<StorePath>>>();
   private readonly releases = new Set<() => void>();
   private readonly buildUsers: number;
@@ -30,22 +32,32 @@ export class Waits {
 
   /** A build runs, in that sandbox, and holds the locks of these outputs until `ended`. */
   began(sandbox: Sandbox, outputs: readonly StorePath[]): void {
-    this.builds.set(sandbox, outputs);
-    for (const output of outputs) {
-      const holders = this.holders.get(output);
-      if (holders) holders.add(sandbox);
-      else this.holders.set(output, new Set([sandbox]));
-    }
+    this.builds.set(sandbox, this.hold(outputs, sandbox));
   }
 
   ended(sandbox: Sandbox): void {
-    for (const output of this.builds.get(sandbox) ?? []) {
-      const holders = this.holders.get(output);
-      holders?.delete(sandbox);
-      if (holders?.size === 0) this.holders.delete(output);
-    }
+    this.builds.get(sandbox)?.();
     this.builds.delete(sandbox);
-    for (const wake of this.releases) wake();
+  }
+
+  /**
+   * Outputs that nobody may have yet. Without a holder: those of a build that is over, whose references are still to be registered.
+   * @returns what lets go of them
+   */
+  hold(outputs: readonly StorePath[], holder: Holder = Symbol("unsettled")): () => void {
+    for (const output of outputs) {
+      const holders = this.holders.get(output);
+      if (holders) holders.add(holder);
+      else this.holders.set(output, new Set([holder]));
+    }
+    return () => {
+      for (const output of outputs) {
+        const holders = this.holders.get(output);
+        holders?.delete(holder);
+        if (holders?.size === 0) this.holders.delete(output);
+      }
+      for (const wake of this.releases) wake();
+    };
   }
 
   /**
@@ -114,9 +126,11 @@ export class Waits {
     );
   }
 
+  /** What is over waits for nobody, so that no cycle goes through it. */
   private holdersOf(outputs: ReadonlySet<StorePath>): Set<Sandbox> {
     const found = new Set<Sandbox>();
-    for (const output of outputs) for (const holder of this.holders.get(output) ?? []) found.add(holder);
+    for (const output of outputs)
+      for (const holder of this.holders.get(output) ?? []) if (typeof holder !== "symbol") found.add(holder);
     return found;
   }
 

@@ -109,12 +109,19 @@ export class Broker {
     // It must not go on with the rights of an outer build: its asker may have had fewer.
     if (build.asker !== "" && !parent)
       sandbox.ended = "the build that asked for this one is gone, or nix-broker was restarted meanwhile";
-    else if (sandbox.depth > profile.limits.depth)
+    else if (sandbox.depth > profile.limits.depth) {
+      this.metrics.limitHit("depth");
       sandbox.ended = `sandboxes may be nested no deeper than ${profile.limits.depth} (limits.depth)`;
+    }
     this.waits.began(sandbox, build.holds);
     const outputs = build.holds.filter((path) => path !== build.derivation);
     this.begin(sandbox, parent ? `inner build asked for by sandbox ${parent.id}` : "outer build", outputs);
     return sandbox;
+  }
+
+  /** Keeps outputs from all sandboxes: their references are still to be registered. @returns what lets go of them */
+  holdUnsettled(outputs: readonly StorePath[]): () => void {
+    return this.waits.hold(outputs);
   }
 
   /** No new requests; those under way are cut off. */

@@ -19,6 +19,9 @@ import { inputsOf } from "./build-view.ts";
 import type { LinkerClient } from "./linker-client.ts";
 import type { Log } from "./log.ts";
 
+/** The outcome of a build whose references could not be registered yet (docs/linker-and-hooks.md). */
+const PENDING = "pending";
+
 /** A safety net below the watches, which the kernel may drop when very much happens at once. */
 const RESCAN_MS = 5000;
 
@@ -39,6 +42,8 @@ export class BuildSandboxes {
   private readonly users: BuildUsers;
   private readonly log: Log;
   private readonly live = new Map<string, Live>();
+  /** Those that are over, whose references are not registered yet: what lets go of their outputs. */
+  private readonly unsettled = new Map<string, () => void>();
   private readonly waiting = new Map<string, Array<() => void>>();
   private watcher: FSWatcher | undefined;
   private rescan: NodeJS.Timeout | undefined;
@@ -124,7 +129,9 @@ export class BuildSandboxes {
         this.log.error({ error: (error as Error).message }, "cannot read the folder of sandboxes");
       return;
     }
-    for (const id of names) if (isSandboxId(id) && !this.live.has(id)) this.takeUp(id);
+    for (const id of names)
+      if (isSandboxId(id) && !this.live.has(id) && !this.unsettled.has(id)) this.takeUp(id);
+    for (const [id] of this.unsettled) this.checkSettled(id);
     for (const [id] of this.live) if (!names.includes(id)) void this.end(id, "its folder was removed");
   }
 
@@ -135,7 +142,8 @@ export class BuildSandboxes {
 
   private takeUp(id: string): void {
     const folder = `${this.folder}/${id}`;
-    if (existsSync(`${folder}/ended`)) {
+    const outcome = this.outcomeOf(id);
+    if (outcome !== undefined && outcome !== PENDING) {
       void this.release(id);
       return;
     }
@@ -145,6 +153,10 @@ export class BuildSandboxes {
     } catch (error) {
       if (isBeingRemoved(folder)) return;
       this.log.error({ sandbox: id, error: (error as Error).message }, "a sandbox that cannot be taken up");
+      return;
+    }
+    if (outcome === PENDING) {
+      this.unsettled.set(id, this.broker.holdUnsettled(heldBy(record)));
       return;
     }
     let watcher: FSWatcher;
@@ -174,7 +186,6 @@ export class BuildSandboxes {
 
   private makeSandbox(record: SandboxRecord): Sandbox {
     const { id, drvPath, asker } = record;
-    const holds = Object.values(record.outputs).map((path) => path || drvPath);
     const home = new BuildHome(
       id,
       `${this.config.hooks.gcrootsDir}/${id}`,
@@ -184,7 +195,7 @@ export class BuildSandboxes {
     const sandbox = this.broker.buildSandbox({
       id,
       derivation: drvPath,
-      holds,
+      holds: heldBy(record),
       home,
       asker,
       fill: async (made) => {
@@ -241,22 +252,36 @@ export class BuildSandboxes {
   }
 
   private checkEnded(id: string): void {
+    const outcome = this.live.has(id) ? this.outcomeOf(id) : undefined;
+    if (outcome !== undefined) void this.end(id, outcome);
+  }
+
+  /** What `ended` says; undefined before there is one. */
+  private outcomeOf(id: string): string | undefined {
     const path = `${this.folder}/${id}/ended`;
-    if (!this.live.has(id) || !existsSync(path)) return;
-    let outcome = "ended";
+    if (!existsSync(path)) return undefined;
     try {
       const value: unknown = JSON.parse(readFileSync(path, "utf8"));
-      if (isObject(value) && typeof value.outcome === "string") outcome = value.outcome;
+      if (isObject(value) && typeof value.outcome === "string") return value.outcome;
     } catch {
       // Root writes it whole; whatever it says, the sandbox is over.
     }
-    void this.end(id, outcome);
+    return "ended";
+  }
+
+  /** The linker registers the references later, and says so in `ended`. */
+  private checkSettled(id: string): void {
+    if (this.outcomeOf(id) === PENDING) return;
+    this.unsettled.get(id)?.();
+    this.unsettled.delete(id);
+    void this.release(id);
   }
 
   private async end(id: string, reason: string): Promise<void> {
     const entry = this.live.get(id);
     if (!entry) return;
     this.live.delete(id);
+    if (reason === PENDING) this.unsettled.set(id, this.broker.holdUnsettled(heldBy(entry.record)));
     entry.watcher.close();
     this.log.info({ sandbox: id, reason }, "a sandbox ends");
     const failed = (error: Error): void =>
@@ -264,7 +289,7 @@ export class BuildSandboxes {
     // Each whatever became of the others: nobody waits for the promise.
     await this.broker.endSandbox(entry.sandbox, `this sandbox has ended: ${reason}`).catch(failed);
     await entry.listening.then((listener) => listener?.close()).catch(failed);
-    await this.release(id);
+    if (reason !== PENDING) await this.release(id);
   }
 
   private async release(id: string): Promise<void> {
@@ -279,6 +304,11 @@ export class BuildSandboxes {
     if (text.length > MAX_RECORD) throw new Error("sandbox.json is too long");
     return parseSandboxRecord(text);
   }
+}
+
+/** The outputs that nobody may have before the sandbox is settled; the derivation stands for those that are not known. */
+function heldBy({ outputs, drvPath }: SandboxRecord): StorePath[] {
+  return Object.values(outputs).map((path) => path || drvPath);
 }
 
 /** Root's programs take a folder back before they empty it. */

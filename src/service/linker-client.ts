@@ -24,6 +24,8 @@ export class LinkerError extends Error {
 export interface LinkerClientOptions {
   /** How long a request may wait for a linker that is not there, in milliseconds; default 10 000. */
   readonly patience?: number;
+  /** How long the linker may take to answer, in milliseconds; default 600 000 for a link, 60 000 for others. */
+  readonly answer?: number;
   /** How many requests may be open; default 65 536. */
   readonly maxOpen?: number;
 }
@@ -34,14 +36,19 @@ interface OpenRequest {
   readonly reject: (error: LinkerError) => void;
   /** When it is given up if there is no connection by then. */
   readonly deadline: number;
+  readonly timer: NodeJS.Timeout;
 }
 
 const RETRY_MS = 50;
+/** A link may be gigabytes to copy, and come after others of its sandbox. */
+const LINK_MS = 600_000;
+const ANSWER_MS = 60_000;
 const MAX_REPLY_LINE = 64 * 1024;
 
 export class LinkerClient {
   private readonly path: string;
   private readonly patience: number;
+  private readonly answer: number | undefined;
   private readonly maxOpen: number;
   private readonly open = new Map<number, OpenRequest>();
   private lastId = 0;
@@ -54,6 +61,7 @@ export class LinkerClient {
   constructor(path: string, options: LinkerClientOptions = {}) {
     this.path = path;
     this.patience = options.patience ?? 10_000;
+    this.answer = options.answer;
     this.maxOpen = options.maxOpen ?? 65_536;
   }
 
@@ -111,7 +119,12 @@ export class LinkerClient {
     const id = ++this.lastId;
     const line = `${JSON.stringify({ id, ...body })}\n`;
     return new Promise((resolve, reject) => {
-      this.open.set(id, { line, resolve, reject, deadline: Date.now() + this.patience });
+      const patience = this.answer ?? (body.op === "link" ? LINK_MS : ANSWER_MS);
+      const timer = setTimeout(() => {
+        const message = `the linker has not answered for ${patience / 1000} s (systemctl status nix-broker-linker)`;
+        this.rejectAll((request) => request.timer === timer, "unreachable", message);
+      }, patience);
+      this.open.set(id, { line, resolve, reject, deadline: Date.now() + this.patience, timer });
       if (this.socket && !this.socket.connecting) this.socket.write(line);
       else this.connect();
     });
@@ -159,12 +172,16 @@ export class LinkerClient {
 
   private take(line: string): void {
     const reply = parseReply(line);
-    const request = reply && this.open.get(Number(reply.id));
-    if (!reply || !request) {
+    const id = Number(reply?.id);
+    if (!reply || !(id > 0 && id <= this.lastId)) {
       this.socket?.destroy(new Error("the linker sent something that is no reply"));
       return;
     }
-    this.open.delete(Number(reply.id));
+    const request = this.open.get(id);
+    // It was given up, and the answer comes after all.
+    if (!request) return;
+    clearTimeout(request.timer);
+    this.open.delete(id);
     if (reply.ok === true) request.resolve(reply);
     else request.reject(new LinkerError(String(reply.code), String(reply.error)));
   }
@@ -172,6 +189,7 @@ export class LinkerClient {
   private rejectAll(which: (request: OpenRequest) => boolean, code: string, message: string): void {
     for (const [id, request] of this.open)
       if (which(request)) {
+        clearTimeout(request.timer);
         this.open.delete(id);
         request.reject(new LinkerError(code, message));
       }

@@ -84,32 +84,53 @@ function admission(entry: ListenConfig, services: ListenerServices): (stream: By
     view: view === "build" ? "empty" : view,
     socket: entry.path,
   });
+  const unidentified = new Map<number, number>();
   return (stream) => {
     const uid = stream.peer?.uid ?? -1;
     if (!allowed.anyone && !allowed.uids.has(uid)) {
       log.warn({ socket: entry.path, uid }, "refused a user that allow_uids does not name");
       broker.refuse(stream, sandbox, `user ${uid} may not use this socket (allow_uids)`);
-    } else if (view === "build")
-      serveBuild(stream, sandbox, services).catch((error: Error) => {
+    } else if (view === "build") {
+      const { connections } = profile.limits;
+      const open = unidentified.get(uid) ?? 0;
+      if (open >= connections) {
+        sandbox.quota.onLimit("connections");
+        // So a build that connects all the time cannot keep others from the linker.
+        broker.refuse(
+          stream,
+          sandbox,
+          `more than ${connections} clients of user ${uid} wait (limits.connections)`,
+        );
+        return;
+      }
+      unidentified.set(uid, open + 1);
+      serveBuild(stream, sandbox, services, () => {
+        const left = (unidentified.get(uid) ?? 1) - 1;
+        if (left > 0) unidentified.set(uid, left);
+        else unidentified.delete(uid);
+      }).catch((error: Error) => {
         log.error({ socket: entry.path, error: error.message }, "a client could not be served");
         stream.destroy();
       });
-    else void broker.serve(stream, sandbox);
+    } else void broker.serve(stream, sandbox);
   };
 }
 
 /**
  * Serves a client of a socket that all builds see: the linker, as root, finds out which build it runs in.
  * @param unknown the sandbox that refusals are recorded under
+ * @param identified called when it is known, or found to be none
  */
 async function serveBuild(
   stream: ByteStream,
   unknown: Sandbox,
   { broker, builds, linker }: ListenerServices,
+  identified: () => void,
 ): Promise<void> {
   const { pid = -1, uid = -1 } = stream.peer ?? {};
   try {
-    const sandbox = await builds.find(await linker.identify(pid, uid));
+    const find = async () => builds.find(await linker.identify(pid, uid));
+    const sandbox = await find().finally(identified);
     if (!sandbox || !builds.admits(sandbox, uid))
       broker.refuse(stream, unknown, "this process is not part of a build that nix-broker knows");
     else await broker.serve(stream, sandbox);

@@ -1,6 +1,7 @@
 /** Each bound of a profile (src/policy/limits.ts), run into by a client: the error names the key, and others go on. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type LimitName, limitTable } from "../../src/policy/limits.ts";
 import { addContents } from "../attack/contents.ts";
 import { addDerivation, buildOutput, type Made, makeDerivation, type Recipe } from "../attack/derivations.ts";
 import { RawClient } from "../attack/raw-client.ts";
@@ -56,10 +57,9 @@ limits = { depth = 2 }
 profile = "shallow"
 `;
 
-const version = lab.versions.at(-1)!;
 const noPath = `/nix/store/${"0".repeat(32)}-x`;
 
-describe(`bounds [daemon ${version}]`, () => {
+describe.each(lab.versions)("bounds [daemon %s]", (version) => {
   let made: RecursiveLab;
   const clients: RawClient[] = [];
   beforeAll(async () => {
@@ -262,5 +262,13 @@ describe(`bounds [daemon ${version}]`, () => {
     expect(refused.log).toContain("allows no fixed-output derivations");
     // The same build may, where its asker may.
     expect((await buildNested(await connect("fetch"), fetch)).error).toBeUndefined();
+  });
+
+  test("each bound that was run into is counted", async () => {
+    const status = JSON.parse((await made.broker!.cli("status", "--json")).stdout) as {
+      limitsHit: Record<string, number>;
+    };
+    const hit = Object.keys(status.limitsHit).map((name) => limitTable[name as LimitName].key);
+    expect(hit.sort()).toEqual([...Object.keys(bounds), "depth"].sort());
   });
 });

@@ -3,6 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { clientRegistry, clientSettings } from "../../src/root/client-settings.ts";
 import { type AuditRow, startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
 
@@ -17,9 +18,18 @@ export interface RecursiveOptions extends DaemonOptions {
   readonly serviceConfig?: string;
   /** More lines of root.conf. */
   readonly rootConfig?: string;
-  /** False: no pre-build hook; every build sees one static socket, with view `build`. The post-build hook stays. */
+  /**
+   * False: no pre-build hook; every build sees one static socket, with view `build`, and settings for clients as the
+   * hook gives them. The post-build hook stays.
+   */
   readonly hooks?: boolean;
 }
+
+/** Every version of the daemon, with the two ways by which a build gets a socket. */
+export const ways = lab.versions.flatMap((version) => [
+  { version, way: "hooks", hooks: true },
+  { version, way: "static socket", hooks: false },
+]);
 
 export class RecursiveLab {
   readonly daemon: Daemon;
@@ -36,7 +46,9 @@ export class RecursiveLab {
     const isStatic = options.hooks === false;
     const preBuildHook = isStatic ? "" : `pre-build-hook = ${rootFolder}/pre-build-hook.sh\n`;
     const postBuildHook = `post-build-hook = ${rootFolder}/post-build-hook.sh\n`;
-    const staticSocket = isStatic ? [`/nix/var/nix/daemon-socket=${serviceFolder}/s`] : [];
+    const staticSocket = isStatic
+      ? [`/nix/var/nix/daemon-socket=${serviceFolder}/s`, "/etc/nix=/etc/nix-inside"]
+      : [];
     const daemon = await lab.start(version, {
       ...options,
       systemFeatures: ["nix-broker", ...(options.systemFeatures ?? [])],
@@ -46,6 +58,9 @@ export class RecursiveLab {
     });
     mkdirSync(daemon.hostPath("/etc/nix-broker"), { recursive: true });
     writeFileSync(daemon.hostPath("/etc/nix-broker/root.conf"), options.rootConfig ?? "");
+    mkdirSync(daemon.hostPath("/etc/nix-inside"));
+    writeFileSync(daemon.hostPath("/etc/nix-inside/nix.conf"), clientSettings);
+    writeFileSync(daemon.hostPath("/etc/nix-inside/registry.json"), clientRegistry);
     const made = new RecursiveLab(daemon, options);
     await made.startLinker();
     await made.startService();

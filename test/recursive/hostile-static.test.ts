@@ -3,18 +3,24 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RawClient } from "../attack/raw-client.ts";
-import { extremes } from "../attack/suite.ts";
+import { lab } from "../lab/lab.ts";
 import { RecursiveLab } from "./fixture.ts";
 import { outer } from "./scripts.ts";
 
 const sharedFolder = "/var/lib/nix-broker/service/s";
+const serviceConfig = `
+[profiles.few]
+extends = "build"
+limits = { connections = 4 }
+[hooks]
+profile = "few"
+`;
 const noPath = `/nix/store/${"0".repeat(32)}-x`;
 
-// One of each layout of the chroot.
-describe.each(extremes())("a hostile builder at a static socket [daemon %s]", (version) => {
+describe.each(lab.versions)("a hostile builder at a static socket [daemon %s]", (version) => {
   let made: RecursiveLab;
   beforeAll(async () => {
-    made = await RecursiveLab.start(version, { hooks: false });
+    made = await RecursiveLab.start(version, { hooks: false, serviceConfig });
   });
   afterAll(() => made?.stop());
   const host = (path: string) => made.daemon.hostPath(path);
@@ -56,6 +62,7 @@ call plain
 nested names "mount --bind $fake/$chroot $fake/$chroot; mount --bind $fake /tmp"
 nested hidden "mkdir $fake/store; mount --bind $fake/$chroot/nix/store $fake/store"
 nested processes "mount -t proc none /proc"
+unshare --user --map-root-user --mount --pid --fork bash -c "mount --rbind / $fake/$chroot && chroot $fake/$chroot bash -c 'cd $PWD; call chroot'" || echo FAILED chroot
 cp /bin/bash nix-daemon; ./nix-daemon -c '(sleep 0.2; call orphan) & :'
 sleep 2
 wait
@@ -66,10 +73,27 @@ echo > $out`,
     writeFileSync(host(`${sharedFolder}/go`), "");
     expect(readFileSync(host((await victim).out), "utf8")).toBe("");
     expect(attacker.log).not.toMatch(/LEARNED|FAILED/);
-    expect(attacker.log.match(/^CALLED .*$/gm)).toHaveLength(5);
+    expect(attacker.log.match(/^CALLED .*$/gm)).toHaveLength(6);
 
     const outers = (await made.audit()).filter(({ kind, op }) => kind === "sandbox" && op === "begin");
     expect(outers.filter(({ reason }) => reason === "outer build")).toHaveLength(2);
+  });
+
+  test("G8: a user that floods the socket does not keep the linker from others", async () => {
+    const lines = readFileSync(host("/etc/passwd"), "utf8").split("\n");
+    const [one = 0, other = 0] = lines
+      .filter((line) => line.startsWith("nixbld"))
+      .map((line) => Number(line.split(":")[2]));
+    const connect = (user: number) => RawClient.connect(host(`${sharedFolder}/socket`), { user });
+    await made.stopLinker();
+    try {
+      const told = await Promise.allSettled([one, one, one, one, one, other].map(connect));
+      const texts = told.map((each) => (each.status === "rejected" ? String(each.reason) : "served"));
+      expect(texts.filter((text) => text.includes("(limits.connections)"))).toHaveLength(1);
+      expect(texts.filter((text) => text.includes("the linker does not answer"))).toHaveLength(5);
+    } finally {
+      await made.startLinker();
+    }
   });
 
   test("a process that lives in no build is none, whoever it runs as", async () => {

@@ -4,7 +4,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
 import { connectAs, RawClient } from "../attack/raw-client.ts";
-import { extremes } from "../attack/suite.ts";
 import { lab, sandboxScript } from "../lab/lab.ts";
 import { RecursiveLab } from "./fixture.ts";
 import { outer } from "./scripts.ts";
@@ -90,8 +89,7 @@ class Beside {
 const pause = (name: string) =>
   `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.05; done`;
 
-// One of each layout of the chroot.
-describe.each(extremes())("a hostile builder [daemon %s]", (version) => {
+describe.each(lab.versions)("a hostile builder [daemon %s]", (version) => {
   let made: RecursiveLab;
   let beside: Beside;
   beforeAll(async () => {
@@ -130,13 +128,11 @@ describe.each(extremes())("a hostile builder [daemon %s]", (version) => {
   });
 });
 
-const newest = lab.versions.at(-1)!;
-
-describe(`a sandbox and those outside of it [daemon ${newest}]`, () => {
+describe.each(lab.versions)("a sandbox and those outside of it [daemon %s]", (version) => {
   let made: RecursiveLab;
   let beside: Beside;
   beforeAll(async () => {
-    made = await RecursiveLab.start(newest, { sandboxPaths: [projectRoot] });
+    made = await RecursiveLab.start(version, { sandboxPaths: [projectRoot] });
     beside = new Beside(made);
   });
   afterAll(() => made?.stop());

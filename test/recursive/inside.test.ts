@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
+import { RecursiveLab, ways } from "./fixture.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");
@@ -17,10 +17,11 @@ content_addressed = true
 profile = "floating"
 `;
 
-describe.each(lab.versions)("inside of an outer build [daemon %s]", (version) => {
+describe.each(ways)("inside of an outer build [daemon $version, by $way]", ({ version, hooks }) => {
   let made: RecursiveLab;
   beforeAll(async () => {
     made = await RecursiveLab.start(version, {
+      hooks,
       ...(version === "2.3" ? {} : { config }),
       serviceConfig,
       // On 2.3 a build fails, rather than waits, when no build user is free.

@@ -25,7 +25,8 @@ echo $one $two > $out`;
 describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
   let recursive: RecursiveLab;
   beforeAll(async () => {
-    recursive = await RecursiveLab.start(version);
+    recursive = await RecursiveLab.start(version, { sandboxPaths: ["/signal=/tmp/signal"] });
+    await recursive.daemon.run(["mkdir", "/tmp/signal"]);
   });
   afterAll(() => recursive?.stop());
 
@@ -71,20 +72,23 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
       .map((line) => line.replace(/^.*?-/, ""));
   };
 
-  test("G6: the service is killed while an outer build runs: the build goes on with its successor", async () => {
-    const name = "service-killed";
-    const building = start(name, twoStages(name));
-    const id = await sandboxOf(name);
-    await reachedMark(name);
-    await recursive.broker?.stop("SIGKILL");
-    await recursive.daemon.run(["nix-store", "--gc"]);
-    await recursive.startService();
-    go(id);
-    const { code, out, log } = await building;
-    expect(log).not.toContain("error:");
-    expect(code).toBe(0);
-    expect((await references(out)).sort()).toEqual([`${name}-after`, `${name}-before`]);
-  });
+  test.each<NodeJS.Signals>(["SIGKILL", "SIGTERM"])(
+    "G6: the service gets %s while an outer build runs: the build goes on with its successor",
+    async (kill) => {
+      const name = `service-${kill.toLowerCase()}`;
+      const building = start(name, twoStages(name));
+      const id = await sandboxOf(name);
+      await reachedMark(name);
+      await recursive.broker?.stop(kill);
+      await recursive.daemon.run(["nix-store", "--gc"]);
+      await recursive.startService();
+      go(id);
+      const { code, out, log } = await building;
+      expect(log).not.toContain("error:");
+      expect(code).toBe(0);
+      expect((await references(out)).sort()).toEqual([`${name}-after`, `${name}-before`]);
+    },
+  );
 
   test("G5: the linker is killed while an outer build runs: the build goes on with its successor", async () => {
     const name = "linker-killed";
@@ -119,6 +123,43 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     expect(readFileSync(host(path ?? ""), "utf8")).toBe(`${name}-before\n`);
   });
 
+  test("G6: the service is killed in the middle of an inner build that has a sandbox of its own: both fail, the next try works", async () => {
+    const name = "killed-inside";
+    const nested = `derivation { name = "nested-${name}"; system = builtins.currentSystem; builder = "/bin/sh";
+      PATH = "/lab/${version}/bin:/bin:/usr/bin"; requiredSystemFeatures = [ "nix-broker" ];
+      args = [ "-c" "\${''${waitForTest(`nested-${name}`)}; ${prologue}; nix-store --add /bin/sh > $out; :''}" ]; }`;
+    const script = `${prologue}
+cat > nested.nix <<'END'
+${nested}
+END
+nix-build --no-out-link nested.nix > $out`;
+    const building = start(name, script);
+    const id = await sandboxOf(`nested-${name}`);
+    await reachedMark(`nested-${name}`);
+    await recursive.broker?.stop("SIGKILL");
+    await recursive.startService();
+    // The inner one was cancelled, or is refused: it must not go on as if it were an outer one.
+    if (existsSync(host(`/run/nix-broker/sandboxes/${id}/socket.d`))) go(id);
+    const { code, log } = await building;
+    expect(code).not.toBe(0);
+    expect(log).toMatch(/error/);
+    const begun = (await recursive.audit()).filter(({ sandbox, op }) => sandbox === id && op === "begin");
+    expect(begun.map(({ reason }) => reason)).toContainEqual(
+      expect.stringMatching(/^inner build asked for by/),
+    );
+    const added = (await recursive.audit()).filter(
+      ({ sandbox, verdict, op }) => sandbox === id && verdict === "forward" && op.startsWith("Add"),
+    );
+    expect(added).toEqual([]);
+
+    const folder = host(`/run/nix-broker/sandboxes/${id}`);
+    await until(() => (!existsSync(folder) || existsSync(`${folder}/ended`) ? true : undefined));
+    const again = start(name, script);
+    const second = await sandboxOf(`nested-${name}`);
+    go(second);
+    expect((await again).code).toBe(0);
+  });
+
   test("G6: an outer build that fails leaves no roots behind", async () => {
     const name = "fails";
     const { code } = await start(name, `${prologue}\none=$(${inner(`${name}-before`)})\nexit 3`);
@@ -126,6 +167,22 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     await until(() => (sandboxes().length === 0 ? true : undefined));
     const left = readdirSync(host("/nix/var/nix/gcroots/nix-broker"));
     expect(left).toEqual([]);
+  });
+
+  test("G9: a build that failed frees its build user, though its client builds on", async () => {
+    const failing = sandboxScript("exit 3", { name: "fails-early", features: ["nix-broker"] });
+    const other = sandboxScript("until [ -e /signal/go ]; do sleep 0.1; done; echo > $out", {
+      name: "other",
+    });
+    const building = recursive.daemon.tryBuild(`[ (${failing}) (${other}) ]`, {
+      args: ["--keep-going", "-j2"],
+    });
+    await until(() => (sandboxes().length > 0 ? true : undefined));
+    // The default grace time is longer than any test.
+    await until(() => (sandboxes().length === 0 ? true : undefined));
+    await recursive.daemon.run(["touch", "/tmp/signal/go"]);
+    const { log } = await building;
+    expect(log).toMatch(/fails-early\.drv/);
   });
 
   test("G5: without the linker, a build that opted in is refused, with the reason", async () => {

@@ -1,14 +1,13 @@
 /** What keeps the paths that an outer build's result mentions, during the build and afterwards. */
 import { existsSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
+import { RecursiveLab, ways } from "./fixture.ts";
 import { field, innerDerivation, outer, writeFile } from "./scripts.ts";
 
-describe.each(lab.versions)("references of outer builds [daemon %s]", (version) => {
+describe.each(ways)("references of outer builds [daemon $version, by $way]", ({ version, hooks }) => {
   let made: RecursiveLab;
   beforeAll(async () => {
-    made = await RecursiveLab.start(version, { config: "secret-key-files = /etc/nix/key\n" });
+    made = await RecursiveLab.start(version, { hooks, config: "secret-key-files = /etc/nix/key\n" });
     await run("nix-store", "--generate-binary-cache-key", "lab-1", "/etc/nix/key", "/etc/nix/key.pub");
   });
   afterAll(() => made?.stop());

@@ -8,6 +8,8 @@ export interface OuterOptions {
   readonly client?: NixVersion;
   /** More attributes: name to Nix expression. */
   readonly attributes?: Readonly<Record<string, string>>;
+  /** System features that it requires besides ours. */
+  readonly features?: readonly string[];
 }
 
 /**
@@ -15,12 +17,12 @@ export interface OuterOptions {
  * 2.8, Nix would start one and wait), and the variables `NIX_PATH` and `NIX_BUILD_HOOK` unset, as in any build.
  */
 export function outer(script: string, options: OuterOptions = {}): string {
-  const { name = "outer", client, attributes } = options;
+  const { name = "outer", client, attributes, features = [] } = options;
   return sandboxScript(
     `export HOME="$PWD/home" PAGER=cat NIX_PAGER=cat\nmkdir -p "$HOME"\nset -o pipefail\n${script}`,
     {
       name,
-      features: ["nix-broker"],
+      features: ["nix-broker", ...features],
       ...(client && { client }),
       ...(attributes && { attributes }),
     },

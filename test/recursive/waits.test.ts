@@ -1,7 +1,7 @@
 /** G9: builds that would wait for each other, or for build users, get their reason instead. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
+import type { lab } from "../lab/lab.ts";
+import { RecursiveLab, ways } from "./fixture.ts";
 
 /**
  * A folder whose derivations build each other: each finds this very folder as `self`, so that inside a build the
@@ -50,9 +50,10 @@ in rec {
 
 async function startWithFamily(
   version: (typeof lab.versions)[number],
+  hooks: boolean,
   buildUsers: number,
 ): Promise<RecursiveLab> {
-  const made = await RecursiveLab.start(version, { buildUsers });
+  const made = await RecursiveLab.start(version, { hooks, buildUsers });
   await made.daemon.run(
     ["sh", "-c", "mkdir /tmp/family; cat > /tmp/family/default.nix; chmod -R a+rX /tmp/family"],
     { input: family },
@@ -63,11 +64,11 @@ async function startWithFamily(
 const build = (recursive: RecursiveLab, attribute: string) =>
   recursive.daemon.run(["nix-build", "/tmp/family", "-A", attribute, "--no-out-link"], { user: "alice" });
 
-describe.each(lab.versions)("G9: nobody hangs [daemon %s]", (version) => {
+describe.each(ways)("G9: nobody hangs [daemon $version, by $way]", ({ version, hooks }) => {
   describe("over outputs", () => {
     let recursive: RecursiveLab;
     beforeAll(async () => {
-      recursive = await startWithFamily(version, 8);
+      recursive = await startWithFamily(version, hooks, 8);
     });
     afterAll(() => recursive?.stop());
 
@@ -100,7 +101,7 @@ describe.each(lab.versions)("G9: nobody hangs [daemon %s]", (version) => {
   describe("over build users", () => {
     let recursive: RecursiveLab;
     beforeAll(async () => {
-      recursive = await startWithFamily(version, 2);
+      recursive = await startWithFamily(version, hooks, 2);
     });
     afterAll(() => recursive?.stop());
 

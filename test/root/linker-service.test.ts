@@ -202,6 +202,22 @@ describe("LinkerClient", () => {
     client.close();
   });
 
+  test("a linker that takes a request and does not answer is an error, and its late answer does no harm", async () => {
+    const late: (() => void)[] = [];
+    await make((line, reply) => {
+      if (line.id > 1) reply({ id: line.id, ok: true });
+      else late.push(() => reply({ id: line.id, ok: true }));
+    });
+    const client = new LinkerClient(join(folder, "linker.sock"), { answer: 100 });
+    await expect(client.link("a", "b")).rejects.toMatchObject({
+      code: "unreachable",
+      message: expect.stringContaining("has not answered for 0.1 s"),
+    });
+    for (const answer of late) answer();
+    await client.link("a", "c");
+    client.close();
+  });
+
   test("replies in another order find their requests; errors keep their code", async () => {
     const waiting: (() => void)[] = [];
     await make((line, reply) => {

@@ -26,15 +26,22 @@ const path = `/nix/store/${"0".repeat(32)}-x`;
 const config = parseRootConfig("nix_store=nix-store\n", "root.conf");
 
 test("nix-store is the one beside the daemon's own program", () => {
-  const { pid, startTime } = processStat(daemon.pid!)!;
-  new NixStoreCommand(config, { pid, startTime }).dump(path);
+  const { pid, startTime, boot } = processStat(daemon.pid!)!;
+  new NixStoreCommand(config, { pid, startTime, boot }).dump(path);
   expect(existsSync(join(folder, "ran"))).toBe(true);
+});
+
+test("a nix-store that hangs is killed, and that is an error", () => {
+  const { pid, startTime, boot } = processStat(daemon.pid!)!;
+  writeFileSync(join(folder, "nix-store"), "#!/bin/sh\nexec sleep 1000\n");
+  const command = new NixStoreCommand(config, { pid, startTime, boot }, 100);
+  expect(() => command.dump(path)).toThrow(/ETIMEDOUT/);
 });
 
 test("G4: root runs nothing that lies beside the program of a pid that was used again", () => {
   // Without a Nix on this machine there is none to run; with one it does not know the path.
-  expect(() => new NixStoreCommand(config, { pid: daemon.pid!, startTime: "1" }).dump(path)).toThrow(
-    NixCommandError,
-  );
+  expect(() =>
+    new NixStoreCommand(config, { pid: daemon.pid!, startTime: "1", boot: "0" }).dump(path),
+  ).toThrow(NixCommandError);
   expect(existsSync(join(folder, "ran"))).toBe(false);
 });

@@ -24,6 +24,24 @@ test("G6: an output is released when the build that holds it has ended, its refe
   expect(await waits.released([path("dev")])).toBe(false);
 });
 
+test("G6: outputs whose references could not be registered are held on, but no build user with them", async () => {
+  const waits = new Waits(2);
+  const [build, next] = [sandbox("build"), sandbox("next")];
+  waits.began(build, [path("out")]);
+  const release = waits.hold([path("out")]);
+  waits.ended(build);
+  waits.began(next, []);
+  waits.begin(next, new Set([path("out")]))();
+  let released = false;
+  const waiting = waits.released([path("out")]).then(() => {
+    released = true;
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(released).toBe(false);
+  release();
+  await waiting;
+});
+
 test("an output that is held for too long is refused, with the reason", async () => {
   const waits = new Waits(Number.POSITIVE_INFINITY, 10);
   waits.began(sandbox("build"), [path("out")]);
