@@ -10,6 +10,7 @@ import type { Broker } from "./broker.ts";
 import type { BuildSandboxes } from "./build-sandboxes.ts";
 import { type LinkerClient, LinkerError } from "./linker-client.ts";
 import type { Log } from "./log.ts";
+import { PerUser } from "./per-user.ts";
 
 export interface ListenerServices {
   readonly broker: Broker;
@@ -84,31 +85,23 @@ function admission(entry: ListenConfig, services: ListenerServices): (stream: By
     view: view === "build" ? "empty" : view,
     socket: entry.path,
   });
-  const unidentified = new Map<number, number>();
+  const unidentified = new PerUser();
   return (stream) => {
     const uid = stream.peer?.uid ?? -1;
     if (!allowed.anyone && !allowed.uids.has(uid)) {
       log.warn({ socket: entry.path, uid }, "refused a user that allow_uids does not name");
       broker.refuse(stream, sandbox, `user ${uid} may not use this socket (allow_uids)`);
     } else if (view === "build") {
-      const { connections } = profile.limits;
-      const open = unidentified.get(uid) ?? 0;
-      if (open >= connections) {
+      // As many as its sandbox may have: a build that connects all the time must not keep others from the linker.
+      const { connections } = broker.config.hooks.profile.limits;
+      const identified = unidentified.enter(uid, connections);
+      if (!identified) {
         sandbox.quota.onLimit("connections");
-        // So a build that connects all the time cannot keep others from the linker.
-        broker.refuse(
-          stream,
-          sandbox,
-          `more than ${connections} clients of user ${uid} wait (limits.connections)`,
-        );
+        const reason = `more than ${connections} clients of user ${uid} wait (limits.connections)`;
+        broker.refuse(stream, sandbox, reason);
         return;
       }
-      unidentified.set(uid, open + 1);
-      serveBuild(stream, sandbox, services, () => {
-        const left = (unidentified.get(uid) ?? 1) - 1;
-        if (left > 0) unidentified.set(uid, left);
-        else unidentified.delete(uid);
-      }).catch((error: Error) => {
+      serveBuild(stream, sandbox, services, identified).catch((error: Error) => {
         log.error({ socket: entry.path, error: error.message }, "a client could not be served");
         stream.destroy();
       });

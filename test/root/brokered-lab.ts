@@ -42,7 +42,7 @@ export class BrokeredLab {
 
   constructor(daemon: Daemon) {
     this.daemon = daemon;
-    this.linker = new LinkerClient(this.runtime("linker.sock"), { patience: 5000 });
+    this.linker = new LinkerClient(this.runtime("linker.sock"), { patience: 60_000 });
   }
 
   static async start(version: NixVersion, options: BrokeredOptions = {}): Promise<BrokeredLab> {
