@@ -42,7 +42,7 @@ export class RawClient {
 
   /** Asks properly: what is measured is that it works. @throws what upstream refuses */
   ask<N extends OperationName>(name: N, request: RequestOf<N>) {
-    return this.connection.ask(name, request, Number.POSITIVE_INFINITY);
+    return this.connection.ask(name, request);
   }
 
   /** Sends a request, and reads a reply of `length` bytes, "last" included, and throws it away. */

@@ -154,8 +154,8 @@ in
       How long an inner build may print nothing. A client may ask for less, not for more. Default: `"unlimited"`.
     '';
     request_deadline = key (types.either types.ints.unsigned types.str) ''
-      How long upstream may leave a forwarded request, other than a build, without progress. Then it is answered
-      with an error. Default: `"10 min"`.
+      How long upstream may leave a forwarded request, other than a build, without progress, or what the broker
+      itself asks. Then the client gets an error. Default: `"10 min"`.
     '';
     idle = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
       How long a connection may stay open without a request. Then it is closed. Default: `"unlimited"`.
@@ -197,8 +197,9 @@ in
             `builtin:fetchurl` of a matching URL. Default: as extended.
           '';
           admit_fixed_outputs = key types.bool ''
-            Whether a fixed-output path that upstream already has enters the view when a client names it. Default: as
-            extended.
+            Whether a fixed-output path that upstream already has enters the view when a client names it, or asks for its
+            derivation. Clients can then find out whether upstream has given contents under a given name, sources
+            included; no others. Default: as extended.
           '';
           systems = key (types.either (types.enum [ "any" ]) (types.listOf types.str)) ''
             The values of `system` that inner derivations may have. Default: as extended.
@@ -260,8 +261,8 @@ in
               How long an inner build may print nothing. A client may ask for less, not for more. Default: as extended.
             '';
             request_deadline = key (types.either types.ints.unsigned types.str) ''
-              How long upstream may leave a forwarded request, other than a build, without progress. Then it is answered
-              with an error. Default: as extended.
+              How long upstream may leave a forwarded request, other than a build, without progress, or what the broker
+              itself asks. Then the client gets an error. Default: as extended.
             '';
             idle = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
               How long a connection may stay open without a request. Then it is closed. Default: as extended.

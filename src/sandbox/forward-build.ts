@@ -203,7 +203,7 @@ async function outputPaths(
   const told = new Map(names.map((name) => [name, derivation.outputs.get(name)?.path ?? ""]));
   if ([...told.values()].includes("")) {
     const resolved = await guarded(exchange, upstream, "requestDeadline", () =>
-      upstream.ask("QueryDerivationOutputMap", { path: path.derivation }, Number.POSITIVE_INFINITY),
+      upstream.ask("QueryDerivationOutputMap", { path: path.derivation }),
     );
     for (const name of names) told.set(name, resolved.get(name) ?? "");
   }

@@ -211,13 +211,13 @@ export class UpstreamConnection {
 
   /**
    * A request without bodies, from sending to reply.
-   * @param seconds how long upstream may take
+   * @param seconds how long upstream may take; by default the caller sees to that
    * @throws UpstreamRefusal with upstream's text when it answers with an error.
    */
   async ask<N extends OperationName>(
     name: N,
     request: RequestOf<N>,
-    seconds: number,
+    seconds = Number.POSITIVE_INFINITY,
     listener: Listener = {},
   ): Promise<ReplyOf<N>> {
     const deadline = this.answerDeadline(seconds);
