@@ -108,10 +108,9 @@ export const attempts = ({ secret, secretText, madeUp, stealDerivation }: Target
   },
   {
     title: "the same of a path that does not exist: the answer must not differ",
-    script: `nix-store --query --hash ${secret} 2> exists && exit 0
-nix-store --query --hash ${madeUp} 2> not && exit 0
+    script: `nix-store --query --hash ${secret} > exists 2>&1; nix-store --query --hash ${madeUp} > not 2>&1
 sed s,${secret},PATH,g exists > a; sed s,${madeUp},PATH,g not > b
-[ "$(cat a)" = "$(cat b)" ] || exit 0
+if [ "$(cat a)" != "$(cat b)" ]; then echo "they differ: one is $(tail -n 1 a | cut -c 1-20)…, of the other it says '$(tail -n 1 b)'"; exit 0; fi
 cat b; exit 1`,
     refused: failedWith("'PATH' is not valid"),
     tell: lastLine,
