@@ -2,8 +2,7 @@
  * One client connection, from greeting to end. `serve` is the story of a connection, `respond` that of one
  * request: read it, judge it, answer it or have it forwarded, reply, record.
  */
-import { type Rule, refuseOperation, rules, type Verdict } from "../policy/rules.ts";
-import { EndOfStream } from "../protocol/byte-stream.ts";
+import { type Rule, refuseOperation, rules } from "../policy/rules.ts";
 import { u64 } from "../protocol/codec.ts";
 import { compile } from "../protocol/compile.ts";
 import { type BoundOperation, type DialectTable, tableFor } from "../protocol/dialect-table.ts";
@@ -12,12 +11,14 @@ import { logCodecs, makeError, STDERR } from "../protocol/log-messages.ts";
 import { MessageReader } from "../protocol/message-reader.ts";
 import type { OperationName, RequestOf } from "../protocol/operations.ts";
 import { type Dialect, dialectName, type Feature, NEWEST_MINOR, OLDEST_MINOR } from "../protocol/version.ts";
-import { Encoder, fromWireText, TooLongError, toWireText } from "../protocol/wire.ts";
+import { Encoder, TooLongError, toWireText } from "../protocol/wire.ts";
 import { Body } from "./body.ts";
+import { heedOptions, noOptions } from "./client-options.ts";
+import { ConnectionAudit, denied, type Judged } from "./connection-audit.ts";
 import { Deadline } from "./deadline.ts";
-import { type ClientOptions, type Exchange, REPLIED } from "./exchange.ts";
+import { type Exchange, REPLIED } from "./exchange.ts";
 import { forwarders } from "./forwarders.ts";
-import type { Asker, Recorder } from "./recorder.ts";
+import type { Recorder } from "./recorder.ts";
 import { Refusal } from "./refusal.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { asRefusal, isPeerFault, troubleOf } from "./told-errors.ts";
@@ -49,27 +50,18 @@ const OWN_FEATURES: readonly Feature[] = ["add-to-store-scanning"];
 const NO_TABLE = { minor: NEWEST_MINOR, features: new Set<Feature>(), storeDir: "" };
 const operationNumber = compile(u64, NO_TABLE);
 
-interface Judged {
-  readonly verdict: Verdict;
-  readonly reason: string;
-  readonly upstreamError: string | undefined;
-}
-
 export class Connection {
   private readonly client: ClientTransport;
   readonly sandbox: Sandbox;
   private readonly services: ConnectionServices;
-  private readonly number: number;
+  private readonly audit: ConnectionAudit;
   private readonly reader: MessageReader;
   private readonly encoder = new Encoder();
   private gone = false;
   private table: DialectTable;
   private greeting: ClientGreeting | undefined;
   private upstreamConnection: UpstreamConnection | undefined;
-  private readonly options: ClientOptions = {
-    maxSilentTime: Number.POSITIVE_INFINITY,
-    timeout: Number.POSITIVE_INFINITY,
-  };
+  private readonly options = noOptions();
   /** Set while a request is under way; a graceful stop waits for it. */
   busy = false;
   private stopping = false;
@@ -81,7 +73,7 @@ export class Connection {
     this.client = client;
     this.sandbox = sandbox;
     this.services = services;
-    this.number = number;
+    this.audit = new ConnectionAudit(sandbox, services.recorder, number, client.peer);
     this.reader = new MessageReader(client, sandbox.profile.limits.requestBytes);
     this.table = tableFor({ ...NO_TABLE, storeDir: sandbox.view.storeDir });
     client.onClose = () => this.closed();
@@ -103,7 +95,7 @@ export class Connection {
     } catch (error) {
       // The client left in the middle of something, or what it says is not the protocol; or the fault is ours, and
       // then it ends this connection and no other.
-      this.recordFault(error as Error);
+      this.audit.fault(error as Error);
       await this.tellFault(error as Error);
     } finally {
       this.leave();
@@ -164,6 +156,7 @@ export class Connection {
         offered,
         VERSION_TEXT,
       );
+      this.audit.protocol = dialectName(this.greeting);
       this.table = tableFor({
         minor: this.greeting.minor,
         features: this.greeting.features,
@@ -176,7 +169,7 @@ export class Connection {
       if (trouble !== undefined) {
         this.count(trouble);
         await this.sendError(trouble.message);
-        this.record("handshake", [], trouble, performance.now(), undefined);
+        this.audit.request("handshake", [], trouble, performance.now());
         return false;
       }
       this.encoder.u64(STDERR.last);
@@ -237,7 +230,7 @@ export class Connection {
       if (operation.body !== "none") this.client.bulk(false);
     }
     const subjects = (rules[operation.name] as Rule).subjects?.(request as never) ?? [];
-    this.record(operation.name, subjects, judged, started, exchange);
+    this.audit.request(operation.name, subjects, judged, started, exchange);
     return usable;
   }
 
@@ -257,7 +250,10 @@ export class Connection {
     const refused = refuseOperation(name, sandbox.profile);
     if (refused !== undefined) throw new Refusal(`${name} is not allowed here: ${refused}`);
     if (exchange.body.kind !== "none") this.client.bulk(true);
-    if (name === "SetOptions") this.heed(request as RequestOf<"SetOptions">, exchange);
+    if (name === "SetOptions") {
+      const dropped = heedOptions(this.options, request as RequestOf<"SetOptions">);
+      if (dropped.length > 0) exchange.detail.settingsDropped = dropped;
+    }
     const rule = rules[name] as Rule;
     if (sandbox.profile.admitFixedOutputs)
       await sandbox.admitFixedOutputs(rule.subjects?.(request as never) ?? []);
@@ -272,7 +268,7 @@ export class Connection {
   private exchange(operation: BoundOperation): Exchange {
     return {
       operation: operation.name,
-      asker: this.asker,
+      asker: this.audit.asker,
       sandbox: this.sandbox,
       table: this.table,
       clientMinor: this.greeting?.clientMinor ?? 0,
@@ -304,28 +300,11 @@ export class Connection {
     return taken;
   }
 
-  /** Takes of SetOptions what may be; what was left out is for the audit. */
-  private heed(request: RequestOf<"SetOptions">, exchange: Exchange): void {
-    const timeout = Number(request.overrides.get("timeout") ?? request.overrides.get("build-timeout") ?? 0);
-    this.options.maxSilentTime = request.maxSilentTime || Number.POSITIVE_INFINITY;
-    this.options.timeout = Number.isSafeInteger(timeout) && timeout > 0 ? timeout : Number.POSITIVE_INFINITY;
-    const dropped = [...(request.keepGoing ? ["keep-going"] : []), ...request.overrides.keys()].filter(
-      (name) => name !== "timeout" && name !== "build-timeout",
-    );
-    if (dropped.length > 0) exchange.detail.settingsDropped = dropped.map(fromWireText);
-  }
-
   /** How long its body is cannot be known, so the connection cannot go on. */
   private async refuseUnknown(number: number): Promise<false> {
     const reason = `operation ${number} is not one that nix-broker knows`;
     await this.sendError(reason);
-    this.record(
-      "unknown",
-      [String(number)],
-      { verdict: "deny", reason, upstreamError: undefined },
-      performance.now(),
-      undefined,
-    );
+    this.audit.request("unknown", [String(number)], denied(reason), performance.now());
     return false;
   }
 
@@ -374,32 +353,13 @@ export class Connection {
       if (!isPeerFault(error)) throw error;
     } finally {
       deadline.clear();
-      // Not among the sandbox's own rows, which strangers shall not use up.
-      if (this.sandbox.quota.recordsRefusal(Date.now()))
-        this.write(
-          "handshake",
-          [],
-          { verdict: "deny", reason, upstreamError: undefined },
-          performance.now(),
-          undefined,
-        );
+      this.audit.refused(reason);
       this.hangUp();
     }
   }
 
   private count({ limit }: Refusal): void {
     if (limit) this.sandbox.quota.onLimit(limit);
-  }
-
-  private get asker(): Asker {
-    const { peer } = this.client;
-    return {
-      sandbox: this.sandbox,
-      connection: this.number,
-      uid: peer?.uid ?? -1,
-      pid: peer?.pid ?? -1,
-      protocol: this.greeting ? dialectName(this.greeting) : "",
-    };
   }
 
   /** Says why the connection is closed, where the protocol still allows it. What was half encoded is dropped. */
@@ -411,49 +371,6 @@ export class Connection {
       ? `nix-broker cannot read the request: ${error.message}${error instanceof TooLongError ? " (limits.request_bytes)" : ""}`
       : "nix-broker failed; its audit log says how";
     await this.sendError(reason).catch(() => undefined);
-  }
-
-  private recordFault(error: Error): void {
-    if (error instanceof EndOfStream && this.greeting === undefined) return;
-    const reason = isPeerFault(error)
-      ? error.message
-      : `a fault of nix-broker's: ${error.stack ?? error.message}`;
-    const judged = { verdict: "deny", reason, upstreamError: undefined } as const;
-    this.record(this.greeting ? "unknown" : "handshake", [], judged, performance.now(), undefined);
-  }
-
-  private record(
-    operation: OperationName | "handshake" | "unknown",
-    subjects: readonly string[],
-    judged: Judged,
-    started: number,
-    exchange: Exchange | undefined,
-  ): void {
-    if (this.sandbox.quota.countAuditRow(subjects))
-      this.write(operation, subjects, judged, started, exchange);
-  }
-
-  private write(
-    operation: OperationName | "handshake" | "unknown",
-    subjects: readonly string[],
-    judged: Judged,
-    started: number,
-    exchange: Exchange | undefined,
-  ): void {
-    const detail = exchange && Object.keys(exchange.detail).length > 0 ? exchange.detail : undefined;
-    this.services.recorder.request({
-      asker: this.asker,
-      operation,
-      subjects,
-      verdict: judged.verdict,
-      reason: judged.reason,
-      upstreamError: judged.upstreamError,
-      intent: exchange?.intent,
-      durationMs: performance.now() - started,
-      bytesIn: exchange ? exchange.bytesIn + exchange.body.length : 0,
-      bytesOut: exchange?.bytesOut ?? 0,
-      detail,
-    });
   }
 }
 

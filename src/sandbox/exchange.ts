@@ -6,6 +6,7 @@ import type { MessageReader } from "../protocol/message-reader.ts";
 import type { OperationName } from "../protocol/operations.ts";
 import type { StorePath } from "../store/store-path.ts";
 import type { Body } from "./body.ts";
+import type { ClientOptions } from "./client-options.ts";
 import { Deadline } from "./deadline.ts";
 import type { Asker, Recorder } from "./recorder.ts";
 import { Refusal } from "./refusal.ts";
@@ -13,17 +14,6 @@ import type { Sandbox } from "./sandbox.ts";
 import { type Transport, type UpstreamConnection, UpstreamError } from "./upstream-connection.ts";
 import type { UpstreamStore } from "./upstream-store.ts";
 import type { Waits } from "./waits.ts";
-
-/**
- * What of SetOptions the broker heeds, itself. Upstream gets no SetOptions at all: the message carries max-jobs,
- * cores and substitution too, so none of it could be passed on without overriding the daemon's own settings.
- */
-export interface ClientOptions {
-  /** Seconds; `Infinity` for none. */
-  maxSilentTime: number;
-  /** Seconds; `Infinity` for none. */
-  timeout: number;
-}
 
 /** A forwarder wrote the whole reply itself. */
 export const REPLIED = Symbol("replied");

@@ -7,6 +7,7 @@
 import { type FileHandle, mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { END_OF_FRAMES, FrameWriter } from "../protocol/frames.ts";
 import type { ReplyOf, RequestOf } from "../protocol/operations.ts";
 import { ReferenceScanner } from "../store/reference-scanner.ts";
@@ -24,7 +25,7 @@ export async function addToStoreScanning(
   if (name.endsWith(".drv"))
     throw new Refusal(`'${name}' is named as a derivation; add it as a text, with its references`);
   const { view } = exchange.sandbox;
-  const scanner = await ReferenceScanner.gradually((await view.all()).map(storePathHash));
+  const scanner = await ReferenceScanner.gradually((await view.all()).map(storePathHash), setImmediate);
   const file = await temporaryFile().catch(cannotSpool);
   try {
     await spool(exchange, file, scanner);

@@ -9,7 +9,6 @@
  */
 
 import { randomFillSync } from "node:crypto";
-import { setImmediate } from "node:timers/promises";
 import { isBase32Digit } from "./base32.ts";
 import { quote } from "./quote.ts";
 import { HASH_PART_LENGTH, isHashPart, StorePathError } from "./store-path.ts";
@@ -63,15 +62,21 @@ export class ReferenceScanner {
     for (const hashPart of wanted) this.#want(hashPart);
   }
 
-  /** As the constructor, but lets others run meanwhile: for the hash parts of a whole store it takes half a second. */
-  static async gradually(hashParts: Iterable<string>): Promise<ReferenceScanner> {
+  /**
+   * As the constructor, with pauses: for the hash parts of a whole store it takes half a second.
+   * @param pause lets others run
+   */
+  static async gradually(
+    hashParts: Iterable<string>,
+    pause: () => Promise<unknown>,
+  ): Promise<ReferenceScanner> {
     const scanner = new ReferenceScanner([]);
     const wanted = new Set(hashParts);
     scanner.#makeRoom(wanted.size);
     let taken = 0;
     for (const hashPart of wanted) {
       scanner.#want(hashPart);
-      if (++taken % AT_ONCE === 0) await setImmediate();
+      if (++taken % AT_ONCE === 0) await pause();
     }
     return scanner;
   }

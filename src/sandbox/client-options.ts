@@ -1,0 +1,30 @@
+/**
+ * What of SetOptions the broker heeds, itself. Upstream gets no SetOptions at all: the message carries max-jobs,
+ * cores and substitution too, so none of it could be passed on without overriding the daemon's own settings.
+ */
+import type { RequestOf } from "../protocol/operations.ts";
+import { fromWireText } from "../protocol/wire.ts";
+
+export interface ClientOptions {
+  /** Seconds; `Infinity` for none. */
+  maxSilentTime: number;
+  /** Seconds; `Infinity` for none. */
+  timeout: number;
+}
+
+export function noOptions(): ClientOptions {
+  return { maxSilentTime: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY };
+}
+
+/**
+ * Takes what may be.
+ * @returns the names of the settings that were left out, as text for people
+ */
+export function heedOptions(options: ClientOptions, request: RequestOf<"SetOptions">): string[] {
+  const timeout = Number(request.overrides.get("timeout") ?? request.overrides.get("build-timeout") ?? 0);
+  options.maxSilentTime = request.maxSilentTime || Number.POSITIVE_INFINITY;
+  options.timeout = Number.isSafeInteger(timeout) && timeout > 0 ? timeout : Number.POSITIVE_INFINITY;
+  return [...(request.keepGoing ? ["keep-going"] : []), ...request.overrides.keys()]
+    .filter((name) => name !== "timeout" && name !== "build-timeout")
+    .map(fromWireText);
+}
