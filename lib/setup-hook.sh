@@ -27,22 +27,31 @@ nixBrokerSetUp() {
   fi
 }
 
+# The names of the outputs. With __structuredAttrs they are the keys of an array, and lists are arrays.
+nixBrokerOutputs() {
+  case $(declare -p outputs 2>/dev/null) in
+    "declare -A"*) echo "${!outputs[@]}" ;;
+    *) echo "${outputs:-out}" ;;
+  esac
+}
+
 # Puts the arguments of nix-build and nix-instantiate into nixBrokerCommandLine: the file, its arguments, and one
 # attribute for each output of the outer derivation.
 nixBrokerSelect() {
   nixBrokerCommandLine=("${nixBrokerFile:-.}")
-  local name output
+  local name names output
   if [ -n "${nixBrokerArguments:-}" ]; then
     printf '%s\n' "$nixBrokerArguments" >"$nixBrokerState/arguments.nix"
-    for name in $nixBrokerArgumentNames; do
+    for name in ${nixBrokerArgumentNames[@]}; do
       nixBrokerCommandLine+=(--arg "$name" "(import $nixBrokerState/arguments.nix).$name")
     done
   fi
   local attribute=${nixBrokerAttribute:-}
-  if [ "${outputs:-out}" = out ]; then
+  names=$(nixBrokerOutputs)
+  if [ "$names" = out ]; then
     if [ -n "$attribute" ]; then nixBrokerCommandLine+=(-A "$attribute"); fi
   else
-    for output in $outputs; do nixBrokerCommandLine+=(-A "${attribute:+$attribute.}$output"); done
+    for output in $names; do nixBrokerCommandLine+=(-A "${attribute:+$attribute.}$output"); done
   fi
 }
 
@@ -57,7 +66,7 @@ nixBrokerBuild() {
 # Makes each output of what was built.
 nixBrokerInstall() {
   local output position=0 result
-  for output in ${outputs:-out}; do
+  for output in $(nixBrokerOutputs); do
     result=${nixBrokerResults[position]}
     position=$((position + 1))
     case ${nixBrokerInstallAs:-link} in
