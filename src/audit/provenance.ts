@@ -148,27 +148,42 @@ class Tree {
       id,
       profile: String(begin.detail?.profile ?? ""),
       end: end?.reason?.replace(/^this sandbox has ended: /, ""),
-      ...this.requestsOf(id),
+      ...this.requestsOf(begin, end),
       builds: [...builds, ...others].sort((a, b) => a.started - b.started),
     };
   }
 
-  private requestsOf(sandbox: string): Pick<ProvenanceSandbox, "sources" | "requests" | "denied"> {
+  private requestsOf(
+    begin: StoredRecord,
+    end: StoredRecord | undefined,
+  ): Pick<ProvenanceSandbox, "sources" | "requests" | "denied"> {
     const sources: ProvenanceSource[] = [];
+    const known = new Set<string>();
     let requests = 0;
     let denied = 0;
-    for (const record of this.reader.iterate({ sandbox, kinds: ["request"], order: "oldest" })) {
+    // A tree has many sandboxes, and each was a small part of the time that the audit tells of.
+    const lifetime = {
+      afterSeq: begin.seq,
+      beforeSeq: end === undefined ? undefined : end.seq + LATE_RECORDS,
+    };
+    const filter = { ...lifetime, sandbox: begin.sandbox, kinds: ["request"], order: "oldest" } as const;
+    for (const record of this.reader.iterate(filter)) {
       requests += record.count ?? 1;
       if (record.verdict === "deny") denied += record.count ?? 1;
       if (!ADDING.has(record.op) || record.verdict !== "forward" || record.upstreamError !== undefined)
         continue;
       for (const path of addedBy(record))
-        if (!path.endsWith(".drv") && !sources.some((source) => source.path === path))
+        if (!path.endsWith(".drv") && !known.has(path)) {
+          known.add(path);
           sources.push({ path, operation: record.op, time: record.time, uid: record.uid, seq: record.seq });
+        }
     }
     return { sources, requests, denied };
   }
 }
+
+/** What was under way when a sandbox ended is recorded soon after that; in how many records' time, at most. */
+const LATE_RECORDS = 100_000;
 
 /** The hook makes a build's sandbox after the build was asked for; clocks of records are those of one machine. */
 const SLACK_US = 1_000_000;
