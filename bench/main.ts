@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { LabError, lab } from "../test/lab/lab.ts";
 import type { Bench, Measure, Row } from "./measure.ts";
 import { add, addOnDisk } from "./measures/add.ts";
+import { auditDay } from "./measures/audit-day.ts";
 import { auditRows } from "./measures/audit-rows.ts";
 import { commandStart } from "./measures/command-start.ts";
 import { connect } from "./measures/connect.ts";
@@ -35,6 +36,7 @@ const measures: readonly Measure[] = [
   hookPrefilter,
   scan,
   auditRows,
+  auditDay,
   commandStart,
 ];
 
