@@ -71,6 +71,11 @@ export class Chroot {
     }
   }
 
+  /** The path of the chroot's store. */
+  get folder(): string {
+    return at(this.store);
+  }
+
   /** The path of an entry of the chroot's store. */
   entry(name: string): string {
     return `${at(this.store)}/${name}`;

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { Chroot, ChrootError, type FolderIdentity } from "./chroot.ts";
+import { takeUsed } from "./copy-usage.ts";
 import { LinkError } from "./link-error.ts";
 import { type HeldLocks, heldLocks, holdsOne } from "./output-locks.ts";
 import { isAlive } from "./process-tree.ts";
@@ -47,6 +48,7 @@ export class LinkedSandbox {
       chroot.close();
       throw new ChrootError("another build has taken the place of the one that was registered");
     }
+    if (known) takeUsed(Buffer.from(chroot.folder), this.budget);
     this.chroot = chroot;
     this.problem = undefined;
     // The hook still waits for this: the build cannot have let go of them yet, however short it is.

@@ -21,6 +21,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Chroot } from "../../src/root/chroot.ts";
+import type { LinkError } from "../../src/root/link-error.ts";
 import { LinkedSandbox } from "../../src/root/linked-sandbox.ts";
 import { parseRootConfig, type RootConfig } from "../../src/root/root-config.ts";
 import type { SandboxRecord } from "../../src/root/sandbox-record.ts";
@@ -309,6 +310,27 @@ describe("bounds", () => {
     const queue = opened(relative, { maxQueue: 2 });
     const results = await Promise.allSettled([1, 2, 3].map(() => queue.link(`/nix/store/${base}`, valid)));
     expect(results.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "rejected"]);
+  });
+
+  test("of entries: also of what a linker before this one made, but not the builder", async () => {
+    const { relative, inside } = makeChroot();
+    const tree = makeStorePath("tree", { a: "1", b: "2" });
+    const first = sandbox(relative);
+    const identity = first.open(undefined);
+    await first.link(`/nix/store/${tree}`, valid);
+    await first.close("the linker stops");
+    asBuilder(inside, "mkdir own; touch own/1 own/2 own/3");
+    const file = makeStorePath("file", "text");
+    for (const [maxEntries, code] of [
+      [3, "limit"],
+      [4, undefined],
+    ] as const) {
+      const next = sandbox(relative, { maxEntries });
+      next.open(identity);
+      const refused = await next.link(`/nix/store/${file}`, valid).catch((error: LinkError) => error.code);
+      expect(refused).toBe(code);
+      await next.close("the linker stops");
+    }
   });
 
   test("a path that becomes invalid during the copy never appears", async () => {

@@ -1,0 +1,22 @@
+/** What was put into a chroot before the linker was restarted: the bounds of a sandbox do not begin anew with it. */
+import { lstatSync, readdirSync } from "node:fs";
+import type { CopyBudget } from "./store-copy.ts";
+import { owner } from "./trusted-file.ts";
+
+/**
+ * Takes what is below a folder from a budget. What the builder made there counts nothing, and is not looked into.
+ * @param folder a path of its bytes; the store of a chroot, or a folder of root's in it
+ */
+export function takeUsed(folder: Buffer, budget: CopyBudget): void {
+  for (const name of readdirSync(folder, "buffer")) {
+    const path = Buffer.concat([folder, SLASH, name]);
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    if (stats?.uid !== owner()) continue;
+    budget.entries--;
+    // A file that is linked is one of the machine's store.
+    if (stats.isFile() && stats.nlink === 1) budget.bytes -= stats.size;
+    if (stats.isDirectory()) takeUsed(path, budget);
+  }
+}
+
+const SLASH = Buffer.from("/");
