@@ -26,10 +26,9 @@ export interface RecursiveOptions extends DaemonOptions {
 }
 
 /** Every version of the daemon, with the two ways by which a build gets a socket. */
-export const ways = lab.versions.flatMap((version) => [
-  { version, way: "hooks", hooks: true },
-  { version, way: "static socket", hooks: false },
-]);
+export const ways = lab.versions.flatMap((version) =>
+  (["hooks", "static socket"] as const).map((way) => [version, way] as const),
+);
 
 export class RecursiveLab {
   readonly daemon: Daemon;

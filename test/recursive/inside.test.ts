@@ -17,7 +17,8 @@ content_addressed = true
 profile = "floating"
 `;
 
-describe.each(ways)("inside of an outer build [daemon $version, by $way]", ({ version, hooks }) => {
+describe.each(ways)("inside of an outer build [daemon %s, by %s]", (version, way) => {
+  const hooks = way === "hooks";
   let made: RecursiveLab;
   beforeAll(async () => {
     made = await RecursiveLab.start(version, {

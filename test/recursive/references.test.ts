@@ -4,7 +4,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RecursiveLab, ways } from "./fixture.ts";
 import { field, innerDerivation, outer, writeFile } from "./scripts.ts";
 
-describe.each(ways)("references of outer builds [daemon $version, by $way]", ({ version, hooks }) => {
+describe.each(ways)("references of outer builds [daemon %s, by %s]", (version, way) => {
+  const hooks = way === "hooks";
   let made: RecursiveLab;
   beforeAll(async () => {
     made = await RecursiveLab.start(version, { hooks, config: "secret-key-files = /etc/nix/key\n" });

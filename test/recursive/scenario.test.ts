@@ -66,61 +66,59 @@ printf '%s\\n' added=$added inner=$inner source=$source | broken > $out/paths
 cat refusals
 `;
 
-describe.each(ways)(
-  "recursive Nix as Nix's own test has it [daemon $version, by $way]",
-  ({ version, hooks }) => {
-    let made: RecursiveLab;
-    beforeAll(async () => {
-      made = await RecursiveLab.start(version, { hooks });
-    });
-    afterAll(() => made?.stop());
+describe.each(ways)("recursive Nix as Nix's own test has it [daemon %s, by %s]", (version, way) => {
+  const hooks = way === "hooks";
+  let made: RecursiveLab;
+  beforeAll(async () => {
+    made = await RecursiveLab.start(version, { hooks });
+  });
+  afterAll(() => made?.stop());
 
-    // By the socket there is nothing that would be another for other clients: the daemon's own, and the newest.
-    const clients = hooks ? lab.versions : [...new Set([version, ...lab.versions.slice(-1)])];
+  // By the socket there is nothing that would be another for other clients: the daemon's own, and the newest.
+  const clients = hooks ? lab.versions : [...new Set([version, ...lab.versions.slice(-1)])];
 
-    test.each(clients)("G2, G5, G6: a client of %s in an outer build", async (client) => {
-      const { daemon } = made;
-      const strangerOut = (await daemon.build(stranger)).out;
-      const { out } = await daemon.build(
-        outer(script, {
-          name: `outer-${client}`,
-          client,
-          attributes: {
-            input,
-            // Of these, only the name is known inside.
-            dependency: `builtins.unsafeDiscardStringContext "\${${dependency}}"`,
-            stranger: `builtins.unsafeDiscardStringContext "\${${stranger}}"`,
-            strangerDerivation: `builtins.unsafeDiscardStringContext (${stranger}).drvPath`,
-          },
-        }),
+  test.each(clients)("G2, G5, G6: a client of %s in an outer build", async (client) => {
+    const { daemon } = made;
+    const strangerOut = (await daemon.build(stranger)).out;
+    const { out } = await daemon.build(
+      outer(script, {
+        name: `outer-${client}`,
+        client,
+        attributes: {
+          input,
+          // Of these, only the name is known inside.
+          dependency: `builtins.unsafeDiscardStringContext "\${${dependency}}"`,
+          stranger: `builtins.unsafeDiscardStringContext "\${${stranger}}"`,
+          strangerDerivation: `builtins.unsafeDiscardStringContext (${stranger}).drvPath`,
+        },
+      }),
+    );
+    const read = (name: string) =>
+      readFileSync(`${daemon.root}${out.slice("/nix".length)}/${name}`, "utf8").replaceAll(
+        /(\/store\/.)_/g,
+        "$1",
       );
-      const read = (name: string) =>
-        readFileSync(`${daemon.root}${out.slice("/nix".length)}/${name}`, "utf8").replaceAll(
-          /(\/store\/.)_/g,
-          "$1",
-        );
-      const lines = (name: string) => read(name).trim().split("\n").sort();
-      const closure = async (...paths: string[]) => {
-        const { stdout } = await daemon.run(["nix-store", "-qR", ...paths]);
-        return stdout.trim().split("\n").sort();
-      };
-      const inputs = await closure((await daemon.build(input)).out);
-      const paths = read("paths");
-      const added = field(paths, "added");
-      const inner = field(paths, "inner");
-      const source = field(paths, "source");
+    const lines = (name: string) => read(name).trim().split("\n").sort();
+    const closure = async (...paths: string[]) => {
+      const { stdout } = await daemon.run(["nix-store", "-qR", ...paths]);
+      return stdout.trim().split("\n").sort();
+    };
+    const inputs = await closure((await daemon.build(input)).out);
+    const paths = read("paths");
+    const added = field(paths, "added");
+    const inner = field(paths, "inner");
+    const source = field(paths, "source");
 
-      expect(lines("view")).toEqual([...inputs, added].sort());
-      const later = lines("later-view");
-      const derivation = later.filter((path) => path.endsWith("-inner.drv"));
-      expect(derivation).toHaveLength(1);
-      expect(later).toEqual([...inputs, added, source, inner, ...derivation].sort());
+    expect(lines("view")).toEqual([...inputs, added].sort());
+    const later = lines("later-view");
+    const derivation = later.filter((path) => path.endsWith("-inner.drv"));
+    expect(derivation).toHaveLength(1);
+    expect(later).toEqual([...inputs, added, source, inner, ...derivation].sort());
 
-      const result = await closure(out);
-      // Of the inputs, the inner output mentions one.
-      const mentioned = inputs.filter((path) => path.endsWith("-dependency"));
-      expect(result).toEqual([out, added, inner, source, ...mentioned].sort());
-      expect(result).not.toContain(strangerOut);
-    });
-  },
-);
+    const result = await closure(out);
+    // Of the inputs, the inner output mentions one.
+    const mentioned = inputs.filter((path) => path.endsWith("-dependency"));
+    expect(result).toEqual([out, added, inner, source, ...mentioned].sort());
+    expect(result).not.toContain(strangerOut);
+  });
+});

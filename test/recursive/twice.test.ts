@@ -82,7 +82,8 @@ ${writeFile("deferred.nix", deferred)}
 kill $pipe
 wait $pipe`;
 
-describe.each(ways)("the same outer build twice [daemon $version, by $way]", ({ version, hooks }) => {
+describe.each(ways)("the same outer build twice [daemon %s, by %s]", (version, way) => {
+  const hooks = way === "hooks";
   let made: RecursiveLab;
   beforeAll(async () => {
     made = await RecursiveLab.start(version, {

@@ -64,7 +64,8 @@ async function startWithFamily(
 const build = (recursive: RecursiveLab, attribute: string) =>
   recursive.daemon.run(["nix-build", "/tmp/family", "-A", attribute, "--no-out-link"], { user: "alice" });
 
-describe.each(ways)("G9: nobody hangs [daemon $version, by $way]", ({ version, hooks }) => {
+describe.each(ways)("G9: nobody hangs [daemon %s, by %s]", (version, way) => {
+  const hooks = way === "hooks";
   describe("over outputs", () => {
     let recursive: RecursiveLab;
     beforeAll(async () => {
