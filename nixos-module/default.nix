@@ -145,7 +145,7 @@ in
       type = types.bool;
       default = true;
       description = ''
-        Whether sessions get `NIX_REMOTE=daemon`, those of root among them (also by `sudo`). Root that opens the store
+        Whether sessions get `NIX_REMOTE=daemon`, those of root among them. Root that opens the store
         itself does not see references that are registered after a build, and its builds are refused a sandbox. Services
         that build as root, such as `nixos-upgrade`, do not get it.
       '';
