@@ -80,8 +80,8 @@ class Beside {
   /** Waits until the build of that name has come to its `pause`. */
   async atPause(name: string): Promise<void> {
     // Build folders are in one place or another, by version.
-    while ((await this.run("find", "/tmp", "/nix/var/nix/builds", "-name", `at-${name}`)) === "")
-      await sleep(20);
+    const find = `find /tmp /nix/var/nix/builds -name at-${name} 2> /dev/null; :`;
+    while ((await this.run("sh", "-c", find)) === "") await sleep(20);
   }
 }
 
