@@ -139,11 +139,15 @@ export class BrokeredLab {
 
   /** The id of the sandbox of a derivation with that name, once there is one that has not ended. */
   async sandboxNamed(name: string): Promise<string> {
-    return eventually(() =>
-      this.sandboxIds().find(
-        (id) => this.record(id).drvPath.endsWith(`-${name}.drv`) && this.ended(id) === undefined,
-      ),
-    );
+    const isIt = (id: string): boolean => {
+      try {
+        return this.record(id).drvPath.endsWith(`-${name}.drv`) && this.ended(id) === undefined;
+      } catch {
+        // The linker removed it since it was listed.
+        return false;
+      }
+    };
+    return eventually(() => this.sandboxIds().find(isIt));
   }
 
   /** What the service does when a sandbox gains a path: root it, then have it linked. */
