@@ -14,6 +14,7 @@ export interface BoundOperation {
 }
 
 export interface DialectTable extends CodecContext {
+  /** Of the operations that this version has: in older ones their bodies would have no form. */
   readonly byNumber: ReadonlyMap<number, BoundOperation>;
   readonly byName: Readonly<Record<OperationName, BoundOperation>>;
 }
@@ -33,7 +34,9 @@ export function tableFor(context: CodecContext): DialectTable {
       minor: context.minor,
       features: context.features,
       storeDir: context.storeDir,
-      byNumber: new Map(bound.map((row) => [row.number, row])),
+      byNumber: new Map(
+        bound.filter(({ name }) => operations[name].since <= context.minor).map((row) => [row.number, row]),
+      ),
       byName: Object.fromEntries(bound.map((row) => [row.name, row])) as Record<
         OperationName,
         BoundOperation

@@ -199,6 +199,13 @@ describeAttack(
         expect((await client.outcome()).error).toBe(`operation ${number} is not one that nix-broker knows`);
         await client.untilClosed();
       }
+      // Those that came later, in an older version.
+      for (const number of [41, 44, 46, 1001]) {
+        const client = await brokered({ minor: 21 });
+        await client.write(Buffer.concat([word(number), Buffer.alloc(64)]));
+        expect((await client.outcome()).error).toBe(`operation ${number} is not one that nix-broker knows`);
+        await client.untilClosed();
+      }
       const again = await brokered();
       await again.write(greeting);
       expect((await again.outcome()).error).toContain(`operation ${MAGIC}`);
