@@ -124,8 +124,11 @@ describe("what is shown", () => {
     let mute = false;
     await browser.context.routeWebSocket(/\/feed/, (page) => {
       const service = page.connectToServer();
+      // One that was dead stays so: nothing comes again after a gap.
+      let dead = false;
       service.onMessage((message) => {
-        if (!mute) page.send(message);
+        dead ||= mute;
+        if (!dead) page.send(message);
       });
     });
     const open = await browser.open(site.address);
