@@ -89,13 +89,16 @@ const strict = (command: Command): void => {
   command.commands.forEach(strict);
 };
 
-const exitCodeOf = (error: unknown): number => {
+/** Commands that write an audit: for them one that cannot be opened is a failure like any other. */
+const writers: ReadonlySet<string | undefined> = new Set(["serve", "stdio"]);
+
+const exitCodeOf = (error: unknown, command: string | undefined): number => {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
   // By name, so that the configuration's code is not loaded for commands that have none.
   const name = error instanceof Error ? error.name : "";
   if (name === "UnreachableError") return exitCodes.unreachable;
   // An audit that is not there or may not be read is not thereby one that does not verify.
-  const configuration = name === "ConfigError" || name === "AuditError";
+  const configuration = name === "ConfigError" || (name === "AuditError" && !writers.has(command));
   return configuration || error instanceof UsageError ? exitCodes.usage : exitCodes.notSo;
 };
 
@@ -118,7 +121,7 @@ export const main = async (args: readonly string[]): Promise<number> => {
       const message = error instanceof Error ? error.message : String(error);
       console.error(`nix-broker: ${debug ? error.stack : message}`);
     }
-    return exitCodeOf(error);
+    return exitCodeOf(error, args[0]);
   }
 };
 
