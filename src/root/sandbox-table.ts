@@ -99,6 +99,7 @@ export class SandboxTable {
 
   /** Ends what is over. Called every second or so. */
   tend(now: number): void {
+    if (this.entries.size === 0) return;
     const held = heldLocks();
     for (const [id, entry] of this.entries) {
       const waits = entry.due !== undefined && now < entry.due;

@@ -7,7 +7,7 @@ import { type ByteSource, EndOfStream } from "../protocol/byte-stream.ts";
 import { FrameWalker, frameHeader, HEADER, OPENING } from "../protocol/frames.ts";
 import type { Body as BodyKind } from "../protocol/operations.ts";
 import { NarWalker } from "../store/nar-walker.ts";
-import { Refusal } from "./refusal.ts";
+import { tooLong } from "./refusal.ts";
 
 type Write = (bytes: Buffer) => undefined | Promise<void>;
 
@@ -80,10 +80,7 @@ export class Body {
     while (!this.done) {
       const taken = this.push(this.source.available, (slice) => pieces.push(Buffer.from(slice)));
       this.source.consume(taken);
-      if (this.length > limit)
-        throw new Refusal(`the text is longer than ${limit} bytes (limits.text_bytes)`, {
-          limit: "textBytes",
-        });
+      if (this.length > limit) throw tooLong("textBytes", limit);
       if (!this.done && !(await this.source.fill())) throw new EndOfStream();
     }
     return Buffer.concat(pieces);
@@ -103,10 +100,7 @@ export class Body {
       // What was walked over is consumed whatever happens: the rest will be drained from there.
       try {
         watched.requireGood();
-        if (this.length > this.limit)
-          throw new Refusal(`the contents are longer than ${this.limit} bytes (limits.body_bytes)`, {
-            limit: "bodyBytes",
-          });
+        if (this.length > this.limit) throw tooLong("bodyBytes", this.limit);
         // The end is held back until all was looked at: without it upstream does nothing.
         const held = this.done ? Math.min(HEADER, taken) : 0;
         const waiting = taken > held ? write(available.subarray(0, taken - held)) : undefined;

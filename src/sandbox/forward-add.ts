@@ -23,7 +23,7 @@ import {
   refusedByUpstream,
   requireInView,
 } from "./exchange.ts";
-import { Refusal } from "./refusal.ts";
+import { Refusal, tooLong } from "./refusal.ts";
 import type { UpstreamConnection } from "./upstream-connection.ts";
 import { OUTPUT_MAP_SINCE } from "./upstream-store.ts";
 
@@ -81,10 +81,7 @@ export async function addTextToStore(
   requireName(name);
   await requireInView(exchange, references);
   const contents = Buffer.from(text, "latin1");
-  if (contents.length > textLimit(exchange))
-    throw new Refusal(`the text is longer than ${textLimit(exchange)} bytes (limits.text_bytes)`, {
-      limit: "textBytes",
-    });
+  if (contents.length > textLimit(exchange)) throw tooLong("textBytes", textLimit(exchange));
   if (name.endsWith(DERIVATION_SUFFIX))
     return { path: (await addDerivation(exchange, name, references, contents)).path };
   exchange.sandbox.quota.addBytes(contents.length);
@@ -220,10 +217,7 @@ async function passBody(
       return upstream.write(bytes);
     },
     onEnd() {
-      if (body.length > limit)
-        throw new Refusal(`the text is longer than ${limit} bytes (limits.text_bytes)`, {
-          limit: "textBytes",
-        });
+      if (body.length > limit) throw tooLong("textBytes", limit);
     },
     stopped,
   });

@@ -24,7 +24,7 @@ import { type Exchange, outcomeWithBody, type Pull, recordIntent, requireInView 
 import { admitOne, methodOf } from "./forward-add.ts";
 import { FramedSource } from "./framed-source.ts";
 import { NarCheck } from "./nar-check.ts";
-import { Refusal } from "./refusal.ts";
+import { Refusal, tooLong } from "./refusal.ts";
 import type { UpstreamConnection } from "./upstream-connection.ts";
 
 export async function addToStoreNar(
@@ -192,10 +192,7 @@ async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToS
     printHash(address.hash, "base16", false) !== narHash
   )
     throw new Refusal(`the content address of '${path}' is not the hash of its NAR`);
-  if (info.narSize > exchange.body.limit)
-    throw new Refusal(`the contents are longer than ${exchange.body.limit} bytes (limits.body_bytes)`, {
-      limit: "bodyBytes",
-    });
+  if (info.narSize > exchange.body.limit) throw tooLong("bodyBytes", exchange.body.limit);
   sandbox.quota.addBytes(info.narSize);
   return {
     check: new NarCheck(info.narSize, address),

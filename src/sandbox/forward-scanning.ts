@@ -14,7 +14,7 @@ import { ReferenceScanner } from "../store/reference-scanner.ts";
 import { storePathHash } from "../store/store-path.ts";
 import { type Exchange, outcomeWithBody, recordIntent } from "./exchange.ts";
 import { added, admitAdded, methodOf, requireName } from "./forward-add.ts";
-import { Refusal } from "./refusal.ts";
+import { Refusal, tooLong } from "./refusal.ts";
 
 export async function addToStoreScanning(
   exchange: Exchange,
@@ -81,10 +81,7 @@ async function spool(exchange: Exchange, file: FileHandle, scanner: ReferenceSca
     if (!(await body.next((slice) => slices.push(slice)))) return;
     for (const slice of slices) {
       sandbox.quota.addBytes(slice.length);
-      if (body.length > body.limit)
-        throw new Refusal(`the contents are longer than ${body.limit} bytes (limits.body_bytes)`, {
-          limit: "bodyBytes",
-        });
+      if (body.length > body.limit) throw tooLong("bodyBytes", body.limit);
       scanner.push(slice);
       await file.writeFile(slice).catch(cannotSpool);
     }

@@ -2,7 +2,7 @@
  * A request that gets an error instead of a reply. The text is ours, made from the request alone, for it goes
  * to the client; what upstream said stays in `upstreamError`, for the audit.
  */
-import type { LimitName } from "../policy/limits.ts";
+import { type LimitName, limitTable } from "../policy/limits.ts";
 import type { Verdict } from "../policy/rules.ts";
 
 export interface RefusalDetails {
@@ -38,4 +38,10 @@ export class Refusal extends Error {
     this.status = details.status ?? 1;
     this.limit = details.limit;
   }
+}
+
+/** @param bytes what the limit is, for this sandbox */
+export function tooLong(limit: "textBytes" | "bodyBytes", bytes: number): Refusal {
+  const what = limit === "textBytes" ? "the text is" : "the contents are";
+  return new Refusal(`${what} longer than ${bytes} bytes (limits.${limitTable[limit].key})`, { limit });
 }

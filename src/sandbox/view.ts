@@ -49,11 +49,7 @@ export class ClosedView implements View {
       this.sorted = undefined;
       if (isDerivationPath(info.path)) this.unread.push(info.path);
       this.hashes.set(storePathHash(info.path), info.path);
-      for (const reference of info.references) {
-        const referrers = this.referrersOf.get(reference);
-        if (referrers) referrers.push(info.path);
-        else this.referrersOf.set(reference, [info.path]);
-      }
+      for (const reference of info.references) append(this.referrersOf, reference, info.path);
     }
   }
 
@@ -104,12 +100,7 @@ export class ClosedView implements View {
       if (derivation === undefined) return;
       const outputs = [...staticOutputs(derivation).values()];
       if (outputs.includes("")) this.floating.push(fresh[i]!);
-      else
-        for (const output of outputs) {
-          const derivers = this.deriversOf.get(output);
-          if (derivers) derivers.push(fresh[i]!);
-          else this.deriversOf.set(output, [fresh[i]!]);
-        }
+      else for (const output of outputs) append(this.deriversOf, output, fresh[i]!);
     });
   }
 
@@ -128,6 +119,12 @@ export class ClosedView implements View {
       if (outputs.get(name) === "" && this.infos.has(output)) outputs.set(name, output);
     return outputs;
   }
+}
+
+function append(lists: Map<StorePath, StorePath[]>, key: StorePath, value: StorePath): void {
+  const list = lists.get(key);
+  if (list) list.push(value);
+  else lists.set(key, [value]);
 }
 
 /** Everything valid, for jails that see the whole store anyway: the closed world (G1) does not hold here. */

@@ -35,6 +35,21 @@ function failure(anchors: ReturnType<typeof readAnchors> = []): VerifyFailure {
   return result;
 }
 
+/** Makes each change to one record of an audit that is good again before the next. */
+function expectEachSeen(changes: readonly string[]): void {
+  fill().close();
+  cpSync(folder.path, `${folder.path}.good`, { recursive: true });
+  for (const change of changes) {
+    tamper(2, `UPDATE record SET ${change} WHERE seq = 15`);
+    expect([change, failure()]).toMatchObject([
+      change,
+      { seq: 15, file: expect.stringContaining("000002.sqlite") },
+    ]);
+    rmSync(folder.path, { recursive: true });
+    cpSync(`${folder.path}.good`, folder.path, { recursive: true });
+  }
+}
+
 test("an untouched audit verifies, also while it is written", () => {
   const store = fill();
   expect(verifyAudit(folder.path)).toEqual({
@@ -75,17 +90,7 @@ test("any column that is changed is seen, in its record", () => {
     "kind = 17",
     "op = 99999",
   ];
-  fill().close();
-  cpSync(folder.path, `${folder.path}.good`, { recursive: true });
-  for (const change of changes) {
-    tamper(2, `UPDATE record SET ${change} WHERE seq = 15`);
-    expect([change, failure()]).toMatchObject([
-      change,
-      { seq: 15, file: expect.stringContaining("000002.sqlite") },
-    ]);
-    rmSync(folder.path, { recursive: true });
-    cpSync(`${folder.path}.good`, folder.path, { recursive: true });
-  }
+  expectEachSeen(changes);
   expect(verifyAudit(folder.path).ok).toBe(true);
 });
 
@@ -153,17 +158,7 @@ test("a record hidden from a filter by how a value is stored, its hash still fit
     "count = x'01'",
     "more_subjects = CAST(more_subjects AS BLOB)",
   ];
-  fill().close();
-  cpSync(folder.path, `${folder.path}.good`, { recursive: true });
-  for (const change of changes) {
-    tamper(2, `UPDATE record SET ${change} WHERE seq = 15`);
-    expect([change, failure()]).toMatchObject([
-      change,
-      { seq: 15, file: expect.stringContaining("000002.sqlite") },
-    ]);
-    rmSync(folder.path, { recursive: true });
-    cpSync(`${folder.path}.good`, folder.path, { recursive: true });
-  }
+  expectEachSeen(changes);
 });
 
 test("tables made anew, or a second number for a text, are seen though every hash fits", () => {
