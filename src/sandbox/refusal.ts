@@ -2,7 +2,7 @@
  * A request that gets an error instead of a reply. The text is ours, made from the request alone, for it goes
  * to the client; what upstream said stays in `upstreamError`, for the audit.
  */
-import { type LimitName, limitTable } from "../policy/limits.ts";
+import type { LimitName } from "../policy/limits.ts";
 import type { Verdict } from "../policy/rules.ts";
 
 export interface RefusalDetails {
@@ -40,8 +40,13 @@ export class Refusal extends Error {
   }
 }
 
+/** In whole sentences, by which docs/troubleshooting.md finds them. */
+const tooLongTexts = {
+  textBytes: (bytes: number) => `the text is longer than ${bytes} bytes (limits.text_bytes)`,
+  bodyBytes: (bytes: number) => `the contents are longer than ${bytes} bytes (limits.body_bytes)`,
+};
+
 /** @param bytes what the limit is, for this sandbox */
-export function tooLong(limit: "textBytes" | "bodyBytes", bytes: number): Refusal {
-  const what = limit === "textBytes" ? "the text is" : "the contents are";
-  return new Refusal(`${what} longer than ${bytes} bytes (limits.${limitTable[limit].key})`, { limit });
+export function tooLong(limit: keyof typeof tooLongTexts, bytes: number): Refusal {
+  return new Refusal(tooLongTexts[limit](bytes), { limit });
 }
