@@ -7,10 +7,23 @@
  * output path share a lock.
  */
 import type { StorePath } from "../store/store-path.ts";
-import { Refusal } from "./refusal.ts";
+import { Refusal, type RefusalDetails } from "./refusal.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 type Holder = Sandbox | symbol;
+
+/** Why a request was not allowed to wait: a label of the metrics. */
+export const WAIT_REASONS = ["cycle", "build_users", "unregistered"] as const;
+export type WaitReason = (typeof WAIT_REASONS)[number];
+
+export interface WaitsOptions {
+  /** How many builds Nix runs at once; `Infinity` if it makes users as it needs them. */
+  readonly buildUsers: number;
+  /** Told of each request that is refused; for the metrics. */
+  onRefused(reason: WaitReason): void;
+  /** How long `released` waits, in milliseconds; default 60 000. */
+  readonly patience?: number;
+}
 
 export class Waits {
   /** Sandboxes of builds, oldest first, with what lets go of what their builds hold. */
@@ -18,16 +31,10 @@ export class Waits {
   private readonly holders = new Map<StorePath, Set<Holder>>();
   private readonly requests = new Map<Sandbox, Set<ReadonlySet<StorePath>>>();
   private readonly releases = new Set<() => void>();
-  private readonly buildUsers: number;
-  private readonly patience: number;
+  private readonly options: WaitsOptions;
 
-  /**
-   * @param buildUsers how many builds Nix runs at once; `Infinity` if it makes users as it needs them
-   * @param patience how long `released` waits, in milliseconds
-   */
-  constructor(buildUsers: number, patience = 60_000) {
-    this.buildUsers = buildUsers;
-    this.patience = patience;
+  constructor(options: WaitsOptions) {
+    this.options = options;
   }
 
   /** A build runs, in that sandbox, and holds the locks of these outputs until `ended`. */
@@ -68,11 +75,12 @@ export class Waits {
   async released(paths: readonly StorePath[]): Promise<boolean> {
     const held = (): StorePath | undefined => paths.find((path) => this.holders.has(path));
     if (held() === undefined) return false;
-    const end = Date.now() + this.patience;
+    const end = Date.now() + (this.options.patience ?? 60_000);
     for (let path = held(); path !== undefined; path = held()) {
       const left = end - Date.now();
       if (left <= 0)
-        throw new Refusal(
+        throw this.refusal(
+          "unregistered",
           `'${path}' is the output of a build whose references are not registered yet; ask again when that is done`,
           { verdict: "forward", reason: "references not registered" },
         );
@@ -102,7 +110,7 @@ export class Waits {
     this.requireFreeUser(sandbox);
     const waitedFor = this.holdersOf(outputs);
     for (const holder of waitedFor)
-      if (holder === sandbox || this.reaches(holder, sandbox, new Set())) throw cycle(sandbox, holder);
+      if (holder === sandbox || this.reaches(holder, sandbox, new Set())) throw this.cycle(sandbox, holder);
     const requests = this.requests.get(sandbox) ?? new Set();
     this.requests.set(sandbox, requests.add(outputs));
     return () => {
@@ -116,11 +124,13 @@ export class Waits {
    * newest: it is the one that gets no inner builds, and so ends, and frees its user.
    */
   private requireFreeUser(sandbox: Sandbox): void {
-    if (!this.builds.has(sandbox) || this.builds.size < this.buildUsers) return;
+    const { buildUsers } = this.options;
+    if (!this.builds.has(sandbox) || this.builds.size < buildUsers) return;
     const rank = [...this.builds.keys()].indexOf(sandbox) + 1;
-    if (rank < this.buildUsers) return;
-    throw new Refusal(
-      `all ${this.buildUsers} build users are taken by builds that may ask for inner builds, so this one, the newest, gets none ` +
+    if (rank < buildUsers) return;
+    throw this.refusal(
+      "build_users",
+      `all ${buildUsers} build users are taken by builds that may ask for inner builds, so this one, the newest, gets none ` +
         "(hooks.build_users); build again when fewer run at once, or add build users",
       { reason: "no build user would be left" },
     );
@@ -143,14 +153,18 @@ export class Waits {
         if (holder === target || this.reaches(holder, target, visited)) return true;
     return false;
   }
-}
 
-function cycle(sandbox: Sandbox, holder: Sandbox): Refusal {
-  const what =
-    holder === sandbox
-      ? "needs the outputs of the very build that asks"
-      : "needs the outputs of a build that, by way of inner builds, waits for this one";
-  return new Refusal(`the requested build ${what}: they would wait for each other for ever`, {
-    reason: "wait cycle",
-  });
+  private cycle(sandbox: Sandbox, holder: Sandbox): Refusal {
+    const what =
+      holder === sandbox
+        ? "needs the outputs of the very build that asks"
+        : "needs the outputs of a build that, by way of inner builds, waits for this one";
+    const text = `the requested build ${what}: they would wait for each other for ever`;
+    return this.refusal("cycle", text, { reason: "wait cycle" });
+  }
+
+  private refusal(reason: WaitReason, message: string, details: RefusalDetails): Refusal {
+    this.options.onRefused(reason);
+    return new Refusal(message, details);
+  }
 }

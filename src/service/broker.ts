@@ -54,7 +54,7 @@ export class Broker {
     this.config = config;
     this.recorder = recorder;
     this.metrics = metrics;
-    this.waits = new Waits(buildUsers);
+    this.waits = new Waits({ buildUsers, onRefused: (reason) => metrics.waitRefused(reason) });
     this.pool = new UpstreamPool({
       connect: connectTo(upstream),
       storeDir: upstream.storeDir,

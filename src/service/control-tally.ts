@@ -3,6 +3,7 @@ import type { LimitName } from "../policy/limits.ts";
 import type { Verdict } from "../policy/rules.ts";
 import type { BuildRecord } from "../sandbox/recorder.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { WaitReason } from "../sandbox/waits.ts";
 import type { InnerBuild } from "./control-messages.ts";
 import type { Counters } from "./counters.ts";
 
@@ -33,6 +34,10 @@ export class ControlTally implements Counters {
   limitHit(limit: LimitName): void {
     this.limitsHit[limit] = (this.limitsHit[limit] ?? 0) + 1;
     this.next.limitHit(limit);
+  }
+
+  waitRefused(reason: WaitReason): void {
+    this.next.waitRefused(reason);
   }
 
   logLinesDropped(lines: number): void {

@@ -7,6 +7,7 @@ import type { LimitName } from "../policy/limits.ts";
 import { limitNames } from "../policy/limits.ts";
 import type { Verdict } from "../policy/rules.ts";
 import { operationNames } from "../protocol/operations.ts";
+import { WAIT_REASONS, type WaitReason } from "../sandbox/waits.ts";
 import type { Counters } from "./counters.ts";
 
 /** What is read when Prometheus asks. */
@@ -55,6 +56,7 @@ export class Metrics implements Counters {
   readonly #builds: Counter<"result">;
   readonly #buildSeconds: Histogram;
   readonly #limitHits: Counter<"limit">;
+  readonly #refusedWaits: Counter<"reason">;
   readonly #droppedLogLines: Counter;
   /** Looking series up by their labels is most of what counting costs. */
   readonly #series = new Map<string, RequestSeries>();
@@ -102,6 +104,12 @@ export class Metrics implements Counters {
       labelNames: ["limit"],
       registers,
     });
+    this.#refusedWaits = new Counter({
+      name: "nix_broker_refused_waits_total",
+      help: "Requests that were denied because they could wait for ever, by reason.",
+      labelNames: ["reason"],
+      registers,
+    });
     this.#droppedLogLines = new Counter({
       name: "nix_broker_dropped_log_lines_total",
       help: "Log lines of inner builds that were dropped because their client did not read.",
@@ -139,6 +147,10 @@ export class Metrics implements Counters {
     this.#limitHits.inc({ limit });
   }
 
+  waitRefused(reason: WaitReason): void {
+    this.#refusedWaits.inc({ reason });
+  }
+
   logLinesDropped(lines: number): void {
     this.#droppedLogLines.inc(lines);
   }
@@ -161,6 +173,7 @@ export class Metrics implements Counters {
   #startAtZero(): void {
     for (const result of ["success", "failure"]) this.#builds.inc({ result }, 0);
     for (const limit of limitNames) this.#limitHits.inc({ limit }, 0);
+    for (const reason of WAIT_REASONS) this.#refusedWaits.inc({ reason }, 0);
   }
 
   #addGauges(sources: MetricSources, version: string): void {

@@ -121,6 +121,7 @@ test("the tally counts, and tells the metrics everything", () => {
     request: (...all) => void told.push(all),
     build: (...all) => void told.push(all),
     limitHit: (...all) => void told.push(all),
+    waitRefused: (...all) => void told.push(all),
     logLinesDropped: (...all) => void told.push(all),
   };
   const tally = new ControlTally(next);
@@ -129,6 +130,7 @@ test("the tally counts, and tells the metrics everything", () => {
   tally.build(true, 5);
   tally.limitHit("depth");
   tally.limitHit("depth");
+  tally.waitRefused("cycle");
   tally.logLinesDropped(6);
   expect(tally.requests).toEqual({ forward: 0, answer: 1, deny: 0 });
   expect(tally.builds).toEqual({ succeeded: 1, failed: 1 });
@@ -139,6 +141,7 @@ test("the tally counts, and tells the metrics everything", () => {
     [true, 5],
     ["depth"],
     ["depth"],
+    ["cycle"],
     [6],
   ]);
 });

@@ -1,13 +1,13 @@
 import { expect, test } from "vitest";
 import { Refusal } from "../../src/sandbox/refusal.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
-import { Waits } from "../../src/sandbox/waits.ts";
+import { type WaitReason, Waits } from "../../src/sandbox/waits.ts";
 
 const path = (name: string) => `/nix/store/${"0".repeat(32)}-${name}`;
 const sandbox = (id: string) => ({ id }) as Sandbox;
 
 test("G6: an output is released when the build that holds it has ended, its references registered", async () => {
-  const waits = new Waits(Number.POSITIVE_INFINITY);
+  const waits = new Waits({ buildUsers: Number.POSITIVE_INFINITY, onRefused() {} });
   const build = sandbox("build");
   waits.began(build, [path("out"), path("dev")]);
   expect(await waits.released([path("other")])).toBe(false);
@@ -25,7 +25,7 @@ test("G6: an output is released when the build that holds it has ended, its refe
 });
 
 test("G6: outputs whose references could not be registered are held on, but no build user with them", async () => {
-  const waits = new Waits(2);
+  const waits = new Waits({ buildUsers: 2, onRefused() {} });
   const [build, next] = [sandbox("build"), sandbox("next")];
   waits.began(build, [path("out")]);
   const release = waits.hold([path("out")]);
@@ -43,11 +43,26 @@ test("G6: outputs whose references could not be registered are held on, but no b
 });
 
 test("an output that is held for too long is refused, with the reason", async () => {
-  const waits = new Waits(Number.POSITIVE_INFINITY, 10);
+  const refused: WaitReason[] = [];
+  const waits = new Waits({ buildUsers: 1, patience: 10, onRefused: (reason) => refused.push(reason) });
   waits.began(sandbox("build"), [path("out")]);
   const refusal = await waits.released([path("out")]).catch((error: unknown) => error);
   expect(refusal).toBeInstanceOf(Refusal);
   expect((refusal as Refusal).message).toContain(
     `'${path("out")}' is the output of a build whose references`,
   );
+  expect(refused).toEqual(["unregistered"]);
+});
+
+test("G9: a wait that could not end, and one for the last build user, are refused and counted", () => {
+  const refused: WaitReason[] = [];
+  const waits = new Waits({ buildUsers: 2, onRefused: (reason) => refused.push(reason) });
+  const [first, second] = [sandbox("first"), sandbox("second")];
+  waits.began(first, [path("a")]);
+  expect(() => waits.begin(first, new Set([path("a")]))).toThrow("the very build that asks");
+  expect(refused).toEqual(["cycle"]);
+  waits.began(second, [path("b")]);
+  waits.begin(first, new Set([path("c")]))();
+  expect(() => waits.begin(second, new Set([path("c")]))).toThrow("hooks.build_users");
+  expect(refused).toEqual(["cycle", "build_users"]);
 });

@@ -53,7 +53,7 @@ test("a client's text never becomes a label", async () => {
   );
 });
 
-test("builds, limits and dropped lines are counted, and stand at zero before", async () => {
+test("builds, limits, refused waits and dropped lines are counted, and stand at zero before", async () => {
   const metrics = new Metrics(sources(), "0.1.0");
   const before = await samples(metrics);
   expect(before.get('nix_broker_inner_builds_total{result="failure"}')).toBe(0);
@@ -62,11 +62,15 @@ test("builds, limits and dropped lines are counted, and stand at zero before", a
   metrics.build(true, 2);
   metrics.build(false, 0.5);
   metrics.limitHit("connections");
+  expect(before.get('nix_broker_refused_waits_total{reason="cycle"}')).toBe(0);
+  metrics.waitRefused("cycle");
   metrics.logLinesDropped(17);
   const after = await samples(metrics);
   expect(after.get('nix_broker_inner_builds_total{result="failure"}')).toBe(1);
   expect(after.get("nix_broker_inner_build_duration_seconds_sum")).toBe(2.5);
   expect(after.get('nix_broker_limit_hits_total{limit="connections"}')).toBe(1);
+  expect(after.get('nix_broker_refused_waits_total{reason="cycle"}')).toBe(1);
+  expect(after.get('nix_broker_refused_waits_total{reason="build_users"}')).toBe(0);
   expect(after.get("nix_broker_dropped_log_lines_total")).toBe(17);
 });
 
