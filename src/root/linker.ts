@@ -55,7 +55,7 @@ export class Linker {
     // Without it, the next look takes up what is new.
     this.watcher.on("error", (error) => process.stderr.write(`nix-broker linker: ${error.message}\n`));
     this.table.scan();
-    this.table.settleLeftovers();
+    this.table.tend(Date.now());
     this.timer = setInterval(() => {
       this.table.scan();
       this.table.tend(Date.now());

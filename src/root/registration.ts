@@ -78,7 +78,7 @@ export function registerSandbox(config: RootConfig, service: ServiceAccount, rec
   ensureTree(config, service);
   const places = sandboxPlaces(config, record.id);
   const text = printSandboxRecord(record);
-  writeTrusted(places.durable, text, 0o600);
+  writeTrusted(places.durable, text, 0o640, service.gid);
   folder(places.roots, 0o755, service);
 
   const index = derivationIndex(config, storePathBase(record.drvPath));

@@ -32,6 +32,8 @@ export class SandboxTable {
   private readonly settle: Settle;
   private readonly entries = new Map<SandboxId, Entry>();
   private settling: Promise<void> = Promise.resolve();
+  /** Of what a reboot or a crash left behind. */
+  private nextLook = 0;
 
   constructor(config: RootConfig, service: ServiceAccount, settle: Settle) {
     this.config = config;
@@ -54,12 +56,10 @@ export class SandboxTable {
       }
   }
 
-  /** What a crash or a reboot left behind: builds that are over and were not settled. */
-  settleLeftovers(): void {
-    for (const id of listDurable(this.config)) {
-      const over = this.entries.has(id) ? this.hasEnded(id) : !this.isBeingMade(id);
-      if (over) this.settleSoon(id);
-    }
+  /** What a crash or a reboot left behind: builds that are over and were not settled, and have no folder any more. */
+  private settleLeftovers(): void {
+    for (const id of listDurable(this.config))
+      if (!this.entries.has(id) && !this.isBeingMade(id)) this.settleSoon(id);
   }
 
   /** A hook makes the durable record first: while its build lives, a sandbox without a folder is not left over. */
@@ -99,6 +99,10 @@ export class SandboxTable {
 
   /** Ends what is over. Called every second or so. */
   tend(now: number): void {
+    if (now >= this.nextLook) {
+      this.nextLook = now + LINGER_MS;
+      this.settleLeftovers();
+    }
     if (this.entries.size === 0) return;
     const held = heldLocks();
     for (const [id, entry] of this.entries) {

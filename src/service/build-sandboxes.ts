@@ -44,6 +44,8 @@ export class BuildSandboxes {
   private readonly live = new Map<string, Live>();
   /** Those that are over, whose references are not registered yet: what lets go of their outputs. */
   private readonly unsettled = new Map<string, () => void>();
+  /** Those of before a reboot, likewise. */
+  private readonly leftovers = new Map<string, () => void>();
   private readonly waiting = new Map<string, Array<() => void>>();
   private watcher: FSWatcher | undefined;
   private rescan: NodeJS.Timeout | undefined;
@@ -60,6 +62,7 @@ export class BuildSandboxes {
   /** Takes up what is there, and watches for more. Resolves when the sockets of what was there are open. */
   async start(): Promise<void> {
     this.look();
+    this.holdLeftovers();
     // Clients of sandboxes that live already must not be refused because we are not there yet.
     await Promise.all([...this.live.values()].map(({ listening }) => listening));
     this.rescan = setInterval(() => this.look(), RESCAN_MS);
@@ -113,26 +116,60 @@ export class BuildSandboxes {
     return this.live.size;
   }
 
+  /** The copy of the record that outlives a reboot. */
+  private durableOf(id: string): string {
+    return `${this.config.hooks.gcrootsDir}/${id}.json`;
+  }
+
   private get folder(): string {
     return `${this.config.runtime.dir}/sandboxes`;
   }
 
   private look(): void {
     if (this.closed) return;
-    let names: string[];
     try {
       // Root's programs make the folder, maybe after us.
       this.watcher ??= watch(this.folder, () => this.look()).on("error", () => this.unwatch());
-      names = readdirSync(this.folder);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT")
-        this.log.error({ error: (error as Error).message }, "cannot read the folder of sandboxes");
-      return;
+    } catch {
+      // Whether it cannot be read, or is not there yet, listing it tells.
     }
+    const names = this.list(this.folder);
+    if (!names) return;
     for (const id of names)
       if (isSandboxId(id) && !this.live.has(id) && !this.unsettled.has(id)) this.takeUp(id);
     for (const [id] of this.unsettled) this.checkSettled(id);
+    for (const [id, release] of this.leftovers)
+      if (names.includes(id) || !existsSync(this.durableOf(id))) {
+        this.leftovers.delete(id);
+        release();
+      }
     for (const [id] of this.live) if (!names.includes(id)) void this.end(id, "its folder was removed");
+  }
+
+  /** After a reboot, which empties the folder of sandboxes: the linker removes these records as it settles them. */
+  private holdLeftovers(): void {
+    for (const name of this.list(this.config.hooks.gcrootsDir) ?? []) {
+      const id = name.replace(/\.json$/, "");
+      if (!isSandboxId(id) || id === name || this.live.has(id) || this.unsettled.has(id)) continue;
+      try {
+        const record = readRecord(this.durableOf(id));
+        this.leftovers.set(id, this.broker.holdUnsettled(heldBy(record)));
+      } catch (error) {
+        if (!existsSync(this.durableOf(id))) continue;
+        this.log.error({ sandbox: id, error: (error as Error).message }, "a record that cannot be read");
+      }
+    }
+  }
+
+  /** @returns undefined for a folder that cannot be read: nothing follows from that */
+  private list(folder: string): string[] | undefined {
+    try {
+      return readdirSync(folder);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+      this.log.error({ error: (error as Error).message }, "cannot read the folder of sandboxes");
+      return undefined;
+    }
   }
 
   private unwatch(): void {
@@ -149,7 +186,7 @@ export class BuildSandboxes {
     }
     let record: SandboxRecord;
     try {
-      record = this.readRecord(id);
+      record = this.recordOf(id);
     } catch (error) {
       if (isBeingRemoved(folder)) return;
       this.log.error({ sandbox: id, error: (error as Error).message }, "a sandbox that cannot be taken up");
@@ -245,7 +282,7 @@ export class BuildSandboxes {
 
   private refusedMeanwhile(id: string): string | undefined {
     try {
-      return this.readRecord(id).reason || undefined;
+      return this.recordOf(id).reason || undefined;
     } catch (error) {
       return (error as Error).message;
     }
@@ -299,11 +336,15 @@ export class BuildSandboxes {
     });
   }
 
-  private readRecord(id: string): SandboxRecord {
-    const text = readFileSync(`${this.folder}/${id}/sandbox.json`, "utf8");
-    if (text.length > MAX_RECORD) throw new Error("sandbox.json is too long");
-    return parseSandboxRecord(text);
+  private recordOf(id: string): SandboxRecord {
+    return readRecord(`${this.folder}/${id}/sandbox.json`);
   }
+}
+
+function readRecord(path: string): SandboxRecord {
+  const text = readFileSync(path, "utf8");
+  if (text.length > MAX_RECORD) throw new Error(`${path} is too long`);
+  return parseSandboxRecord(text);
 }
 
 /** The outputs that nobody may have before the sandbox is settled; the derivation stands for those that are not known. */

@@ -1,17 +1,29 @@
 /** What nobody may have before it is whole: the output of a build whose references could not be registered. */
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
 import { RawClient } from "../attack/raw-client.ts";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
+import { RecursiveLab, ways } from "./fixture.ts";
 import { innerDerivation, writeFile } from "./scripts.ts";
 
-describe.each(lab.versions)("references that are registered late [daemon %s]", (version) => {
+/** A socket that anyone may use: where builds see the static one, that is theirs alone. */
+const second = "/var/lib/nix-broker/service/second";
+const broken = "nix_store=/usr/bin/false\n";
+const cases = ways.flatMap(([version, way]) =>
+  (way === "hooks" ? ["goes on", "is started anew", "is there again after a reboot"] : ["goes on"]).map(
+    (service) => [version, way, service] as const,
+  ),
+);
+
+describe.each(ways)("references that are registered late [daemon %s, %s]", (version, way) => {
   let made: RecursiveLab;
   beforeAll(async () => {
-    made = await RecursiveLab.start(version, { rootConfig: "nix_store=/usr/bin/false\n" });
+    made = await RecursiveLab.start(version, {
+      hooks: way === "hooks",
+      rootConfig: broken,
+      serviceConfig: `[[listen]]\npath = "${second}"\nallow_uids = ["*"]\nview = "empty"\n`,
+    });
   });
   afterAll(() => made?.stop());
 
@@ -26,13 +38,15 @@ describe.each(lab.versions)("references that are registered late [daemon %s]", (
       }
     });
   };
+  const connect = () => RawClient.connect(made.daemon.hostPath(second));
+  const configure = (text: string) => writeFileSync(made.daemon.hostPath("/etc/nix-broker/root.conf"), text);
 
-  test.each(["as it was", "started anew meanwhile"])(
-    "G6: no sandbox gets the output before its references are registered [service %s]",
-    async (how) => {
-      const restarted = how !== "as it was";
-      const client = await RawClient.connect(made.broker!.hostSocket);
-      const inner = `inner-${restarted}`;
+  test.each(cases.filter((row) => row[0] === version && row[1] === way).map((row) => row[2]))(
+    "G6: no sandbox gets the output before its references are registered [the service %s]",
+    async (service) => {
+      const restarted = service !== "goes on";
+      const client = await connect();
+      const inner = `inner-${service.replaceAll(" ", "-")}`;
       const derivation = makeDerivation({
         name: "late",
         script: `set -e; export HOME=$PWD/home; mkdir $HOME
@@ -42,38 +56,43 @@ nix-build --no-out-link inner.nix > $out`,
       });
       const path = await addDerivation(client, derivation);
       let answered = false;
-      let asking = client.build(`${path}!out`).then((result) => {
-        answered = true;
-        return result;
-      });
-      asking.catch(() => undefined);
-      while (!outcomes().includes("pending")) await sleep(20);
-      if (restarted) {
-        await made.broker?.stop("SIGKILL");
-        answered = false;
-        await made.startService();
-      }
-      const second = restarted ? await RawClient.connect(made.broker!.hostSocket) : client;
-      if (restarted) {
-        await addDerivation(second, derivation);
-        asking = second.build(`${path}!out`).then((result) => {
+      const ask = (asker: RawClient) => {
+        const asking = asker.build(`${path}!out`).then((result) => {
           answered = true;
           return result;
         });
+        asking.catch(() => undefined);
+        return asking;
+      };
+      let asking = ask(client);
+      while (!outcomes().includes("pending")) await sleep(20);
+      let asker = client;
+      if (restarted) {
+        await made.broker?.stop("SIGKILL");
+        if (service.includes("reboot")) {
+          await made.stopLinker("SIGKILL");
+          rmSync(made.daemon.hostPath("/run/nix-broker"), { recursive: true });
+          mkdirSync(made.daemon.hostPath("/run/nix-broker"));
+        }
+        answered = false;
+        await made.startService();
+        asker = await connect();
+        await addDerivation(asker, derivation);
+        asking = ask(asker);
       }
       // It would be answered by now.
       await sleep(3000);
       expect(answered).toBe(false);
 
-      writeFileSync(made.daemon.hostPath("/etc/nix-broker/root.conf"), "");
+      configure("");
       await made.stopLinker();
       await made.startLinker();
       expect((await asking).error).toBeUndefined();
-      const info = await second.must("QueryPathInfo", { path: derivation.out });
+      const info = await asker.must("QueryPathInfo", { path: derivation.out });
       expect(info?.references).toEqual([expect.stringMatching(new RegExp(`-${inner}$`))]);
       client.close();
-      second.close();
-      writeFileSync(made.daemon.hostPath("/etc/nix-broker/root.conf"), "nix_store=/usr/bin/false\n");
+      asker.close();
+      configure(broken);
       await made.stopLinker();
       await made.startLinker();
     },

@@ -1,5 +1,5 @@
 /** Sandboxes of builds by `extra-sandbox-paths` alone: every build sees one socket, and the broker finds out which build calls. */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../lab/lab.ts";
@@ -23,7 +23,9 @@ describe.each(lab.versions)("a static socket that builds see [daemon %s]", (vers
     const find = ["find", "/tmp", "/nix/var/nix/builds", "-name", `at-${name}`];
     while ((await made.daemon.run(find)).stdout === "") await sleep(20);
   };
-  const go = () => writeFileSync(made.daemon.hostPath("/var/lib/nix-broker/service/s/go"), "");
+  const goFile = () => made.daemon.hostPath("/var/lib/nix-broker/service/s/go");
+  const go = () => writeFileSync(goFile(), "");
+  const stay = () => rmSync(goFile());
   const rootsFolder = () => made.daemon.hostPath("/nix/var/nix/gcroots/nix-broker");
 
   test("G1, G5, G6: a build that opted in gets a sandbox of its own: view, linking, roots, references", async () => {
@@ -125,6 +127,73 @@ ln -s $result $out`;
     expect(existsSync(made.daemon.hostPath(path))).toBe(true);
     go();
     await one;
+    stay();
+  });
+
+  /** Builds `before`, waits for the test, builds `after`; its output mentions both. */
+  const twoStages = (name: string): string => {
+    const stage = (which: string) =>
+      `${writeFile(`${which}.nix`, innerDerivation(`${name}-${which}`, `echo ${which} > $out`))}
+${which}=$(nix-build --no-out-link ${which}.nix)`;
+    return outer(
+      `${stage("before")}\n${pause(name)}\n${stage("after")}\n[ "$(cat $before $after)" = "before
+after" ]\necho $before $after > $out`,
+      { name },
+    );
+  };
+  const mentions = (name: string) =>
+    ["after", "before"].map((stage) => expect.stringMatching(new RegExp(`-${name}-${stage}$`)));
+  const byName = (a: string, b: string) => (a.slice(44) < b.slice(44) ? -1 : 1);
+
+  test.each<NodeJS.Signals>(["SIGKILL", "SIGTERM"])(
+    "G6: the service gets %s while such a build runs: it goes on with its successor",
+    async (kill) => {
+      const name = `service-${kill.toLowerCase()}`;
+      const building = made.daemon.build(twoStages(name));
+      await atPause(name);
+      await made.broker?.stop(kill);
+      await made.daemon.run(["nix-store", "--gc"]);
+      await made.startService();
+      go();
+      const { out } = await building;
+      stay();
+      expect((await references(out)).sort(byName)).toEqual(mentions(name));
+    },
+  );
+
+  test("G5: the linker is killed while such a build runs: it goes on with its successor", async () => {
+    const building = made.daemon.build(twoStages("linker-killed"));
+    await atPause("linker-killed");
+    await made.stopLinker("SIGKILL");
+    await made.startLinker();
+    go();
+    const { out } = await building;
+    stay();
+    expect((await references(out)).sort(byName)).toEqual(mentions("linker-killed"));
+  });
+
+  test("G6: such a build that fails leaves no roots behind", async () => {
+    const inner = writeFile("inner.nix", innerDerivation("in-vain", "echo in vain > $out"));
+    const { code, log } = await made.daemon.tryBuild(
+      outer(`${inner}\nnix-build --no-out-link inner.nix\nexit 3`, { name: "fails" }),
+    );
+    expect(code).not.toBe(0);
+    expect(log).toMatch(/-in-vain/);
+    while (readdirSync(made.daemon.hostPath("/run/nix-broker/sandboxes")).length > 0) await sleep(20);
+    expect(readdirSync(rootsFolder())).toEqual([]);
+  });
+
+  test("G5: without the linker, such a build is refused, with the reason", async () => {
+    await made.stopLinker();
+    try {
+      const { code, log } = await made.daemon.tryBuild(
+        outer(`nix-store -q --hash /nix/store/${"0".repeat(32)}-x`, { name: "no-linker" }),
+      );
+      expect(code).not.toBe(0);
+      expect(log).toContain("the linker does not answer");
+    } finally {
+      await made.startLinker();
+    }
   });
 
   test("an inner build that opts in gets a sandbox of its own, one level deeper", async () => {
