@@ -7,6 +7,7 @@ import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { LabError, lab } from "../test/lab/lab.ts";
+import { buildProgram } from "../test/lab/program.ts";
 import type { Bench, Measure, Row } from "./measure.ts";
 import { add, addOnDisk } from "./measures/add.ts";
 import { auditDay } from "./measures/audit-day.ts";
@@ -84,6 +85,7 @@ const main = async (): Promise<void> => {
   if (process.getuid?.() !== 0)
     throw new UsageError("the bench starts daemons with build users: run it as root");
   const started = new Date().toISOString();
+  await buildProgram();
   await lab.fetch();
   const version = lab.versions.find((one) => one === options.nix) ?? lab.versions.at(-1);
   if (version === undefined || (options.nix !== undefined && options.nix !== version))

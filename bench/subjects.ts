@@ -4,20 +4,8 @@ import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { buildAll } from "../scripts/build.ts";
 import { type Daemon, LabError, lab, type NixVersion } from "../test/lab/lab.ts";
-
-const projectRoot = dirname(import.meta.dirname);
-/** Inside the project, so that packages with native parts are found. */
-const bundle = join(projectRoot, ".cache/bench-bundle");
-
-let built: Promise<string> | undefined;
-
-/** The folder with the program as it is shipped. Bundled once a run. */
-export const bundled = (): Promise<string> => {
-  built ??= buildAll(bundle).then(() => bundle);
-  return built;
-};
+import { program } from "../test/lab/program.ts";
 
 /** Waits for a socket that a process makes. @throws LabError if it ends instead */
 const listening = async (child: ChildProcess, socket: string, log: () => string): Promise<void> => {
@@ -65,8 +53,7 @@ export class BenchBroker {
       { input: config },
     );
     if (made.code !== 0) throw new LabError(`The broker's folder cannot be made: ${made.stderr}`);
-    const program = join(await bundled(), "nix-broker");
-    const child = daemon.spawn([program, "serve", "--config", `${folder}/config.toml`], {
+    const child = daemon.spawn([program.wrapper, "serve", "--config", `${folder}/config.toml`], {
       user: "nix-broker",
       env: { NIX_BROKER_NODE: process.execPath },
     });

@@ -1,15 +1,14 @@
 import { spawnSync } from "node:child_process";
-import { join } from "node:path";
+import { program } from "../../test/lab/program.ts";
 import type { Measure } from "../measure.ts";
 import { inRounds, median } from "../rounds.ts";
-import { bundled } from "../subjects.ts";
 
 const SAMPLES = 5;
 
 const milliseconds = (argv: readonly [string, ...string[]]): number => {
-  const [program, ...args] = argv;
+  const [command, ...args] = argv;
   const started = performance.now();
-  const { status, stderr } = spawnSync(program, args, {
+  const { status, stderr } = spawnSync(command, args, {
     encoding: "utf8",
     env: { PATH: process.env.PATH, NIX_BROKER_NODE: process.execPath },
   });
@@ -21,10 +20,9 @@ export const commandStart: Measure = {
   name: "command-start",
   about: "start a command to its end, against a Node that does nothing",
   async run(bench) {
-    const program = join(await bundled(), "nix-broker");
     const commands = {
-      ours: [program, "--version"],
-      policy: [program, "policy"],
+      ours: [program.wrapper, "--version"],
+      policy: [program.wrapper, "policy"],
       bare: [process.execPath, "-e", "0"],
     } as const;
     const { ours, policy, bare } = await inRounds(

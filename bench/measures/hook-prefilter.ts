@@ -2,9 +2,9 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { program } from "../../test/lab/program.ts";
 import type { Measure, Row } from "../measure.ts";
 import { inRounds } from "../rounds.ts";
-import { bundled } from "../subjects.ts";
 
 const CALLS = 100;
 /** As long as a derivation of Nixpkgs usually is. */
@@ -23,7 +23,6 @@ export const hookPrefilter: Measure = {
   name: "hook-prefilter",
   about: "what the hooks add to a build that does not opt in, under bash and dash",
   async run(bench) {
-    const hooks = await bundled();
     const folder = mkdtempSync(join(tmpdir(), "bench-hook-"));
     const drv = join(folder, `${"0".repeat(32)}-any.drv`);
     writeFileSync(drv, "Derive(".padEnd(DERIVATION_BYTES, "some text of a derivation, "));
@@ -34,8 +33,8 @@ export const hookPrefilter: Measure = {
         ["dash", 3],
       ] as const) {
         const calls = {
-          before: `${shell} ${join(hooks, "pre-build-hook.sh")} ${drv}`,
-          after: `DRV_PATH=${drv} OUT_PATHS= ${shell} ${join(hooks, "post-build-hook.sh")}`,
+          before: `${shell} ${program.preBuildHook} ${drv}`,
+          after: `DRV_PATH=${drv} OUT_PATHS= ${shell} ${program.postBuildHook}`,
         } as const;
         const { before, after } = await inRounds(bench.rounds, ["before", "after"], async (name) =>
           perCall(calls[name]),

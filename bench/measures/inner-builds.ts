@@ -1,9 +1,7 @@
-import { join } from "node:path";
 import { type Daemon, lab, sandboxScript } from "../../test/lab/lab.ts";
 import { RecursiveLab } from "../../test/recursive/fixture.ts";
 import type { Measure } from "../measure.ts";
 import { inRounds, timed } from "../rounds.ts";
-import { bundled } from "../subjects.ts";
 
 const INNER = 100;
 
@@ -28,11 +26,7 @@ export const innerBuilds: Measure = {
   about: `${INNER} inner builds in one outer build, against Nix's own recursive-nix`,
   async run(bench) {
     const { version } = (await bench.subjects()).daemon;
-    const hooks = await bundled();
-    const recursive = await RecursiveLab.start(version, {
-      memory: true,
-      config: `pre-build-hook = ${join(hooks, "pre-build-hook.sh")}\npost-build-hook = ${join(hooks, "post-build-hook.sh")}\n`,
-    });
+    const recursive = await RecursiveLab.start(version, { memory: true });
     const own = await lab.start(version, {
       memory: true,
       systemFeatures: ["recursive-nix"],

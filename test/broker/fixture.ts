@@ -2,12 +2,11 @@
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, rmSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import type { Daemon } from "../lab/daemon.ts";
+import { program } from "../lab/program.ts";
 
-const root = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 const node = process.execPath;
-const cli = `${root}/src/cli/main.ts`;
+const { cli } = program;
 
 export interface BrokerOptions {
   /** Lines of the configuration file, besides the folders. */

@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { AuditRecord } from "../../src/audit/record.ts";
 import { AuditStore } from "../../src/audit/store.ts";
+import { program } from "../lab/program.ts";
 import { nixBroker } from "./run-command.ts";
 
 const folder = join(mkdtempSync(join(tmpdir(), "nix-broker-audit-")), "audit");
@@ -123,10 +123,13 @@ test("an audit that is not there is named", () => {
 });
 
 test("--follow goes on with what is recorded from then on, until it is interrupted", async () => {
-  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
-  const child = spawn(process.execPath, [main, "audit", "--store", folder, "--json", "--follow", "-n", "1"], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+  const child = spawn(
+    process.execPath,
+    [program.cli, "audit", "--store", folder, "--json", "--follow", "-n", "1"],
+    {
+      stdio: ["ignore", "pipe", "inherit"],
+    },
+  );
   const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
   const next = async (): Promise<string> => JSON.parse((await lines.next()).value ?? "{}").op;
   expect(await next()).toBe("CollectGarbage");

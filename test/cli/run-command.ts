@@ -1,7 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
-
-const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+import { program } from "../lab/program.ts";
 
 export interface CommandResult {
   readonly code: number | null;
@@ -9,12 +7,12 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** Runs `nix-broker` from its sources, without the configuration of this machine unless `environment` names one. */
+/** Runs `nix-broker`, without the configuration of this machine unless `environment` names one. */
 export const nixBroker = (
   args: readonly string[],
   environment: Record<string, string> = {},
 ): CommandResult => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program.cli, ...args], {
     encoding: "utf8",
     env: { ...process.env, NIX_BROKER_CONFIG: "/dev/null", NO_COLOR: "1", ...environment },
   });

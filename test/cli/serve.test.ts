@@ -4,8 +4,8 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
+import { program } from "../lab/program.ts";
 import { nixBroker } from "./run-command.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-serve-"));
@@ -27,10 +27,9 @@ state_dir = "${folder}/state"
 test.each(["SIGTERM", "SIGINT"] as const)(
   "serve listens where --listen says, and after %s stops, takes the socket away and ends with 0",
   async (signal) => {
-    const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
     const child = spawn(
       process.execPath,
-      [main, "serve", "--config", config, "--listen", "socket", "--profile", "pure", "--allow", "*"],
+      [program.cli, "serve", "--config", config, "--listen", "socket", "--profile", "pure", "--allow", "*"],
       { cwd: folder, stdio: ["ignore", "ignore", "pipe"] },
     );
     const log: { msg: string; socket?: string; profile?: string }[] = [];

@@ -3,6 +3,7 @@ import { request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { SandboxDetails, SandboxSummary, StatusReport } from "../../src/service/control-messages.ts";
 import { lab, sandboxScript } from "../lab/lab.ts";
+import { program } from "../lab/program.ts";
 import { RecursiveLab } from "../recursive/fixture.ts";
 
 const version = lab.versions.at(-1)!;
@@ -163,10 +164,9 @@ test("without the linker, status says so and what follows", async () => {
 
 test("a user who may not ask is told who may; and with no service, what to do: both with 3", async () => {
   const config = "/var/lib/nix-broker/service/config.toml";
-  const asked = await recursive.daemon.run(
-    [process.execPath, `${import.meta.dirname}/../../src/cli/main.ts`, "status", "--config", config],
-    { user: "alice" },
-  );
+  const asked = await recursive.daemon.run([process.execPath, program.cli, "status", "--config", config], {
+    user: "alice",
+  });
   expect(asked).toMatchObject({ code: 3, stdout: "" });
   expect(asked.stderr).toMatch(/this user may not reach .* Ask as root or as the service's user/);
   await recursive.broker!.stop();

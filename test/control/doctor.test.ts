@@ -1,12 +1,11 @@
 /** `nix-broker doctor` beside real daemons: on a right installation, and on ones that are wrong on purpose. */
 import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Finding } from "../../src/cli/doctor-finding.ts";
 import { type BesideOptions, lab, type NixVersion } from "../lab/lab.ts";
+import { program } from "../lab/program.ts";
 import { RecursiveLab } from "../recursive/fixture.ts";
 
-const main = join(import.meta.dirname, "../../src/cli/main.ts");
 const config = "/var/lib/nix-broker/service/config.toml";
 
 interface Diagnosis {
@@ -22,7 +21,7 @@ async function doctor(
   user: BesideOptions["user"] = "root",
   env: Record<string, string> = {},
 ): Promise<Diagnosis> {
-  const argv = [process.execPath, main, "doctor", "--config", config, "--json"];
+  const argv = [process.execPath, program.cli, "doctor", "--config", config, "--json"];
   const { code, stdout, stderr } = await daemon.run(argv, { user, env });
   expect(stderr).toBe("");
   const { ok, findings } = JSON.parse(stdout) as { ok: boolean; findings: Finding[] };
@@ -61,7 +60,13 @@ describe.each(lab.versions)("a right installation [daemon %s]", (version: NixVer
   });
 
   test("prints a line a finding", async () => {
-    const { stdout } = await recursive.daemon.run([process.execPath, main, "doctor", "--config", config]);
+    const { stdout } = await recursive.daemon.run([
+      process.execPath,
+      program.cli,
+      "doctor",
+      "--config",
+      config,
+    ]);
     expect(stdout).toMatch(
       /^ok {7}upstream: Nix.*, protocol 1\.\d\d, at \/nix\/var\/nix\/daemon-socket\/socket/m,
     );

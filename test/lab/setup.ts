@@ -1,6 +1,8 @@
 import { lab } from "./lab.ts";
+import { buildProgram } from "./program.ts";
 
-/** vitest's global setup: fetches once, before any test file asks which versions there are. */
+/** vitest's global setup: fetches and bundles once, before any test file asks which versions there are. */
 export default async function setup(): Promise<void> {
+  await buildProgram();
   await lab.fetch();
 }

@@ -9,6 +9,7 @@ import {
   parseContinuation,
 } from "../../src/cli/continuation.ts";
 import { lab } from "../lab/lab.ts";
+import { program } from "../lab/program.ts";
 import { RecursiveLab } from "../recursive/fixture.ts";
 import { examples, patient, placeNixpkgs, projectRoot, withNixpkgs } from "./fixture.ts";
 
@@ -105,7 +106,7 @@ describe("arguments of nix-broker build", () => {
 });
 
 const brokerBuild = (recursive: RecursiveLab, ...args: string[]) =>
-  recursive.daemon.run([process.execPath, join(projectRoot, "src/cli/main.ts"), "build", ...args], {
+  recursive.daemon.run([process.execPath, program.cli, "build", ...args], {
     user: "alice",
     cwd: "/home/alice",
   });

@@ -3,11 +3,12 @@ import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, lab, type NixVersion, nixString, sandboxScript } from "../lab/lab.ts";
+import { program } from "../lab/program.ts";
 import { RecursiveLab } from "../recursive/fixture.ts";
 import { patient, projectRoot } from "./fixture.ts";
 
 const version: NixVersion = lab.versions.at(-1) ?? "2.34";
-const cli = join(projectRoot, "src/cli/main.ts");
+const { cli } = program;
 const system = `${{ x64: "x86_64", arm64: "aarch64" }[process.arch as string]}-linux`;
 
 /** The commands of a page's section that are marked as shell. */

@@ -2,13 +2,11 @@
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { clientRegistry, clientSettings } from "../../src/root/client-settings.ts";
 import { type AuditRow, startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
+import { program } from "../lab/program.ts";
 
-const projectRoot = join(import.meta.dirname, "../..");
-const rootFolder = join(projectRoot, "src/root");
 const node = process.execPath;
 /** As seen beside the daemon; the static socket is in `s` there. */
 const serviceFolder = "/var/lib/nix-broker/service";
@@ -43,8 +41,8 @@ export class RecursiveLab {
 
   static async start(version: NixVersion, options: RecursiveOptions = {}): Promise<RecursiveLab> {
     const isStatic = options.hooks === false;
-    const preBuildHook = isStatic ? "" : `pre-build-hook = ${rootFolder}/pre-build-hook.sh\n`;
-    const postBuildHook = `post-build-hook = ${rootFolder}/post-build-hook.sh\n`;
+    const preBuildHook = isStatic ? "" : `pre-build-hook = ${program.preBuildHook}\n`;
+    const postBuildHook = `post-build-hook = ${program.postBuildHook}\n`;
     const staticSocket = isStatic
       ? [`/nix/var/nix/daemon-socket=${serviceFolder}/s`, "/etc/nix=/etc/nix-inside"]
       : [];
@@ -67,7 +65,7 @@ export class RecursiveLab {
   }
 
   async startLinker(): Promise<void> {
-    this.linker = this.daemon.spawn([node, join(rootFolder, "main.ts"), "linker"]);
+    this.linker = this.daemon.spawn([node, program.root, "linker"]);
     this.linker.stdout?.resume();
     this.linker.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
     const socket = this.daemon.hostPath("/run/nix-broker/linker.sock");

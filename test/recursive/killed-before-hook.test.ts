@@ -1,10 +1,9 @@
 /** The service dies after the build and before the post-build hook, and the collector runs: nothing is lost. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
+import { program } from "../lab/program.ts";
+import { RecursiveLab, ways } from "./fixture.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
 /** Of several lines the last one counts. */
@@ -14,13 +13,13 @@ case $DRV_PATH in *-outer-*)
   touch /tmp/signal/at-hook
   until [ -e /tmp/signal/go ]; do sleep 0.05; done
 esac
-exec ${join(import.meta.dirname, "../../src/root/post-build-hook.sh")}
+exec ${program.postBuildHook}
 `;
 
-describe.each(lab.versions)("the service is killed before the post-build hook [daemon %s]", (version) => {
+describe.each(ways)("the service is killed before the post-build hook [daemon %s, %s]", (version, way) => {
   let made: RecursiveLab;
   beforeAll(async () => {
-    made = await RecursiveLab.start(version, { config });
+    made = await RecursiveLab.start(version, { config, hooks: way === "hooks" });
     await made.daemon.run(
       ["sh", "-c", "mkdir /tmp/signal; cat > /tmp/signal/hook.sh; chmod 755 /tmp/signal/hook.sh"],
       {

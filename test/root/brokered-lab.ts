@@ -12,15 +12,13 @@ import {
   writeFileSync,
 } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseSandboxRecord, type SandboxRecord } from "../../src/root/sandbox-record.ts";
 import { LinkerClient } from "../../src/service/linker-client.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
+import { program } from "../lab/program.ts";
 
-const projectRoot = join(import.meta.dirname, "../..");
-const node = join(projectRoot, "node_modules/node/bin/node");
-const rootFolder = join(projectRoot, "src/root");
+const node = process.execPath;
 
 export interface BrokeredOptions extends DaemonOptions {
   /** More lines of root.conf. */
@@ -32,8 +30,8 @@ export interface BrokeredOptions extends DaemonOptions {
 export class BrokeredLab {
   /** The Node that hooks run on, as they see it. */
   static readonly node = node;
-  static readonly preBuildHook = `${rootFolder}/pre-build-hook.sh`;
-  static readonly postBuildHook = `${rootFolder}/post-build-hook.sh`;
+  static readonly preBuildHook = program.preBuildHook;
+  static readonly postBuildHook = program.postBuildHook;
   readonly daemon: Daemon;
   readonly linker: LinkerClient;
   private linkerProcess: ChildProcess | undefined;
@@ -71,14 +69,14 @@ export class BrokeredLab {
   }
 
   async startLinker(): Promise<void> {
-    this.linkerProcess = this.daemon.spawn([node, join(rootFolder, "main.ts"), "linker"]);
+    this.linkerProcess = this.daemon.spawn([node, program.root, "linker"]);
     this.linkerProcess.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
     await this.linker.status();
   }
 
   /** A linker that is not in the daemon's mount namespace. */
   async startLinkerOnMachine(config: string): Promise<void> {
-    const argv = [join(rootFolder, "main.ts"), "--config", config, "linker"];
+    const argv = [program.root, "--config", config, "linker"];
     this.linkerProcess = spawn(node, argv, { stdio: ["ignore", "ignore", "inherit"] });
     await this.linker.status();
   }
