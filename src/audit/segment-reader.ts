@@ -48,19 +48,11 @@ function memberAt<T>(members: readonly T[], row: RecordRow, column: string): T {
 export class SegmentReader {
   readonly database: DatabaseSync;
   readonly #text: StatementSync;
-  readonly #textId: StatementSync;
   readonly #texts = new Map<number, string>();
 
   constructor(database: DatabaseSync) {
     this.database = database;
     this.#text = database.prepare("SELECT text FROM text WHERE id = ?");
-    this.#textId = database.prepare("SELECT id FROM text WHERE text = ?");
-  }
-
-  /** The number of a text, or undefined if this segment does not have it. */
-  textId(text: string): number | undefined {
-    const row = this.#textId.get(text);
-    return row === undefined ? undefined : Number(row.id);
   }
 
   /** @throws MalformedRowError when the row does not mean a record. */

@@ -78,7 +78,7 @@ export class AuditStore {
     this.folder = folder;
     this.#options = {
       segmentRecords: options.segmentRecords ?? 1_000_000,
-      batchRecords: options.batchRecords ?? 100,
+      batchRecords: options.batchRecords ?? 250,
       batchMs: options.batchMs ?? 5,
       coalesceMs: options.coalesceMs ?? 1000,
       retryMs: options.retryMs ?? 500,

@@ -1,4 +1,4 @@
-/** The texts of a segment and their numbers, for the writer: known ones are remembered. */
+/** The texts of a segment and their numbers, for the writer: those used of late are remembered, others are stored again. */
 
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 
@@ -14,7 +14,6 @@ export interface StoredText {
 
 export class TextTable {
   readonly #insert: StatementSync;
-  readonly #select: StatementSync;
   /** Those used since the older ones were set aside, and those used before; the latter are dropped next. */
   #recent = new Map<string, StoredText>();
   #older = new Map<string, StoredText>();
@@ -23,12 +22,11 @@ export class TextTable {
 
   constructor(database: DatabaseSync) {
     this.#insert = database.prepare("INSERT INTO text (text) VALUES (?)");
-    this.#select = database.prepare("SELECT id FROM text WHERE text = ?");
   }
 
-  /** A text with its number, given to it now if it has none. */
+  /** A text with a number of its, given to it now if none is remembered. */
   get(text: string): StoredText {
-    return this.#recent.get(text) ?? this.#remember(text, this.#older.get(text) ?? this.#lookUp(text));
+    return this.#recent.get(text) ?? this.#remember(text, this.#older.get(text) ?? this.#store(text));
   }
 
   committed(): void {
@@ -52,12 +50,9 @@ export class TextTable {
     return stored;
   }
 
-  #lookUp(text: string): StoredText {
-    const json = JSON.stringify(text);
-    const row = this.#select.get(text);
-    if (row !== undefined) return { id: Number(row.id), json };
+  #store(text: string): StoredText {
     const { lastInsertRowid } = this.#insert.run(text);
     this.#uncommitted.push(text);
-    return { id: Number(lastInsertRowid), json };
+    return { id: Number(lastInsertRowid), json: JSON.stringify(text) };
   }
 }

@@ -227,7 +227,7 @@ class Verification {
   }
 }
 
-/** Records that are all there could still be hidden from queries: by a view in a table's place, or texts twice. */
+/** Records that are all there could still be hidden from queries: by a view in a table's place, or an index too many. */
 function checkDefinitions(path: string, database: DatabaseSync): void {
   const foreign = foreignDefinition(database);
   if (foreign === undefined) return;

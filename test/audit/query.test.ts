@@ -1,10 +1,12 @@
 import { spawnSync } from "node:child_process";
 import { chownSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
 import { type AuditFilter, AuditReader } from "../../src/audit/query.ts";
 import type { AuditRecord } from "../../src/audit/record.ts";
 import { AuditStore } from "../../src/audit/store.ts";
+import { verifyAudit } from "../../src/audit/verify.ts";
 import { auditFolder, OUTER, request, storePath } from "./folder.ts";
 
 const folder = auditFolder();
@@ -95,6 +97,24 @@ test("each filter finds what it should, newest first, over all segments", () => 
   expect(found({ path: "y1" })).toEqual([]);
   expect(found({ sandbox: "a", verdict: "forward", path: storePath(4), since: START })).toEqual([8]);
   expect(found({ afterSeq: 3, beforeSeq: 6 })).toEqual([5, 4]);
+});
+
+test("a text that was not used of late is stored again, and found wherever it stands", () => {
+  const store = new AuditStore(folder.path, { coalesceMs: 1_000_000 });
+  const ask = (number: number) => store.append(request({ subjects: [storePath(number), "/first"] }));
+  ask(1);
+  for (let i = 0; i < 20_010; i++) ask(1000 + i);
+  ask(1);
+  store.close();
+  const reader = new AuditReader(folder.path);
+  expect(reader.query({ path: storePath(1) }).map(({ seq }) => seq)).toEqual([20_012, 1]);
+  expect(reader.query({ path: "/first", limit: 2 }).map(({ seq }) => seq)).toEqual([20_012, 20_011]);
+  reader.close();
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 20_012 });
+  const texts = new DatabaseSync(join(folder.path, "000001.sqlite"), { readOnly: true });
+  const found = texts.prepare("SELECT count(*) AS count FROM text WHERE text = ?").get(storePath(1));
+  expect(found?.count).toBe(2);
+  texts.close();
 });
 
 test("a filter's text is never more than a text", () => {

@@ -152,15 +152,15 @@ test("files can be read by the group and written by the service only", () => {
 test("records are written in batches, soon, and in order", async () => {
   const batches: number[] = [];
   const store = new AuditStore(folder.path, { onWritten: (records) => batches.push(records.length) });
-  for (let i = 0; i < 250; i++) store.append(request({ subjects: [storePath(i)] }));
-  expect(store.head.seq).toBe(200);
-  expect(store.pending).toBe(50);
+  for (let i = 0; i < 600; i++) store.append(request({ subjects: [storePath(i)] }));
+  expect(store.head.seq).toBe(500);
+  expect(store.pending).toBe(100);
   while (store.pending > 0) await new Promise((resolve) => setTimeout(resolve, 1));
-  expect(store.head.seq).toBe(250);
+  expect(store.head.seq).toBe(600);
   await Promise.resolve();
-  expect(batches).toEqual([100, 100, 50]);
+  expect(batches).toEqual([250, 250, 100]);
   expect(readAll().map((record) => record.subjects?.[0])).toEqual(
-    Array.from({ length: 250 }, (_, i) => storePath(i)),
+    Array.from({ length: 600 }, (_, i) => storePath(i)),
   );
   store.close();
 });
