@@ -94,7 +94,8 @@ export class Connection {
       while (!this.stopping && (await this.respondToNext()));
     } catch (error) {
       // The client left in the middle of something, or what it says is not the protocol; or the fault is ours, and
-      // then it ends this connection and no other.
+      // then it ends this connection and no other. Upstream may be in the middle of something, too.
+      this.upstreamConnection?.destroy();
       this.audit.fault(error as Error);
       await this.tellFault(error as Error);
     } finally {
@@ -106,7 +107,11 @@ export class Connection {
   /** The client is gone: what was asked for it is asked no more. */
   private leave(): void {
     this.gone = true;
-    this.upstreamConnection?.destroy();
+    const held = this.upstreamConnection;
+    this.upstreamConnection = undefined;
+    if (!held) return;
+    if (this.busy) held.destroy();
+    else this.sandbox.upstreams.keep(held);
   }
 
   /** The socket is closed. */
@@ -288,13 +293,15 @@ export class Connection {
     };
   }
 
-  /** This client's own upstream connection; a fresh one if the last one is gone or out of step. */
+  /** This client's own upstream connection; another one if the last one is gone or out of step. */
   private async upstream(): Promise<UpstreamConnection> {
     const held = this.upstreamConnection;
     if (held && !held.destroyed && !held.outOfStep) return held;
     held?.destroy();
     const features = new Set([...this.table.features].filter((feature) => !OWN_FEATURES.includes(feature)));
-    const taken = await this.services.pool.take({ minor: this.table.minor, features });
+    const dialect: Dialect = { minor: this.table.minor, features };
+    const kept = this.sandbox.upstreams.take(dialectName(dialect));
+    const taken = kept ?? (await this.services.pool.take(dialect));
     if (this.gone) taken.destroy();
     this.upstreamConnection = taken;
     return taken;

@@ -4,6 +4,7 @@ import type { Profile } from "../policy/profile.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
 import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
+import { KeptUpstreams } from "./kept-upstreams.ts";
 import type { Quota } from "./quota.ts";
 import type { UpstreamStore } from "./upstream-store.ts";
 import type { View } from "./view.ts";
@@ -52,6 +53,8 @@ export class Sandbox {
   readonly gained: StorePath[] = [];
   /** Derivations whose own text was judged and found good; texts do not change. */
   readonly approved = new Set<StorePath>();
+  /** Left behind by its clients, for its next ones. */
+  readonly upstreams = new KeptUpstreams();
   /** Why requests are no longer taken; undefined while they are. */
   ended: string | undefined;
   private begun: Promise<void> | undefined;
@@ -142,6 +145,7 @@ export class Sandbox {
 
   async end(reason: string): Promise<void> {
     this.ended ??= reason;
+    this.upstreams.close();
     await this.home.end();
   }
 

@@ -17,9 +17,9 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-function hook(name: string, config: string, node: string) {
+function hook(name: string, config: string, node: string, shell = "sh") {
   writeFileSync(join(folder, "root.conf"), config);
-  return spawnSync("sh", [join(scripts, `${name}-build-hook.sh`), join(folder, "x.drv")], {
+  return spawnSync(shell, [join(scripts, `${name}-build-hook.sh`), join(folder, "x.drv")], {
     encoding: "utf8",
     env: {
       ...process.env,
@@ -45,4 +45,35 @@ test.each(
   const chained = hook(name, `${runtime}next_${name}_build_hook=${folder}/next\n`, path);
   expect(chained.status).toBe(3);
   expect(chained.stdout).toContain("next: ");
+});
+
+const shells = ["dash", "bash"].filter((shell) => spawnSync(shell, ["-c", ":"]).status === 0);
+const padding = "another text, ".repeat(2000);
+const derivations = {
+  "a usual one": ["Derive(names nix-broker)", "Derive(names none of us)"],
+  "a long one, at its end": [`Derive(${padding}nix-broker)`, `Derive(${padding}nix-brok`],
+  "one that ends with our name": ["Derive(nix-broker", "Derive(nix-broke"],
+  "one with a byte 0 and one that is no UTF-8": [
+    Buffer.from("Derive(\0\xffnix-broker)", "latin1"),
+    Buffer.from("Derive(\0\xffnix-brok\0er)", "latin1"),
+  ],
+} as const;
+
+test.each(
+  shells.flatMap((shell) => Object.entries(derivations).map(([what, texts]) => [shell, what, texts] as const)),
+)("under %s the pre-build hook asks the real program for %s, if it names us alone", (shell, _, texts) => {
+  writeFileSync(join(folder, "node"), "#!/bin/sh\necho asked\n", { mode: 0o755 });
+  const asked = texts.map((text) => {
+    writeFileSync(join(folder, "x.drv"), text);
+    return hook("pre", "", join(folder, "node"), shell).stdout;
+  });
+  expect(asked).toEqual(["asked\n", ""]);
+});
+
+test.each(shells)("under %s the real program looks at a .drv that cannot be read; there may be none", (shell) => {
+  writeFileSync(join(folder, "node"), "#!/bin/sh\necho asked\n", { mode: 0o755 });
+  rmSync(join(folder, "x.drv"));
+  expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("");
+  mkdirSync(join(folder, "x.drv"));
+  expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("asked\n");
 });
