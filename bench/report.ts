@@ -27,7 +27,7 @@ export const tableHeader = (): string => line(columns);
 export const tableLine = (row: Row): string => {
   const { ratio, met } = judge(row);
   const { others, unit, target } = row;
-  const other = others["recursive-nix"] ?? others["bare node"];
+  const other = others["recursive-nix"] ?? others["bare node"] ?? others["bare shell"];
   const of: Partial<Record<Against, string>> = { itself: ` ${unit === "ratio" ? "" : unit}`.trimEnd() };
   return line([
     `${row.measure} (${unit})`,

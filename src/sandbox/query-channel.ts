@@ -105,7 +105,10 @@ async function answer(
     }
   } catch (error) {
     connection.destroy();
-    const broken = new UpstreamError("the connection to the nix-daemon broke", explained(error as Error));
+    const message = deadline.passed
+      ? `the nix-daemon said nothing for ${answerSeconds} seconds (limits.request_deadline)`
+      : "the connection to the nix-daemon broke";
+    const broken = new UpstreamError(message, explained(error as Error));
     for (const waiting of pending.splice(0)) waiting.reject(broken);
   } finally {
     deadline.clear();
