@@ -1,9 +1,10 @@
 /** What most of these tests need: for each version a bare daemon, a broker before it, and clients of both. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe } from "vitest";
+import { afterAll, beforeAll, describe, expect } from "vitest";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { type BrokerOptions, startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
+import { addDerivation, makeDerivation } from "./derivations.ts";
 import { type ConnectOptions, RawClient } from "./raw-client.ts";
 
 export interface Attack {
@@ -105,4 +106,16 @@ export function describeAttack(
       hostPath: (path) => daemon().hostPath(path),
     });
   });
+}
+
+/** A new client of the broker can add, build and read. */
+export async function expectServing(broker: TestBroker): Promise<void> {
+  const client = await RawClient.connect(broker.hostSocket);
+  expect(await client.addText("serves", "again")).toMatchObject({ error: undefined });
+  const made = makeDerivation({ name: "again", script: "echo again > $out" });
+  await addDerivation(client, made);
+  expect((await client.build(`${made.path}!out`)).error).toBeUndefined();
+  expect((await client.nar(made.out)).toString("latin1")).toContain("again");
+  client.close();
+  expect(broker.process.exitCode).toBeNull();
 }

@@ -5,10 +5,9 @@ import { afterEach, describe, expect, test } from "vitest";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { type BrokerOptions, startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, lab } from "../lab/lab.ts";
-import { childrenOf } from "../lab/processes.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { connectAs, RawClient } from "./raw-client.ts";
-import { untilItServes } from "./suite.ts";
+import { RawClient } from "./raw-client.ts";
+import { expectServing, untilItServes } from "./suite.ts";
 
 describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
   const running: { stop(): Promise<void> }[] = [];
@@ -25,17 +24,6 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     const broker = await startBroker(daemon, { config, ...options });
     running.push(broker);
     return { daemon, broker };
-  }
-
-  async function expectServing(broker: TestBroker): Promise<void> {
-    const client = await RawClient.connect(broker.hostSocket);
-    expect(await client.addText("serves", "again")).toMatchObject({ error: undefined });
-    const made = makeDerivation({ name: "again", script: "echo again > $out" });
-    await addDerivation(client, made);
-    expect((await client.build(`${made.path}!out`)).error).toBeUndefined();
-    expect((await client.nar(made.out)).toString("latin1")).toContain("again");
-    client.close();
-    expect(broker.process.exitCode).toBeNull();
   }
 
   test("G8: an upstream that is not there at the start is told of, and used once it is", async () => {
@@ -82,35 +70,6 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     );
     await daemon.restart();
     await untilItServes(daemon);
-    await expectServing(broker);
-    client.close();
-  });
-
-  test("G8: an upstream that stops answering is given up after the time that the limit says, and used again", async () => {
-    const { daemon, broker } = await start("[limits]\nrequest_deadline = 5\n[upstream]\npool = 1\n");
-    const [client, leaving] = [
-      await RawClient.connect(broker.hostSocket),
-      await connectAs(broker.hostSocket),
-    ];
-    const { path } = await client.addText("before", "before");
-    // The one that makes new ones first.
-    process.kill(daemon.pid, "SIGSTOP");
-    const workers = childrenOf(daemon.pid);
-    for (const pid of workers) process.kill(pid, "SIGSTOP");
-    try {
-      const during = await client.addText("during", "during");
-      expect(during.error).toBe("the nix-daemon took longer than 5 seconds (limits.request_deadline)");
-      // Neither the one that was ready nor a fresh connection says anything.
-      const errors = [await client.addText("again", "again"), await client.addText("again", "again")];
-      for (const { error } of errors) expect(error).toMatch(/request_deadline|said nothing for 20 seconds/);
-      expect(errors.at(-1)?.error).toContain("said nothing for 20 seconds during the greeting");
-      // What the view holds needs no upstream.
-      expect(await client.must("IsValidPath", { path })).toBe(true);
-    } finally {
-      for (const pid of [...workers, daemon.pid]) process.kill(pid, "SIGCONT");
-      leaving.destroy();
-    }
-    expect((await client.addText("after", "after")).error).toBeUndefined();
     await expectServing(broker);
     client.close();
   });
