@@ -6,11 +6,12 @@
  */
 import { performance } from "node:perf_hooks";
 import type { WebSocket } from "ws";
-import { type RecordJson, recordJson } from "../audit/json-line.ts";
+import type { RecordJson } from "../audit/json-line.ts";
 import { AuditReader } from "../audit/query.ts";
 import type { StoredRecord } from "../audit/record.ts";
 import type { SandboxSummary } from "./control-messages.ts";
 import type { Log } from "./log.ts";
+import { pageRecord } from "./page-record.ts";
 import { RecentRecords, upTo } from "./recent-records.ts";
 
 /** How the service is now. Counts are since its start. */
@@ -122,7 +123,7 @@ export class WebFeed {
       ).reverse(),
     );
     this.sources.log.debug({ sandbox: id, ms: performance.now() - started }, "the page asked for a sandbox");
-    this.send(reader, { type: "sandbox", id, records: records.map(recordJson) });
+    this.send(reader, { type: "sandbox", id, records: records.map(pageRecord) });
   }
 
   /**
@@ -135,7 +136,7 @@ export class WebFeed {
       ...upTo(audit.iterate({ ...range, kinds: ["sandbox", "build", "intent"] }), TAIL, MOST_OF_MESSAGE),
       ...upTo(audit.iterate({ ...range, verdict: "deny" }), TAIL, MOST_OF_MESSAGE),
     ]);
-    return found.sort((a, b) => a.seq - b.seq).map(recordJson);
+    return found.sort((a, b) => a.seq - b.seq).map(pageRecord);
   }
 
   private sendRecords(): void {
@@ -148,7 +149,7 @@ export class WebFeed {
       const records = this.after(reader.sent);
       const last = records.at(-1);
       if (last === undefined) return;
-      this.send(reader, { type: "records", records: records.map(recordJson) });
+      this.send(reader, { type: "records", records: records.map(pageRecord) });
       reader.sent = last.seq;
     }
   }
