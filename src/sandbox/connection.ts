@@ -155,18 +155,8 @@ export class Connection {
         minor: facts?.minor ?? NEWEST_MINOR,
         features: new Set([...(facts?.features ?? []), ...OWN_FEATURES]),
       };
-      this.greeting = await greetClient(
-        new MessageReader(this.client, GREETING_BYTES),
-        (message) => this.client.write(message),
-        offered,
-        VERSION_TEXT,
-      );
+      this.greeting = await this.agree(offered);
       this.audit.protocol = dialectName(this.greeting);
-      this.table = tableFor({
-        minor: this.greeting.minor,
-        features: this.greeting.features,
-        storeDir: this.table.storeDir,
-      });
       if (this.greeting.tooOld)
         trouble = new Refusal(
           `this client speaks protocol 1.${this.greeting.minor}; nix-broker needs 1.${OLDEST_MINOR} (Nix 2.3) or newer`,
@@ -183,6 +173,19 @@ export class Connection {
     } finally {
       deadline.clear();
     }
+  }
+
+  /** Shakes hands: from now on this connection speaks the dialect that client and broker have both. */
+  private async agree(offered: Dialect): Promise<ClientGreeting> {
+    const greeting = await greetClient(
+      new MessageReader(this.client, GREETING_BYTES),
+      (message) => this.client.write(message),
+      offered,
+      VERSION_TEXT,
+    );
+    const { minor, features } = greeting;
+    this.table = tableFor({ minor, features, storeDir: this.table.storeDir });
+    return greeting;
   }
 
   /** @returns false at the end of the connection */
@@ -343,18 +346,7 @@ export class Connection {
     }
     const deadline = new Deadline(GREETING_SECONDS, () => this.client.destroy());
     try {
-      const offered: Dialect = { minor: NEWEST_MINOR, features: new Set() };
-      const greeting = await greetClient(
-        new MessageReader(this.client, GREETING_BYTES),
-        (message) => this.client.write(message),
-        offered,
-        VERSION_TEXT,
-      );
-      this.table = tableFor({
-        minor: greeting.minor,
-        features: greeting.features,
-        storeDir: this.table.storeDir,
-      });
+      await this.agree({ minor: NEWEST_MINOR, features: new Set() });
       await this.sendError(reason);
     } catch (error) {
       if (!isPeerFault(error)) throw error;

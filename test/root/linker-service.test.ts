@@ -68,7 +68,8 @@ describe("a hostile service at the linker's socket", () => {
       `rm -f /run/nix-broker/sandboxes/${id}/linked`,
       `mv /run/nix-broker/sandboxes/${id}/socket.d /run/nix-broker/sandboxes/${id}/other`,
       `touch /run/nix-broker/sandboxes/${id}/etc/nix.conf`,
-      `cat /nix/var/nix/gcroots/nix-broker/${id}.json`,
+      `echo x > /nix/var/nix/gcroots/nix-broker/${id}.json`,
+      `rm -f /nix/var/nix/gcroots/nix-broker/${id}.json`,
       "touch /nix/var/nix/gcroots/nix-broker/x",
       `rmdir /nix/var/nix/gcroots/nix-broker/${id}`,
     ];
@@ -79,6 +80,7 @@ describe("a hostile service at the linker's socket", () => {
     for (const allowed of [
       "ls /run/nix-broker/sandboxes",
       `cat /run/nix-broker/sandboxes/${id}/sandbox.json /run/nix-broker/sandboxes/${id}/linked`,
+      `cat /nix/var/nix/gcroots/nix-broker/${id}.json`,
       `touch /run/nix-broker/sandboxes/${id}/socket.d/x`,
       `ln -s /nix/store/x /nix/var/nix/gcroots/nix-broker/${id}/x`,
     ]) {
