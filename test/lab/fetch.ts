@@ -64,19 +64,41 @@ export async function findToolInside(name: string, debianPackage: string): Promi
   return `${cacheInside}/${toolFolder(name)}/bin/${name}`;
 }
 
+/** What a system needs besides what it is fetched for: a shell, mounts, a network, and what Node is linked with. */
+const systemCompanions = ["bash", "coreutils", "util-linux", "mount", "iproute2", "libstdc++6"];
+
+/**
+ * The folder of a whole system out of Debian packages, for programs that are not to be had without one around them.
+ *
+ * @throws LabError if one of the packages cannot be had.
+ */
+export async function findSystem(name: string, packages: readonly string[]): Promise<string> {
+  const folder = join(cacheFolder, `system-${name}`);
+  await fetchOnce(folder, name, [...packages, ...systemCompanions], async () => {});
+  return join(folder, "root");
+}
+
 function toolFolder(name: string): string {
   return `tool-${name}`;
 }
 
 async function fetchTool(name: string, debianPackage: string): Promise<void> {
-  const folder = join(cacheFolder, toolFolder(name));
-  const program = join(folder, "bin", name);
+  await fetchOnce(join(cacheFolder, toolFolder(name)), name, [debianPackage], async (folder) => {
+    linkClients(folder, [name]);
+  });
+}
+
+/** Fetches packages of Debian's stable suite into a folder of the cache, unless it is there. */
+async function fetchOnce(
+  folder: string,
+  name: string,
+  packages: readonly string[],
+  finish: (unfinished: string) => Promise<void>,
+): Promise<void> {
   await withLock(join(cacheFolder, "lock"), async () => {
-    if (existsSync(program)) return;
+    if (existsSync(folder)) return;
     say(`fetching ${name}`);
-    await fetchInto(folder, ["stable"], [debianPackage], debianArchives(machineArchives()), async (root) => {
-      linkClients(root, [name]);
-    });
+    await fetchInto(folder, ["stable"], packages, debianArchives(machineArchives()), finish);
   });
 }
 

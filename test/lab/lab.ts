@@ -2,7 +2,7 @@ import { type ClientOptions, runClient } from "./client.ts";
 import type { CommandResult } from "./command.ts";
 import { type Daemon, startDaemon } from "./daemon.ts";
 import type { DaemonOptions } from "./daemon-options.ts";
-import { fetchVersions, findTool, findToolInside } from "./fetch.ts";
+import { fetchVersions, findSystem, findTool, findToolInside } from "./fetch.ts";
 import {
   cacheFolder,
   cacheInside,
@@ -44,6 +44,14 @@ export const lab = {
   /** The path in sandboxes of a program that is fetched for them, whatever this machine has. */
   toolInside(name: string, debianPackage = name): Promise<string> {
     return findToolInside(name, debianPackage);
+  },
+
+  /**
+   * The folder on this machine of a system out of Debian packages, with bash, coreutils, mount and ip; it is not to be
+   * written to.
+   */
+  system(name: string, packages: readonly string[]): Promise<string> {
+    return findSystem(name, packages);
   },
 
   /** Starts a daemon. Needs root. */
