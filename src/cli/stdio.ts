@@ -26,7 +26,7 @@ export const command = (): Command =>
     .addHelpText(
       "after",
       `
-Example, in authorized_keys, for clients with --store ssh-ng://broker@host:
-  command="nix-broker stdio --profile pure",restrict ssh-ed25519 …`,
+Example, in authorized_keys, for clients with --store ssh-ng://broker@host, with an audit.path that this user can write to:
+  command="nix-broker stdio --config FILE --profile pure",restrict ssh-ed25519 …`,
     )
     .action(stdio);

@@ -1,7 +1,8 @@
 /** A lab with nix-broker and the stand-in for nixpkgs, to build what lib/ and docs/examples/ have. */
-import { cpSync, readdirSync } from "node:fs";
-import { join } from "node:path";
-import type { BuildOptions, BuildResult, Daemon } from "../lab/lab.ts";
+import { cpSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { CommandResult } from "../lab/command.ts";
+import { type BuildOptions, type BuildResult, type Daemon, nixString } from "../lab/lab.ts";
 
 export const projectRoot = join(import.meta.dirname, "../..");
 export const examples = join(projectRoot, "docs/examples");
@@ -32,6 +33,35 @@ export function buildExample(
 ): Promise<BuildResult> {
   const args = [...withNixpkgs, ...(attribute ? ["-A", attribute] : []), ...(options.args ?? [])];
   return daemon.build({ file: join(examples, file) }, { ...options, args });
+}
+
+/** A block of code of a section of a page in docs/, by its language and how it begins. */
+export function codeBlock(page: string, section: string, language: string, beginning: string): string {
+  const text = readFileSync(join(projectRoot, "docs", page), "utf8");
+  const body = text.split("\n## ").find((each) => each.startsWith(`${section}\n`)) ?? "";
+  const blocks = [...body.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)];
+  const block = blocks.find(([, name, code = ""]) => name === language && code.startsWith(beginning));
+  if (block?.[2] === undefined) throw new Error(`${page}, "${section}" has no ${language} of "${beginning}"`);
+  return block[2];
+}
+
+/** Runs commands as root: a daemon's side, or a machine. */
+interface System {
+  run(argv: readonly string[], options: { input: string }): Promise<CommandResult>;
+}
+
+/** Puts a program, or another file, there. */
+export async function place(system: System, path: string, text: string, mode = "755"): Promise<void> {
+  const script = 'mkdir -p "$1" && cat > "$2" && chmod "$3" "$2"';
+  const { code, stderr } = await system.run(["sh", "-c", script, "sh", dirname(path), path, mode], {
+    input: text,
+  });
+  if (code !== 0) throw new Error(stderr);
+}
+
+/** A derivation without dependencies. */
+export function simple(name: string, script = "echo made > $out"): string {
+  return `derivation { name = "${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" ${nixString(script)} ]; }`;
 }
 
 /** Every Nix file of the project, from its root. */

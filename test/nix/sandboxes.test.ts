@@ -1,33 +1,12 @@
-import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, lab, type NixVersion, nixString, sandboxScript } from "../lab/lab.ts";
-import { program } from "../lab/program.ts";
 import { RecursiveLab } from "../recursive/fixture.ts";
-import { patient, projectRoot } from "./fixture.ts";
+import { codeBlock, patient, place, projectRoot, simple } from "./fixture.ts";
 
 const version: NixVersion = lab.versions.at(-1) ?? "2.34";
-const { cli } = program;
 const system = `${{ x64: "x86_64", arm64: "aarch64" }[process.arch as string]}-linux`;
-
-/** The commands of a page's section that are marked as shell. */
-const commandsOf = (page: string, section: string): string => {
-  const text = readFileSync(join(projectRoot, "docs", page), "utf8").split(`## ${section}\n`)[1] ?? "";
-  return /```sh\n([\s\S]*?)```/.exec(text)?.[1] ?? "";
-};
-
-/** Puts a program beside a daemon. */
-const place = async (daemon: Daemon, path: string, text: string): Promise<void> => {
-  const { code, stderr } = await daemon.run(
-    ["sh", "-c", `mkdir -p ${dirname(path)} && cat > ${path} && chmod 755 ${path}`],
-    { input: text },
-  );
-  if (code !== 0) throw new Error(stderr);
-};
-
-const simple = (name: string, script = "echo made > $out"): string =>
-  `derivation { name = "${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" ${nixString(script)} ]; }`;
 
 describe("an agent in bubblewrap, by the command of the page", () => {
   let daemon: Daemon;
@@ -42,7 +21,7 @@ describe("an agent in bubblewrap, by the command of the page", () => {
       "-c",
       `mkdir -p /run/nix-broker/shared && ln -s ${broker.socketFolder} /run/nix-broker/shared/agent`,
     ]);
-    const script = commandsOf("sandboxes.md", "An agent in bubblewrap").replace(
+    const script = codeBlock("sandboxes.md", "An agent in bubblewrap", "sh", "exec bwrap").replace(
       "exec bwrap",
       `exec ${bwrap}`,
     );
@@ -101,41 +80,12 @@ describe("an agent in bubblewrap, by the command of the page", () => {
   });
 });
 
-describe("over standard input and output", () => {
+describe("an upstream on another machine", () => {
   let daemon: Daemon;
   beforeAll(async () => {
     daemon = await lab.start(version);
   });
   afterAll(() => daemon?.stop());
-
-  test("an ssh forced command serves ssh-ng clients", async () => {
-    await place(
-      daemon,
-      "/var/lib/nix-broker/stdio.toml",
-      '[audit]\npath = "/var/lib/nix-broker/audit"\n[runtime]\nstate_dir = "/var/lib/nix-broker"\n',
-    );
-    await daemon.run(["chown", "-R", "nix-broker", "/var/lib/nix-broker"]);
-    // What sshd does with a forced command: the client's own is not run.
-    await place(
-      daemon,
-      "/var/bin/ssh",
-      `#!/bin/sh\ncase " $* " in *" -O check "*) exit 0 ;; esac\nexec ${process.execPath} ${cli} stdio --config /var/lib/nix-broker/stdio.toml --profile pure\n`,
-    );
-    const remote = (...argv: string[]) =>
-      daemon.run(argv, {
-        user: "nix-broker",
-        env: {
-          PATH: "/var/bin:/usr/bin:/bin",
-          NIX_REMOTE: "ssh-ng://broker@machine",
-          HOME: "/var/lib/nix-broker",
-        },
-      });
-    const built = await remote("nix-build", "--no-out-link", "-E", simple("by-ssh"));
-    expect(built).toMatchObject({ code: 0 });
-    expect(built.stdout).toMatch(/-by-ssh\n$/);
-    const collected = await remote("nix-store", "--gc");
-    expect(collected.stderr).toContain("CollectGarbage is not allowed here");
-  });
 
   test("upstream may be a command", async () => {
     const broker = await startBroker(daemon, {
