@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
 import { lab } from "../lab/lab.ts";
 import { RecursiveLab } from "../recursive/fixture.ts";
+import { readStatement } from "./in-toto.ts";
 import { nestedBuild, serviceConfig } from "./nested-build.ts";
 
 let made: RecursiveLab;
@@ -105,6 +106,14 @@ test("JSON is an in-toto Statement v1 with a SLSA Provenance v1 predicate", asyn
   expect(JSON.stringify(predicate.buildDefinition.internalParameters)).toMatch(
     /"anchor":"\d+ [A-Za-z0-9+/]{43}="/,
   );
+});
+
+test("JSON is what in-toto's own definitions have, in names and types of all fields", async () => {
+  const json = await provenance(out, "--format", "json");
+  expect(await readStatement(json)).toMatchObject({ code: 0, stderr: "" });
+  const other = await readStatement(json.replace('"invocationId"', '"invocation"'));
+  expect(other.code).not.toBe(0);
+  expect(other.stderr).toMatch(/no field named "invocation"/);
 });
 
 test("DOT is a graph that Graphviz reads", async () => {
