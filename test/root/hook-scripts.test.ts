@@ -60,7 +60,9 @@ const derivations = {
 } as const;
 
 test.each(
-  shells.flatMap((shell) => Object.entries(derivations).map(([what, texts]) => [shell, what, texts] as const)),
+  shells.flatMap((shell) =>
+    Object.entries(derivations).map(([what, texts]) => [shell, what, texts] as const),
+  ),
 )("under %s the pre-build hook asks the real program for %s, if it names us alone", (shell, _, texts) => {
   writeFileSync(join(folder, "node"), "#!/bin/sh\necho asked\n", { mode: 0o755 });
   const asked = texts.map((text) => {
@@ -70,10 +72,13 @@ test.each(
   expect(asked).toEqual(["asked\n", ""]);
 });
 
-test.each(shells)("under %s the real program looks at a .drv that cannot be read; there may be none", (shell) => {
-  writeFileSync(join(folder, "node"), "#!/bin/sh\necho asked\n", { mode: 0o755 });
-  rmSync(join(folder, "x.drv"));
-  expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("");
-  mkdirSync(join(folder, "x.drv"));
-  expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("asked\n");
-});
+test.each(shells)(
+  "under %s the real program looks at a .drv that cannot be read; there may be none",
+  (shell) => {
+    writeFileSync(join(folder, "node"), "#!/bin/sh\necho asked\n", { mode: 0o755 });
+    rmSync(join(folder, "x.drv"));
+    expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("");
+    mkdirSync(join(folder, "x.drv"));
+    expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("asked\n");
+  },
+);
