@@ -49,14 +49,15 @@ export interface SandboxFacts {
   readonly outer?: string | undefined;
   readonly uid?: number | undefined;
   readonly reason?: string | undefined;
-  /** Store paths: of a beginning, the outer outputs where they are known. */
-  readonly outputs?: readonly string[] | undefined;
+  /** Of a beginning: the store paths of the outer outputs that are known, by output name. */
+  readonly outputs?: ReadonlyMap<string, string> | undefined;
   /** Profile, parent sandbox, depth, where the view started; at the end counts and sums. */
   readonly detail?: JsonObject | undefined;
 }
 
 /** A sandbox began or ended, with the reason. */
 export function sandboxRecord(event: "begin" | "end", facts: SandboxFacts): AuditRecord {
+  const outputs = facts.outputs ?? new Map<string, string>();
   return {
     kind: "sandbox",
     op: event,
@@ -65,8 +66,8 @@ export function sandboxRecord(event: "begin" | "end", facts: SandboxFacts): Audi
     outer: facts.outer,
     uid: facts.uid,
     reason: facts.reason,
-    subjects: facts.outputs,
-    detail: facts.detail,
+    subjects: [...outputs.values()],
+    detail: outputs.size > 0 ? { ...facts.detail, outputs: Object.fromEntries(outputs) } : facts.detail,
   };
 }
 
@@ -87,9 +88,9 @@ export function serviceRecord(
   return { kind: "service", op: event, time, reason, detail };
 }
 
-/** The outputs of a build record by name; empty for other records. */
+/** The outputs by name that a build, or a sandbox of one that begins, is recorded with; empty for other records. */
 export function outputsOf(record: AuditRecord): Map<string, string> {
-  const outputs = record.kind === "build" ? record.detail?.outputs : undefined;
+  const outputs = record.kind === "build" || record.kind === "sandbox" ? record.detail?.outputs : undefined;
   if (typeof outputs !== "object" || outputs === null || Array.isArray(outputs)) return new Map();
   return new Map(
     Object.entries(outputs).filter((entry): entry is [string, string] => typeof entry[1] === "string"),

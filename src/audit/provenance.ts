@@ -124,7 +124,7 @@ class Tree {
   private outer({ begin, end }: Known, depth: number): ProvenanceBuild {
     return {
       derivation: begin.outer ?? "",
-      outputs: Object.fromEntries((begin.subjects ?? []).map((output, index) => [String(index), output])),
+      outputs: Object.fromEntries(outputsOf(begin)),
       started: begin.time,
       finished: end?.time,
       ok: end === undefined ? undefined : !/\bfailed\b/.test(end.reason ?? ""),

@@ -86,8 +86,8 @@ export class AuditRecorder implements Recorder {
     );
   }
 
-  /** @param outputs of the outer build, where they are known before it ran */
-  sandboxBegan(sandbox: Sandbox, reason: string, outputs: readonly StorePath[]): void {
+  /** @param outputs of the outer build by name, where they are known before it ran */
+  sandboxBegan(sandbox: Sandbox, reason: string, outputs: ReadonlyMap<string, StorePath>): void {
     this.store.append(
       sandboxRecord("begin", {
         ...sandboxFacts(sandbox, reason),

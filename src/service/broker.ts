@@ -21,8 +21,8 @@ import { connectTo } from "./upstream.ts";
 export interface BuildSandboxOptions {
   readonly id: string;
   readonly derivation: StorePath;
-  /** The outputs whose locks it holds while it runs, or its derivation where they are not known. */
-  readonly holds: readonly StorePath[];
+  /** Its outputs by name; "" where the path is not known before it has run. */
+  readonly outputs: Readonly<Record<string, StorePath | "">>;
   readonly home: Home;
   /** The mark of the sandbox that asked for it; "" for an outer build. */
   readonly asker: StorePath | "";
@@ -113,15 +113,15 @@ export class Broker {
       this.metrics.limitHit("depth");
       sandbox.ended = `sandboxes may be nested no deeper than ${profile.limits.depth} (limits.depth)`;
     }
-    this.waits.began(sandbox, build.holds);
-    const outputs = build.holds.filter((path) => path !== build.derivation);
+    this.waits.began(sandbox, heldBy(build.outputs, build.derivation));
+    const outputs = new Map(Object.entries(build.outputs).filter(([, path]) => path !== ""));
     this.begin(sandbox, parent ? `inner build asked for by sandbox ${parent.id}` : "outer build", outputs);
     return sandbox;
   }
 
-  /** Keeps outputs from all sandboxes: their references are still to be registered. @returns what lets go of them */
-  holdUnsettled(outputs: readonly StorePath[]): () => void {
-    return this.waits.hold(outputs);
+  /** Keeps a build's outputs from all sandboxes: their references are still to be registered. @returns what lets go of them */
+  holdUnsettled(outputs: BuildSandboxOptions["outputs"], derivation: StorePath): () => void {
+    return this.waits.hold(heldBy(outputs, derivation));
   }
 
   /** No new requests; those under way are cut off. */
@@ -133,7 +133,7 @@ export class Broker {
     this.recorder.sandboxEnded(sandbox, reason);
   }
 
-  private begin(sandbox: Sandbox, reason: string, outputs: readonly StorePath[] = []): void {
+  private begin(sandbox: Sandbox, reason: string, outputs = new Map<string, StorePath>()): void {
     this.sandboxes.set(sandbox.id, sandbox);
     this.recorder.sandboxBegan(sandbox, reason, outputs);
   }
@@ -212,4 +212,9 @@ export class Broker {
   private quotaFor(profile: Profile): Quota {
     return new Quota(profile.limits, (limit) => this.metrics.limitHit(limit));
   }
+}
+
+/** What a build locks while it runs; its derivation stands for the outputs that are not known. */
+function heldBy(outputs: BuildSandboxOptions["outputs"], derivation: StorePath): StorePath[] {
+  return Object.values(outputs).map((path) => path || derivation);
 }

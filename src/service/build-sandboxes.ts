@@ -153,7 +153,7 @@ export class BuildSandboxes {
       if (!isSandboxId(id) || id === name || this.live.has(id) || this.unsettled.has(id)) continue;
       try {
         const record = readRecord(this.durableOf(id));
-        this.leftovers.set(id, this.broker.holdUnsettled(heldBy(record)));
+        this.leftovers.set(id, this.hold(record));
       } catch (error) {
         if (!existsSync(this.durableOf(id))) continue;
         this.log.error({ sandbox: id, error: (error as Error).message }, "a record that cannot be read");
@@ -193,7 +193,7 @@ export class BuildSandboxes {
       return;
     }
     if (outcome === PENDING) {
-      this.unsettled.set(id, this.broker.holdUnsettled(heldBy(record)));
+      this.unsettled.set(id, this.hold(record));
       return;
     }
     let watcher: FSWatcher;
@@ -232,7 +232,7 @@ export class BuildSandboxes {
     const sandbox = this.broker.buildSandbox({
       id,
       derivation: drvPath,
-      holds: heldBy(record),
+      outputs: record.outputs,
       home,
       asker,
       fill: async (made) => {
@@ -318,7 +318,7 @@ export class BuildSandboxes {
     const entry = this.live.get(id);
     if (!entry) return;
     this.live.delete(id);
-    if (reason === PENDING) this.unsettled.set(id, this.broker.holdUnsettled(heldBy(entry.record)));
+    if (reason === PENDING) this.unsettled.set(id, this.hold(entry.record));
     entry.watcher.close();
     this.log.info({ sandbox: id, reason }, "a sandbox ends");
     const failed = (error: Error): void =>
@@ -327,6 +327,11 @@ export class BuildSandboxes {
     await this.broker.endSandbox(entry.sandbox, `this sandbox has ended: ${reason}`).catch(failed);
     await entry.listening.then((listener) => listener?.close()).catch(failed);
     if (reason !== PENDING) await this.release(id);
+  }
+
+  /** @returns what lets go of the outputs */
+  private hold({ outputs, drvPath }: SandboxRecord): () => void {
+    return this.broker.holdUnsettled(outputs, drvPath);
   }
 
   private async release(id: string): Promise<void> {
@@ -345,11 +350,6 @@ function readRecord(path: string): SandboxRecord {
   const text = readFileSync(path, "utf8");
   if (text.length > MAX_RECORD) throw new Error(`${path} is too long`);
   return parseSandboxRecord(text);
-}
-
-/** The outputs that nobody may have before the sandbox is settled; the derivation stands for those that are not known. */
-function heldBy({ outputs, drvPath }: SandboxRecord): StorePath[] {
-  return Object.values(outputs).map((path) => path || drvPath);
 }
 
 /** Root's programs take a folder back before they empty it. */

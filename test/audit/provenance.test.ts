@@ -97,6 +97,7 @@ test("JSON is an in-toto Statement v1 with a SLSA Provenance v1 predicate", asyn
   const json: unknown = JSON.parse(await provenance(out, "--format", "json"));
   const { subject, predicate } = statement.parse(json);
   expect(subject).toMatchObject([{ name: "outer", digest: { nixStorePath: out.slice(11, 43) } }]);
+  expect(predicate.buildDefinition.externalParameters.outputs).toEqual({ out });
   expect(predicate.runDetails.byproducts?.map(({ uri }) => uri)).toEqual([
     `file://${middle}`,
     `file://${leaf}`,

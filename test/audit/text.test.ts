@@ -132,7 +132,13 @@ test("builds, sandboxes and the service's events are found again by what they ar
   ]);
   store.append(serviceRecord("start", 1, { version: "0.1.0", configuration: "abc" }));
   store.append(
-    sandboxRecord("begin", { time: 2, sandbox: "one", outer: OUTER, detail: { profile: "build", depth: 1 } }),
+    sandboxRecord("begin", {
+      time: 2,
+      sandbox: "one",
+      outer: OUTER,
+      outputs,
+      detail: { profile: "build", depth: 1 },
+    }),
   );
   store.append(
     buildRecord(asker, { time: 3, durationUs: 10, derivation: `${storePath(9)}.drv`, outputs, intent: 5 }),
@@ -159,6 +165,9 @@ test("builds, sandboxes and the service's events are found again by what they ar
     detail: { derivation: `${storePath(9)}.drv` },
   });
   expect(outputsOf(build!)).toEqual(outputs);
+  const [begin] = reader.query({ path: storePath(2), kinds: ["sandbox"] });
+  expect(begin).toMatchObject({ op: "begin", detail: { profile: "build", depth: 1 } });
+  expect(outputsOf(begin!)).toEqual(outputs);
   const [failed] = reader.query({ path: `${storePath(8)}.drv` });
   expect(failed?.upstreamError).toBe("hash mismatch");
   expect(reader.query({ kinds: ["sandbox"] }).map((record) => [record.op, record.reason])).toEqual([
