@@ -114,9 +114,9 @@ export function boundRecord(record: AuditRecord): AuditRecord {
   const subjects = record.subjects ?? [];
   const listed = listedSubjects(subjects);
   const omitted = subjects.length - listed;
+  const detail = boundDetail(omitted > 0 ? { ...record.detail, subjectsOmitted: omitted } : record.detail);
   const withinBounds =
-    omitted === 0 &&
-    record.detail === undefined &&
+    detail === record.detail &&
     subjects.every(isBounded) &&
     TEXTS.every((field) => isBounded(record[field])) &&
     NUMBERS.every((field) => isStorable(record[field]));
@@ -132,7 +132,7 @@ export function boundRecord(record: AuditRecord): AuditRecord {
   }
   if (bounded.time === undefined) bounded.time = 0;
   bounded.subjects = subjects.slice(0, listed).map(clip);
-  bounded.detail = boundDetail(omitted > 0 ? { ...record.detail, subjectsOmitted: omitted } : record.detail);
+  bounded.detail = detail;
   return bounded as unknown as AuditRecord;
 }
 
@@ -172,9 +172,9 @@ function storable(value: number): number {
 
 function boundDetail(detail: JsonObject | undefined): JsonObject | undefined {
   if (detail === undefined) return undefined;
-  const json = JSON.stringify(detail).toWellFormed();
-  if (json.length <= MAX_DETAIL) return JSON.parse(json) as JsonObject;
-  return { cut: json.slice(0, MAX_DETAIL).toWellFormed() };
+  // It writes lone surrogates as escapes, so that what it gives is well-formed.
+  const json = JSON.stringify(detail);
+  return json.length > MAX_DETAIL ? { cut: json.slice(0, MAX_DETAIL).toWellFormed() } : detail;
 }
 
 /**
