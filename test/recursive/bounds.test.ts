@@ -107,7 +107,7 @@ describe.each(lab.versions)("bounds [daemon %s]", (version) => {
 
   test.each(["build_timeout", "silent_timeout"] as const)("%s", async (key) => {
     const client = await connect(key);
-    const script = key === "build_timeout" ? "while sleep 0.05; do echo busy; done" : "sleep 1000";
+    const script = key === "build_timeout" ? "while sleep 0.2; do echo busy; done" : "sleep 1000";
     const path = await addDerivation(client, makeDerivation({ name: key, script }));
     expect((await client.build(`${path}!out`)).error).toContain(names(key));
     await stillServed(client);

@@ -1,7 +1,8 @@
 /** A daemon with our hooks, the linker as root, and the service as its own user: recursive Nix as people run it. */
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
 import { clientRegistry, clientSettings } from "../../src/root/client-settings.ts";
 import { type AuditRow, startBroker, type TestBroker } from "../broker/fixture.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
@@ -89,6 +90,16 @@ export class RecursiveLab {
     await gone;
   }
 
+  /**
+   * Resolves once a builder has made a file of that name in its build folder, which is in one place or another, by
+   * version. It is looked for from outside: a command beside the daemon takes as long as what it waits for.
+   */
+  async fileInBuild(name: string): Promise<void> {
+    const folders = ["/tmp", "/nix/var/nix/builds"].map((path) => this.daemon.hostPath(path));
+    while (!folders.some((folder) => holdsFile(folder, name)))
+      await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+
   audit(...filters: string[]): Promise<AuditRow[]> {
     if (!this.broker) throw new Error("the service does not run");
     return this.broker.audit(...filters);
@@ -98,5 +109,14 @@ export class RecursiveLab {
     await this.broker?.stop();
     await this.stopLinker();
     await this.daemon.stop();
+  }
+}
+
+function holdsFile(folder: string, name: string): boolean {
+  try {
+    return readdirSync(folder, { recursive: true, encoding: "utf8" }).some((path) => basename(path) === name);
+  } catch {
+    // Not made yet, or a build folder went while it was listed.
+    return false;
   }
 }

@@ -1,6 +1,5 @@
 /** Builders at a socket that every build sees, who would be taken for another build. */
 import { readFileSync, writeFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RawClient } from "../attack/raw-client.ts";
 import { lab } from "../lab/lab.ts";
@@ -31,13 +30,12 @@ describe.each(lab.versions)("a hostile builder at a static socket [daemon %s]", 
     const victim = made.daemon.build(
       outer(
         `printf secret > secret; [ "$(nix-store --add ./secret)" = ${secret} ]
-touch at-victim; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.05; done
+touch at-victim; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done
 find /nix/store -maxdepth 1 -name '*-try-*' > $out`,
         { name: "victim" },
       ),
     );
-    const find = ["find", "/tmp", "/nix/var/nix/builds", "-name", "at-victim"];
-    while ((await made.daemon.run(find)).stdout === "") await sleep(20);
+    await made.fileInBuild("at-victim");
     const begun = (await made.audit()).filter(({ kind, op }) => kind === "sandbox" && op === "begin");
     const victimDerivation = /[a-z0-9]{32}-victim\.drv/.exec(JSON.stringify(begun))?.[0];
     expect(victimDerivation).toBeDefined();

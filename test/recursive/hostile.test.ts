@@ -78,16 +78,14 @@ class Beside {
   }
 
   /** Waits until the build of that name has come to its `pause`. */
-  async atPause(name: string): Promise<void> {
-    // Build folders are in one place or another, by version.
-    const find = `find /tmp /nix/var/nix/builds -name at-${name} 2> /dev/null; :`;
-    while ((await this.run("sh", "-c", find)) === "") await sleep(20);
+  atPause(name: string): Promise<void> {
+    return this.made.fileInBuild(`at-${name}`);
   }
 }
 
 /** In a builder: waits for the test. */
 const pause = (name: string) =>
-  `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.05; done`;
+  `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
 
 describe.each(lab.versions)("a hostile builder [daemon %s]", (version) => {
   let made: RecursiveLab;

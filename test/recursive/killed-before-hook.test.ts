@@ -11,7 +11,7 @@ const config = "post-build-hook = /tmp/signal/hook.sh\n";
 const hook = `#!/bin/sh
 case $DRV_PATH in *-outer-*)
   touch /tmp/signal/at-hook
-  until [ -e /tmp/signal/go ]; do sleep 0.05; done
+  until [ -e /tmp/signal/go ]; do sleep 0.2; done
 esac
 exec ${program.postBuildHook}
 `;

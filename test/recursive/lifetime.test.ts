@@ -12,7 +12,7 @@ const inner = (name: string): string =>
   `nix-build --no-out-link --expr 'derivation { name = "${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${name} > $out; :" ]; }'`;
 /** Makes a file in the build folder that the test finds, and waits for the test's. */
 const waitForTest = (name: string) =>
-  `touch mark-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.05; done`;
+  `touch mark-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
 const prologue = "export PAGER=cat NIX_PAGER=cat HOME=$PWD/home; mkdir -p $HOME";
 
 /** Builds `before`, waits for the test, builds `after`; its output mentions both. */
@@ -53,15 +53,7 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
           !existsSync(host(`/run/nix-broker/sandboxes/${id}/ended`)),
       ),
     );
-  /** The build of that name has reached its mark: its build folder is in one place or another, by version. */
-  const reachedMark = async (name: string): Promise<void> => {
-    for (;;) {
-      const folders = ["/tmp", "/nix/var/nix/builds"];
-      const { stdout } = await recursive.daemon.run(["find", ...folders, "-name", `mark-${name}`]);
-      if (stdout !== "") return;
-      await sleep(20);
-    }
-  };
+  const reachedMark = (name: string): Promise<void> => recursive.fileInBuild(`mark-${name}`);
   const start = (name: string, script: string) =>
     recursive.daemon.tryBuild(sandboxScript(script, { name, features: ["nix-broker"] }));
   const references = async (path: string): Promise<string[]> => {

@@ -17,12 +17,8 @@ describe.each(lab.versions)("a static socket that builds see [daemon %s]", (vers
     (await made.daemon.run(["nix-store", "-q", "--references", path])).stdout.trim().split("\n").sort();
   /** In a builder: waits for the test, by way of the socket's folder, which every build sees. */
   const pause = (name: string) =>
-    `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.05; done`;
-  const atPause = async (name: string) => {
-    // Build folders are in one place or another, by version.
-    const find = ["find", "/tmp", "/nix/var/nix/builds", "-name", `at-${name}`];
-    while ((await made.daemon.run(find)).stdout === "") await sleep(20);
-  };
+    `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
+  const atPause = (name: string) => made.fileInBuild(`at-${name}`);
   const goFile = () => made.daemon.hostPath("/var/lib/nix-broker/service/s/go");
   const go = () => writeFileSync(goFile(), "");
   const stay = () => rmSync(goFile());

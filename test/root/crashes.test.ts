@@ -19,7 +19,7 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     return brokered.add(`/tmp/${name}`);
   }
 
-  const waitFor = (path: string) => `while [ ! -e ${path} ]; do sleep 0.05; done`;
+  const waitFor = (path: string) => `while [ ! -e ${path} ]; do sleep 0.2; done`;
   const collect = () => brokered.mustRun(["nix-store", "--gc"]);
   const isValid = async (path: string) =>
     (await brokered.daemon.run(["nix-store", "--check-validity", path])).code === 0;
@@ -132,7 +132,7 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     })();
     const result = brokered.daemon.build(
       sandboxScript(
-        `${waitFor(used)}; for i in $(seq 20); do cat ${used} ${unused} > /dev/null; sleep 0.05; done; echo ${used} > $out`,
+        `${waitFor(used)}; for i in $(seq 20); do cat ${used} ${unused} > /dev/null; sleep 0.2; done; echo ${used} > $out`,
         { name: "collected", features },
       ),
       { args: ["--out-link", "/tmp/result"] },

@@ -38,7 +38,7 @@ describe.each(lab.versions)("hooks and linker [daemon %s]", (version) => {
   }
 
   /** The store path as a script that Nix takes no reference from. */
-  const wait = (path: string) => `while [ ! -e ${path} ]; do sleep 0.05; done`;
+  const wait = (path: string) => `while [ ! -e ${path} ]; do sleep 0.2; done`;
 
   test("G5, G6: a path linked into a running build is usable there, cannot be altered, and becomes a reference", async () => {
     const inner = await addTree("inner");

@@ -86,7 +86,7 @@ describe.each(lab.versions)("static sockets in build sandboxes [daemon %s]", (ve
     const building = brokered.daemon.build(
       sandboxScript(
         `export HOME=$TMPDIR NIX_REMOTE=daemon; ${call}; ${call}
-        while [ ! -e ${inner} ]; do sleep 0.05; done; echo ${inner} > $out`,
+        while [ ! -e ${inner} ]; do sleep 0.2; done; echo ${inner} > $out`,
         { name: "static", features },
       ),
     );
@@ -196,7 +196,7 @@ test("the linker may see the store at another place than the daemon does", async
     writeFileSync(daemon.hostPath("/tmp/inner"), "seen from elsewhere");
     const inner = await brokered.add("/tmp/inner");
     const building = daemon.build(
-      sandboxScript(`while [ ! -e ${inner} ]; do sleep 0.05; done; cat ${inner}; echo ${inner} > $out`, {
+      sandboxScript(`while [ ! -e ${inner} ]; do sleep 0.2; done; cat ${inner}; echo ${inner} > $out`, {
         name: "elsewhere",
         features,
       }),
