@@ -1,5 +1,5 @@
 /**
- * Records what the broker does. Appending is cheap and synchronous: records are written in batches, a few milliseconds
+ * Records what the broker does. Appending is cheap and synchronous: records are written in batches, some 20 milliseconds
  * later. What is about to change upstream is committed first, by `appendDurable`.
  *
  * When writing fails (disk full, I/O error) the store is unhealthy: it keeps what it has, up to a bound, tries again,
@@ -79,7 +79,7 @@ export class AuditStore {
     this.#options = {
       segmentRecords: options.segmentRecords ?? 1_000_000,
       batchRecords: options.batchRecords ?? 250,
-      batchMs: options.batchMs ?? 5,
+      batchMs: options.batchMs ?? 20,
       coalesceMs: options.coalesceMs ?? 1000,
       retryMs: options.retryMs ?? 500,
       maxPending: options.maxPending ?? 20_000,
