@@ -16,13 +16,8 @@ interface Kept {
 }
 
 export class KeptUpstreams {
-  private kept: Kept[] = [];
+  private readonly kept: Kept[] = [];
   private closed = false;
-
-  /** How many wait for a client. */
-  get size(): number {
-    return this.kept.length;
-  }
 
   /** Takes over a connection on which nothing is asked. It is destroyed if it cannot be kept. */
   keep(connection: UpstreamConnection): void {
