@@ -132,7 +132,8 @@ export class ByteStream {
   }
 
   /**
-   * Resolves to true when more bytes than before are available, to false at the end of the stream.
+   * Resolves to true when bytes are available that were not when `available` was last looked at, to false at the end of
+   * the stream.
    *
    * @param want lets the buffer grow to this many bytes, for a message that must be in one piece. It may still take
    *   several calls until they are there.
@@ -146,7 +147,7 @@ export class ByteStream {
     if (this.#reader !== undefined) {
       return failed(new ByteStreamError("busy", "Two readers wait for the same byte stream."));
     }
-    const more = this.#inbox.hasMore;
+    const more = this.#inbox.hasUnseen;
     this.#inbox.allow(want);
     this.#inbox.gather();
     if (!this.#reading) this.#resume();

@@ -62,6 +62,8 @@ export class Inbox {
   #nextEnd = 0;
 
   #view: Buffer | undefined;
+  /** The second run became the first, and nobody has looked at it since. */
+  #unseen = false;
   #limit = DEFAULT_LIMIT;
   #bulk = false;
   #slabs: Slab[] = [];
@@ -69,6 +71,7 @@ export class Inbox {
 
   /** The bytes that arrived and were not consumed; may be empty. Valid until the next consume() or gather(). */
   get available(): Buffer {
+    this.#unseen = false;
     this.#view ??= this.#buffer.subarray(this.#start, this.#end);
     return this.#view;
   }
@@ -76,6 +79,11 @@ export class Inbox {
   /** All bytes held, those behind `available` included. */
   get pending(): number {
     return this.#end - this.#start + (this.#nextEnd - this.#nextStart);
+  }
+
+  /** Whether there are bytes that the owner has not seen: behind `available`, or in its place since it was looked at. */
+  get hasUnseen(): boolean {
+    return this.hasMore || this.#unseen;
   }
 
   /** Whether bytes have arrived behind `available`, so that gather() adds some at once. */
@@ -209,6 +217,7 @@ export class Inbox {
     this.#limit = DEFAULT_LIMIT;
     if (this.hasMore) {
       this.#promoteNext(this.#nextStart);
+      this.#unseen = true;
     } else if (this.#isSlab(this.#buffer) || this.#buffer.length > KEPT_BYTES) {
       this.#buffer = EMPTY;
       this.#start = this.#end = 0;

@@ -309,3 +309,20 @@ print(got == data, child.wait())`;
   expect(result.stderr).toBe("closed");
   expect(result.stdout).toBe("True 0\n");
 });
+
+test("what arrived while nobody read is there at once for who consumes what they had seen and asks for more", async () => {
+  const input = new PassThrough();
+  const stream = pairStream(input, new PassThrough());
+  input.write("first");
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(stream.available.toString()).toBe("first");
+  input.write("second");
+  await new Promise((resolve) => setImmediate(resolve));
+  stream.consume("first".length);
+  // The peer sends no more: it waits for what becomes of this.
+  expect(await stream.fill()).toBe(true);
+  expect(stream.available.toString()).toBe("second");
+  const waiting = stream.fill();
+  input.end();
+  expect(await waiting).toBe(false);
+});
