@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    globalSetup: ["test/lab/setup.ts"],
+    globalSetup: ["lab/setup.ts"],
     // Real daemons and sandboxed builds are slow to start on a loaded machine; nothing is tested on time.
     testTimeout: 240_000,
     hookTimeout: 600_000,

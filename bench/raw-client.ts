@@ -4,7 +4,7 @@ import { type ByteStream, connectStream } from "../src/host/socket.ts";
 import type { OperationName, RequestOf } from "../src/protocol/operations.ts";
 import { NEWEST_MINOR, versionToWire } from "../src/protocol/version.ts";
 import { Encoder } from "../src/protocol/wire.ts";
-import { UpstreamConnection } from "../src/sandbox/upstream-connection.ts";
+import { UpstreamConnection } from "../src/sandbox/upstream/connection.ts";
 import type { Prepared } from "./requests.ts";
 
 const DIALECT = { minor: NEWEST_MINOR, features: new Set<never>() };

@@ -4,8 +4,8 @@ import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Daemon, LabError, lab, type NixVersion } from "../test/lab/lab.ts";
-import { program } from "../test/lab/program.ts";
+import { type Daemon, LabError, lab, type NixVersion } from "../lab/lab.ts";
+import { program } from "../lab/program.ts";
 
 /** Waits for a socket that a process makes. @throws LabError if it ends instead */
 const listening = async (child: ChildProcess, socket: string, log: () => string): Promise<void> => {

@@ -91,7 +91,7 @@ export const buildAll = async (outdir = join(root, "dist")): Promise<void> => {
     plugins: [withoutSubprocesses],
   });
   script(join(outdir, "nix-broker"), wrapper);
-  cpSync(join(root, "src/service/page"), join(outdir, "page"), { recursive: true });
+  cpSync(join(root, "src/page"), join(outdir, "page"), { recursive: true });
 
   const { metafile } = await build({
     ...common,

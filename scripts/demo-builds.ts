@@ -1,5 +1,5 @@
 /** The two outer builds of the demo: an honest one, and one that cheats. */
-import { nixString, nixSystem } from "../test/lab/expression.ts";
+import { nixString, nixSystem } from "../lab/expression.ts";
 
 export interface OuterBuild {
   /** What its builder runs, to be shown. */

@@ -1,9 +1,9 @@
 /** What the demo runs on: a private real daemon, and the broker beside it. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type AuditRow, startBroker } from "../test/broker/fixture.ts";
-import { type Daemon, LabError, lab, type NixVersion } from "../test/lab/lab.ts";
-import { RecursiveLab } from "../test/recursive/fixture.ts";
+import { type AuditRow, startBroker } from "../lab/broker.ts";
+import { type Daemon, LabError, lab, type NixVersion } from "../lab/lab.ts";
+import { RecursiveLab } from "../lab/recursive.ts";
 import type { AttemptOutcome, Surroundings } from "./demo-builds.ts";
 
 /** Without the linker, later clients find no .drv that they added; nor does 2.8 with a daemon of 2.3. */

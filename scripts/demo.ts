@@ -4,8 +4,8 @@
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
-import type { AuditRow } from "../test/broker/fixture.ts";
-import { type Daemon, LabError, lab, type NixVersion } from "../test/lab/lab.ts";
+import type { AuditRow } from "../lab/broker.ts";
+import { type Daemon, LabError, lab, type NixVersion } from "../lab/lab.ts";
 import {
   attempts,
   cheatingBuild,

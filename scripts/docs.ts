@@ -2,8 +2,8 @@
  * Writes the generated pages of docs/, and the NixOS module's options. With `--check` it writes nothing and fails if one is stale.
  */
 import { readFileSync, writeFileSync } from "node:fs";
+import { commandsReference } from "../lab/commands/page.ts";
 import { configurationReference } from "../src/config/reference.ts";
-import { commandsReference } from "../test/broker/commands-page.ts";
 import { withTestLists } from "./guarantees.ts";
 import { withImportTable } from "./imports.ts";
 import { nixosOptions } from "./nixos-options.ts";

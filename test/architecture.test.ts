@@ -12,14 +12,15 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** Which folders a folder of src/ may import: the layers of docs/architecture.md, top to bottom. */
 const mayImport: Readonly<Record<string, readonly string[]>> = {
   cli: ["service", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
-  // Of root/ the service reads the formats of the files that they share.
-  service: ["root", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
+  // What it shares with root's programs is contract/; neither imports the other.
+  service: ["contract", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
   sandbox: ["audit", "host", "policy", "protocol", "store"],
   config: ["policy", "protocol", "store"],
   audit: ["protocol", "store"],
   host: ["protocol", "store"],
   policy: ["protocol", "store"],
-  root: ["protocol", "store"],
+  root: ["contract", "protocol", "store"],
+  contract: ["protocol", "store"],
   protocol: ["store"],
   store: [],
 };
@@ -70,7 +71,7 @@ describe("layers", () => {
     }
   });
 
-  test("no npm package runs as root: src/root/ reaches built-ins, protocol/ and store/ alone", () => {
+  test("no npm package runs as root: src/root/ reaches built-ins, contract/, protocol/ and store/ alone", () => {
     const reached = new Set<string>();
     const visit = (path: string): void => {
       if (reached.has(path)) return;
@@ -86,7 +87,22 @@ describe("layers", () => {
     };
     for (const file of inFolder("root")) visit(file.path);
     expect(reached.size).toBeGreaterThan(inFolder("root").length);
-    for (const path of reached) expect(path).toMatch(/^src\/(?:root|protocol|store)\//);
+    for (const path of reached) expect(path).toMatch(/^src\/(?:root|contract|protocol|store)\//);
+  });
+
+  test("nothing outside of test/ imports test/", () => {
+    const importers = ["src", "lab", "scripts", "bench"]
+      .flatMap((folder) =>
+        readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map(
+          (path) => `${folder}/${path}`,
+        ),
+      )
+      .filter((path) => /\.m?[jt]s$/.test(path));
+    expect(importers.length).toBeGreaterThan(100);
+    const found = importers.filter((path) =>
+      /\bfrom\s*["'](?:\.\.\/)+test\//.test(readFileSync(join(root, path), "utf8")),
+    );
+    expect(found).toEqual([]);
   });
 
   test("node-ipc is used in one file of the service", () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { program } from "../../test/lab/program.ts";
+import { program } from "../../lab/program.ts";
 import type { Measure } from "../measure.ts";
 import { inRounds, median } from "../rounds.ts";
 

@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { program } from "../../test/lab/program.ts";
+import { program } from "../../lab/program.ts";
 import type { Measure, Row } from "../measure.ts";
 import { inRounds } from "../rounds.ts";
 

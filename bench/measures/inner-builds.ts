@@ -1,5 +1,5 @@
-import { type Daemon, lab, sandboxScript } from "../../test/lab/lab.ts";
-import { RecursiveLab } from "../../test/recursive/fixture.ts";
+import { type Daemon, lab, sandboxScript } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import type { Measure } from "../measure.ts";
 import { inRounds, timed } from "../rounds.ts";
 

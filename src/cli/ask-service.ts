@@ -1,6 +1,6 @@
 /** How commands reach the running service. */
 import { loadConfig } from "../config/load.ts";
-import type { ControlRequestName, ControlRequests } from "../service/control-messages.ts";
+import type { ControlRequestName, ControlRequests } from "../service/control/messages.ts";
 
 /** The service cannot be reached: exit code 3. */
 export class UnreachableError extends Error {
@@ -20,7 +20,7 @@ export const askRunningService = async <Name extends ControlRequestName>(
 ): Promise<ControlRequests[Name]["answer"]> => {
   const { controlDir } = loadConfig({ path: config }).runtime;
   // Only now: help and errors of usage need no channel.
-  const { askService, ControlError } = await import("../service/control.ts");
+  const { askService, ControlError } = await import("../service/control/control.ts");
   try {
     return await askService(controlDir, name, asks);
   } catch (error) {

@@ -6,11 +6,11 @@ import packageJson from "../../package.json" with { type: "json" };
 import { verifyAudit } from "../audit/verify.ts";
 import type { Config } from "../config/config.ts";
 import { socketPeer } from "../host/socket.ts";
-import { explained } from "../sandbox/upstream-connection.ts";
-import { UpstreamPool } from "../sandbox/upstream-pool.ts";
-import { askService, ControlError } from "../service/control.ts";
-import type { LinkerReport, StatusReport } from "../service/control-messages.ts";
-import { LinkerClient } from "../service/linker-client.ts";
+import { explained } from "../sandbox/upstream/connection.ts";
+import { UpstreamPool } from "../sandbox/upstream/pool.ts";
+import { LinkerClient } from "../service/builds/linker-client.ts";
+import { askService, ControlError } from "../service/control/control.ts";
+import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
 import { connectTo, upstreamName } from "../service/upstream.ts";
 import { type Finding, ok, problem, unseen, warning } from "./doctor-finding.ts";
 

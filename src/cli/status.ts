@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { escapeText, jsonText } from "../audit/escape.ts";
-import type { LinkerReport, StatusReport } from "../service/control-messages.ts";
+import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
 import { askRunningService } from "./ask-service.ts";
 import { durationText } from "./figures.ts";
 import { configOption, jsonOption } from "./options.ts";

@@ -1,9 +1,9 @@
 /** Who asked for a build: the mark that the broker left among the temporary roots of the daemon's worker. */
 import { closeSync, openSync, readSync } from "node:fs";
+import type { RootConfig } from "../contract/root-config.ts";
+import { errorText } from "../contract/trusted-file.ts";
 import { isAskerMark } from "../store/asker-mark.ts";
 import type { StorePath } from "../store/store-path.ts";
-import type { RootConfig } from "./root-config.ts";
-import { errorText } from "./trusted-file.ts";
 
 const CHUNK = 256 * 1024;
 /** Longer roots are none of ours. */

@@ -4,10 +4,10 @@
  * build is none of them.
  */
 import { lstatSync, readFileSync } from "node:fs";
+import { LinkError } from "../contract/link-error.ts";
+import { owner } from "../contract/trusted-file.ts";
 import { isStoreBase } from "../store/store-path.ts";
-import { LinkError } from "./link-error.ts";
 import { effectiveUid, processStat } from "./process-tree.ts";
-import { owner } from "./trusted-file.ts";
 
 /** One line of `/proc/<pid>/mountinfo`. Format: proc_pid_mountinfo(5). */
 export interface Mount {

@@ -4,7 +4,7 @@
  * `/proc/self/fd/N/<name>`.
  */
 import { closeSync, constants, fstatSync, mkdirSync, openSync, rmSync, type Stats } from "node:fs";
-import { errorCode, owner } from "./trusted-file.ts";
+import { errorCode, owner } from "../contract/trusted-file.ts";
 
 /** The chroot is not the one that was registered, or is not safe to write to. */
 export class ChrootError extends Error {

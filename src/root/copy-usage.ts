@@ -1,7 +1,7 @@
 /** What was put into a chroot before the linker was restarted: the bounds of a sandbox do not begin anew with it. */
 import { lstatSync, readdirSync } from "node:fs";
+import { owner } from "../contract/trusted-file.ts";
 import type { CopyBudget } from "./store-copy.ts";
-import { owner } from "./trusted-file.ts";
 
 /**
  * Takes what is below a folder from a budget. What the builder made there counts nothing, and is not looked into.

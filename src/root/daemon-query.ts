@@ -3,6 +3,7 @@
  * daemon since 2.3 understands. Daemon processes keep no cache of their own, so one connection may stay open.
  */
 import { createConnection, type Socket } from "node:net";
+import { errorText } from "../contract/trusted-file.ts";
 import type { ByteSource } from "../protocol/byte-stream.ts";
 import { tableFor } from "../protocol/dialect-table.ts";
 import { greetDaemon } from "../protocol/handshake.ts";
@@ -12,7 +13,6 @@ import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.t
 import { OLDEST_MINOR } from "../protocol/version.ts";
 import { Encoder, fromWireText, WireError } from "../protocol/wire.ts";
 import type { StorePath } from "../store/store-path.ts";
-import { errorText } from "./trusted-file.ts";
 
 /** The daemon cannot be asked, or said that it failed. */
 export class DaemonQueryError extends Error {

@@ -1,15 +1,15 @@
 /** One sandbox in the linker: its chroot, what it may still use, and the requests that wait for it. */
 import { existsSync } from "node:fs";
+import { LinkError } from "../contract/link-error.ts";
+import type { RootConfig } from "../contract/root-config.ts";
+import type { ProcessIdentity, SandboxRecord } from "../contract/sandbox-record.ts";
+import { errorText } from "../contract/trusted-file.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { Chroot, ChrootError, type FolderIdentity } from "./chroot.ts";
 import { takeUsed } from "./copy-usage.ts";
-import { LinkError } from "./link-error.ts";
 import { type HeldLocks, heldLocks, holdsOne } from "./output-locks.ts";
 import { isAlive } from "./process-tree.ts";
-import type { RootConfig } from "./root-config.ts";
-import type { ProcessIdentity, SandboxRecord } from "./sandbox-record.ts";
 import { type CopyBudget, copyIntoChroot, linksAreCheap } from "./store-copy.ts";
-import { errorText } from "./trusted-file.ts";
 import { Turns } from "./turns.ts";
 
 export class LinkedSandbox {

@@ -1,10 +1,10 @@
 /** The linker's socket: lines in, lines out. Who may connect is decided by the socket's owner and mode. */
 import { chmodSync, chownSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
-import { JsonLines } from "./json-lines.ts";
-import { LinkError } from "./link-error.ts";
-import { type LinkerRequest, MAX_LINE, parseRequest, requestId } from "./linker-protocol.ts";
-import { errorText, owner } from "./trusted-file.ts";
+import { JsonLines } from "../contract/json-lines.ts";
+import { LinkError } from "../contract/link-error.ts";
+import { type LinkerRequest, MAX_LINE, parseRequest, requestId } from "../contract/linker-protocol.ts";
+import { errorText, owner } from "../contract/trusted-file.ts";
 
 /** Does what a request asks; the result is what the reply says besides `ok`. @throws LinkError */
 export type LinkerHandler = (request: LinkerRequest) => Promise<Readonly<Record<string, unknown>>>;

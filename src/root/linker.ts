@@ -5,21 +5,21 @@
  */
 import { type FSWatcher, readFileSync, watch } from "node:fs";
 import type { Server } from "node:net";
+import { LinkError } from "../contract/link-error.ts";
+import type { LinkerRequest, LinkerStatus } from "../contract/linker-protocol.ts";
+import { type RootConfig, type ServiceAccount, serviceAccount } from "../contract/root-config.ts";
+import { ensureTree, linkerSocket, type SandboxId, sandboxesFolder } from "../contract/runtime-tree.ts";
+import { errorText } from "../contract/trusted-file.ts";
 import { parseDerivation } from "../store/derivation.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { identifyBuild } from "./build-identity.ts";
 import { DaemonQuery } from "./daemon-query.ts";
-import { LinkError } from "./link-error.ts";
-import type { LinkerRequest, LinkerStatus } from "./linker-protocol.ts";
 import { listenForService } from "./linker-server.ts";
 import { optIn, SYSTEM_FEATURE } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { judgement, recordOf, registerSandbox } from "./registration.ts";
-import { type RootConfig, type ServiceAccount, serviceAccount } from "./root-config.ts";
-import { ensureTree, linkerSocket, type SandboxId, sandboxesFolder } from "./runtime-tree.ts";
 import { SandboxTable, type Settle } from "./sandbox-table.ts";
 import { storeProblem } from "./store-mount.ts";
-import { errorText } from "./trusted-file.ts";
 
 /** Between two looks at which builds are over, in milliseconds. */
 const TEND_MS = 1000;

@@ -1,14 +1,14 @@
 /** The root programs: `pre-build-hook DRV [CHROOT]`, `post-build-hook`, `linker`, and `settle ID` for the linker's own use. */
 import { spawn } from "node:child_process";
+import { loadRootConfig, type RootConfig } from "../contract/root-config.ts";
+import { isSandboxId, type SandboxId } from "../contract/runtime-tree.ts";
+import { errorText } from "../contract/trusted-file.ts";
 import { Linker } from "./linker.ts";
 import { postBuildHook } from "./post-build-hook.ts";
 import { preBuildHookSafely } from "./pre-build-hook.ts";
 import { readDurable, readSandbox } from "./registration.ts";
-import { loadRootConfig, type RootConfig } from "./root-config.ts";
-import { isSandboxId, type SandboxId } from "./runtime-tree.ts";
 import { settle } from "./settle.ts";
 import { remountStore } from "./store-mount.ts";
-import { errorText } from "./trusted-file.ts";
 
 const USAGE = `usage: nix-broker-root [--config FILE] COMMAND
   pre-build-hook DRV [CHROOT]   called by nix-daemon (pre-build-hook)

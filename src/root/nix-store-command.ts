@@ -2,11 +2,11 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, readlinkSync, realpathSync } from "node:fs";
 import { dirname } from "node:path";
+import type { RootConfig } from "../contract/root-config.ts";
+import type { ProcessIdentity } from "../contract/sandbox-record.ts";
+import { errorText } from "../contract/trusted-file.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { isAlive } from "./process-tree.ts";
-import type { RootConfig } from "./root-config.ts";
-import type { ProcessIdentity } from "./sandbox-record.ts";
-import { errorText } from "./trusted-file.ts";
 
 /** `nix-store` or `nix` is missing, or failed. */
 export class NixCommandError extends Error {

@@ -3,8 +3,8 @@
  * the build has failed. So they tell that a build is over while its worker goes on with others.
  */
 import { lstatSync, readFileSync } from "node:fs";
+import type { ProcessIdentity } from "../contract/sandbox-record.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
-import type { ProcessIdentity } from "./sandbox-record.ts";
 
 /** Who holds which file's lock, as `pid inode`. */
 export type HeldLocks = ReadonlySet<string>;

@@ -1,11 +1,11 @@
 /** `post-build-hook`, called as root by nix-daemon after each successful build: settles the sandboxes of the build. */
 import { existsSync } from "node:fs";
+import type { RootConfig } from "../contract/root-config.ts";
+import { sandboxPlaces } from "../contract/runtime-tree.ts";
+import { errorText } from "../contract/trusted-file.ts";
 import { isStorePath, storePathBase } from "../store/store-path.ts";
 import { readSandbox, sandboxesOf } from "./registration.ts";
-import type { RootConfig } from "./root-config.ts";
-import { sandboxPlaces } from "./runtime-tree.ts";
 import { settle } from "./settle.ts";
-import { errorText } from "./trusted-file.ts";
 
 /**
  * Never throws: a hook that fails ends other people's builds. What went wrong goes to stderr, which Nix shows to whoever

@@ -4,15 +4,15 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { type RootConfig, type ServiceAccount, serviceAccount } from "../contract/root-config.ts";
+import { sandboxPlaces } from "../contract/runtime-tree.ts";
+import { isChrootPath, isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
+import { errorText, readTrusted } from "../contract/trusted-file.ts";
 import { parseDerivation } from "../store/derivation.ts";
 import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
 import { optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { explainMissingSocket, judgement, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
-import { type RootConfig, type ServiceAccount, serviceAccount } from "./root-config.ts";
-import { sandboxPlaces } from "./runtime-tree.ts";
-import { isChrootPath, isObject, type SandboxRecord } from "./sandbox-record.ts";
-import { errorText, readTrusted } from "./trusted-file.ts";
 
 /** Where every version of Nix looks for the daemon and for its settings. */
 const DAEMON_SOCKET_FOLDER = "/nix/var/nix/daemon-socket";

@@ -1,7 +1,7 @@
 /** Facts about processes, from /proc. */
 import { readFileSync } from "node:fs";
-import type { ProcessIdentity } from "./sandbox-record.ts";
-import { owner } from "./trusted-file.ts";
+import type { ProcessIdentity } from "../contract/sandbox-record.ts";
+import { owner } from "../contract/trusted-file.ts";
 
 export interface ProcessStat extends ProcessIdentity {
   readonly parent: number;

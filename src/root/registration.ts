@@ -13,13 +13,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import type { Derivation } from "../store/derivation.ts";
-import { type StorePath, storePathBase } from "../store/store-path.ts";
-import { askerOf } from "./build-asker.ts";
-import { clientRegistry, clientSettings } from "./client-settings.ts";
-import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
-import { removeTree } from "./remove-tree.ts";
-import type { RootConfig, ServiceAccount } from "./root-config.ts";
+import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
 import {
   derivationIndex,
   ensureTree,
@@ -28,15 +22,21 @@ import {
   type SandboxId,
   sandboxesFolder,
   sandboxPlaces,
-} from "./runtime-tree.ts";
+} from "../contract/runtime-tree.ts";
 import {
   MAX_RECORD,
   type ProcessIdentity,
   parseSandboxRecord,
   printSandboxRecord,
   type SandboxRecord,
-} from "./sandbox-record.ts";
-import { errorText, owner, readTrusted, writeTrusted } from "./trusted-file.ts";
+} from "../contract/sandbox-record.ts";
+import { errorText, owner, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
+import type { Derivation } from "../store/derivation.ts";
+import { type StorePath, storePathBase } from "../store/store-path.ts";
+import { askerOf } from "./build-asker.ts";
+import { clientRegistry, clientSettings } from "./client-settings.ts";
+import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
+import { removeTree } from "./remove-tree.ts";
 
 /** The part of a record that the derivation says, under a new id. One with too many outputs, which is refused, names none. */
 export function recordOf(

@@ -12,7 +12,7 @@ import {
   rmdirSync,
   unlinkSync,
 } from "node:fs";
-import { errorCode, owner } from "./trusted-file.ts";
+import { errorCode, owner } from "../contract/trusted-file.ts";
 
 const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 

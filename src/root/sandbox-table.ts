@@ -1,15 +1,15 @@
 /** The sandboxes that the linker knows: taken up when their folder appears, settled when their build is over. */
 import { existsSync, statSync } from "node:fs";
+import { LinkError } from "../contract/link-error.ts";
+import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
+import { type SandboxId, sandboxPlaces } from "../contract/runtime-tree.ts";
+import { isObject } from "../contract/sandbox-record.ts";
+import { errorText, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
 import { ChrootError, type FolderIdentity } from "./chroot.ts";
-import { LinkError } from "./link-error.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
 import { heldLocks } from "./output-locks.ts";
 import { isAlive } from "./process-tree.ts";
 import { listDurable, listSandboxes, readDurable, readSandbox, removeSandbox } from "./registration.ts";
-import type { RootConfig, ServiceAccount } from "./root-config.ts";
-import { type SandboxId, sandboxPlaces } from "./runtime-tree.ts";
-import { isObject } from "./sandbox-record.ts";
-import { errorText, readTrusted, writeTrusted } from "./trusted-file.ts";
 
 /** Settles a sandbox whose build is over, and writes `ended`; resolves when that is done or failed. */
 export type Settle = (id: SandboxId) => Promise<void>;

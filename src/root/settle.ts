@@ -4,6 +4,10 @@
  * nothing, and references are only ever added.
  */
 import { existsSync, opendirSync, readFileSync } from "node:fs";
+import { type RootConfig, serviceAccount } from "../contract/root-config.ts";
+import { sandboxPlaces } from "../contract/runtime-tree.ts";
+import type { SandboxRecord } from "../contract/sandbox-record.ts";
+import { errorCode, errorText, writeTrusted } from "../contract/trusted-file.ts";
 import { type Derivation, parseDerivation } from "../store/derivation.ts";
 import { isStoreBase, type StorePath, storePathBase } from "../store/store-path.ts";
 import { DaemonQuery } from "./daemon-query.ts";
@@ -13,10 +17,6 @@ import { NixStoreCommand } from "./nix-store-command.ts";
 import { mentionedPaths } from "./output-scan.ts";
 import { type CheckedOutput, referenceViolations } from "./reference-checks.ts";
 import { releaseRoots } from "./registration.ts";
-import { type RootConfig, serviceAccount } from "./root-config.ts";
-import { sandboxPlaces } from "./runtime-tree.ts";
-import type { SandboxRecord } from "./sandbox-record.ts";
-import { errorCode, errorText, writeTrusted } from "./trusted-file.ts";
 
 /** `ended`: how a sandbox ended. */
 export interface SandboxEnd {

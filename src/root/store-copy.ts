@@ -26,9 +26,9 @@ import {
   utimesSync,
 } from "node:fs";
 import { promisify } from "node:util";
+import { LinkError } from "../contract/link-error.ts";
+import { errorCode, owner } from "../contract/trusted-file.ts";
 import type { Chroot } from "./chroot.ts";
-import { LinkError } from "./link-error.ts";
-import { errorCode, owner } from "./trusted-file.ts";
 import type { Turns } from "./turns.ts";
 
 /** What a sandbox may still use; counted down as copies appear. */

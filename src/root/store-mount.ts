@@ -1,7 +1,7 @@
 /** The machine's store as the linker can write to it. */
 import { spawnSync } from "node:child_process";
 import { accessSync, constants } from "node:fs";
-import { errorCode, errorText } from "./trusted-file.ts";
+import { errorCode, errorText } from "../contract/trusted-file.ts";
 
 /** @returns undefined when entries can be made in the store's folder, else why not. */
 export function storeProblem(storeReal: string): string | undefined {

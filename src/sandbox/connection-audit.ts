@@ -2,7 +2,7 @@
 import type { Verdict } from "../policy/rules.ts";
 import { EndOfStream } from "../protocol/byte-stream.ts";
 import type { OperationName } from "../protocol/operations.ts";
-import type { Exchange } from "./exchange.ts";
+import type { Exchange } from "./forward/exchange.ts";
 import type { Asker, Recorder } from "./recorder.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { isPeerFault } from "./told-errors.ts";

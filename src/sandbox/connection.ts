@@ -12,19 +12,19 @@ import { MessageReader } from "../protocol/message-reader.ts";
 import type { OperationName, RequestOf } from "../protocol/operations.ts";
 import { type Dialect, dialectName, type Feature, NEWEST_MINOR, OLDEST_MINOR } from "../protocol/version.ts";
 import { Encoder, TooLongError, toWireText } from "../protocol/wire.ts";
-import { Body } from "./body.ts";
 import { heedOptions, noOptions } from "./client-options.ts";
 import { ConnectionAudit, denied, type Judged } from "./connection-audit.ts";
 import { Deadline } from "./deadline.ts";
-import { type Exchange, REPLIED } from "./exchange.ts";
-import { forwarders } from "./forwarders.ts";
+import { Body } from "./forward/body.ts";
+import { type Exchange, REPLIED } from "./forward/exchange.ts";
+import { forwarders } from "./forward/forwarders.ts";
 import type { Recorder } from "./recorder.ts";
 import { Refusal } from "./refusal.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { asRefusal, isPeerFault, troubleOf } from "./told-errors.ts";
-import type { Transport, UpstreamConnection } from "./upstream-connection.ts";
-import type { UpstreamPool } from "./upstream-pool.ts";
-import type { UpstreamStore } from "./upstream-store.ts";
+import type { Transport, UpstreamConnection } from "./upstream/connection.ts";
+import type { UpstreamPool } from "./upstream/pool.ts";
+import type { UpstreamStore } from "./upstream/store.ts";
 import type { Waits } from "./waits.ts";
 
 /** The client's end; `host/byte-stream.ts` is one. */

@@ -4,9 +4,9 @@ import type { Profile } from "../policy/profile.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
 import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
-import { KeptUpstreams } from "./kept-upstreams.ts";
 import type { Quota } from "./quota.ts";
-import type { UpstreamStore } from "./upstream-store.ts";
+import { KeptUpstreams } from "./upstream/kept.ts";
+import type { UpstreamStore } from "./upstream/store.ts";
 import type { View } from "./view.ts";
 
 /** Where a sandbox keeps and shows the paths of its view. */

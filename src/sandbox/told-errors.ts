@@ -4,9 +4,9 @@ import { EndOfStream } from "../protocol/byte-stream.ts";
 import { WireError } from "../protocol/wire.ts";
 import { DerivationError } from "../store/derivation.ts";
 import { NarError } from "../store/nar-walker.ts";
-import type { Exchange } from "./exchange.ts";
+import type { Exchange } from "./forward/exchange.ts";
 import { Refusal } from "./refusal.ts";
-import { UpstreamError, UpstreamRefusal } from "./upstream-connection.ts";
+import { UpstreamError, UpstreamRefusal } from "./upstream/connection.ts";
 
 function unreachable(error: UpstreamError): string {
   return `nix-broker cannot reach the nix-daemon: ${error.message}`;

@@ -2,7 +2,7 @@
 import type { PathInfo, ViewQueries } from "../policy/view-queries.ts";
 import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
 import { isDerivationPath, type StorePath, storePathHash } from "../store/store-path.ts";
-import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream-store.ts";
+import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream/store.ts";
 
 export interface View extends ViewQueries {
   /** Whether it is a closed world: what is not in it does not exist. */

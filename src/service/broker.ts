@@ -1,14 +1,14 @@
 /** The running broker: upstream, sandboxes and their connections. Listeners and hooks hand it clients. */
 import type { Config } from "../config/config.ts";
+import { newSandboxId } from "../contract/runtime-tree.ts";
 import { meet, type Profile, type ViewStart } from "../policy/profile.ts";
 import { NEWEST_MINOR } from "../protocol/version.ts";
-import { newSandboxId } from "../root/runtime-tree.ts";
 import { type ClientTransport, Connection } from "../sandbox/connection.ts";
 import { Quota } from "../sandbox/quota.ts";
 import { type Home, Sandbox } from "../sandbox/sandbox.ts";
-import type { UpstreamConnection } from "../sandbox/upstream-connection.ts";
-import { UpstreamPool } from "../sandbox/upstream-pool.ts";
-import { UpstreamStore } from "../sandbox/upstream-store.ts";
+import type { UpstreamConnection } from "../sandbox/upstream/connection.ts";
+import { UpstreamPool } from "../sandbox/upstream/pool.ts";
+import { UpstreamStore } from "../sandbox/upstream/store.ts";
 import { ClosedView, StoreView } from "../sandbox/view.ts";
 import { Waits } from "../sandbox/waits.ts";
 import type { StorePath } from "../store/store-path.ts";

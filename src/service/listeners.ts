@@ -7,8 +7,8 @@ import { UserDatabase } from "../host/users.ts";
 import { CLIENT_STREAM } from "../sandbox/connection.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { Broker } from "./broker.ts";
-import type { BuildSandboxes } from "./build-sandboxes.ts";
-import { type LinkerClient, LinkerError } from "./linker-client.ts";
+import { type LinkerClient, LinkerError } from "./builds/linker-client.ts";
+import type { BuildSandboxes } from "./builds/sandboxes.ts";
 import type { Log } from "./log.ts";
 import { PerUser } from "./per-user.ts";
 

@@ -7,25 +7,25 @@ import { AuditStore, nowMicroseconds } from "../audit/store.ts";
 import type { Config } from "../config/config.ts";
 import { takeActivatedSockets } from "../host/activation.ts";
 import { Notifier } from "../host/notify.ts";
-import { explained } from "../sandbox/upstream-connection.ts";
+import { explained } from "../sandbox/upstream/connection.ts";
 import { AuditKeeper } from "./audit-keeper.ts";
 import { AuditRecorder } from "./audit-recorder.ts";
 import { Broker } from "./broker.ts";
-import { BuildSandboxes } from "./build-sandboxes.ts";
-import { BuildUsers } from "./build-users.ts";
-import { serveControl } from "./control.ts";
-import { ControlAccess } from "./control-access.ts";
-import { controlHandlers, type ReportSources, sandboxSummaries } from "./control-report.ts";
-import { ControlTally } from "./control-tally.ts";
+import { LinkerClient } from "./builds/linker-client.ts";
+import { BuildSandboxes } from "./builds/sandboxes.ts";
+import { BuildUsers } from "./builds/users.ts";
+import { ControlAccess } from "./control/access.ts";
+import { serveControl } from "./control/control.ts";
+import { controlHandlers, type ReportSources, sandboxSummaries } from "./control/report.ts";
+import { ControlTally } from "./control/tally.ts";
 import { noCounters } from "./counters.ts";
-import { LinkerClient } from "./linker-client.ts";
 import { openListeners } from "./listeners.ts";
 import { type Log, makeLog } from "./log.ts";
 import type { MetricSources, Metrics } from "./metrics.ts";
 import { refuseRoot } from "./refuse-root.ts";
-import { metricsRoute, openSites } from "./sites.ts";
 import { upstreamName } from "./upstream.ts";
-import type { WebFeed } from "./web-feed.ts";
+import type { WebFeed } from "./web/feed.ts";
+import { metricsRoute, openSites } from "./web/sites.ts";
 
 export interface Service {
   /** Finishes what is in flight, within the configured grace, and ends. */
@@ -151,7 +151,7 @@ async function feedIfServed(
   { audit, broker, builds, linker, tally, log }: Omit<ReportSources, "config"> & { readonly log: Log },
 ): Promise<WebFeed | undefined> {
   if (!config.web.listen) return undefined;
-  const { WebFeed } = await import("./web-feed.ts");
+  const { WebFeed } = await import("./web/feed.ts");
   return new WebFeed({
     folder: audit.folder,
     version: packageJson.version,
@@ -172,7 +172,7 @@ async function feedIfServed(
 
 /** The page, and the metrics beside it behind the same token. */
 async function openPage(config: Config, feed: WebFeed, metrics: Metrics, log: Log): Promise<Door> {
-  const { openWeb } = await import("./web.ts");
+  const { openWeb } = await import("./web/web.ts");
   return openWeb(config, feed, { log }, new Map([["/metrics", metricsRoute(metrics)]]));
 }
 

@@ -4,9 +4,9 @@
  * what the inhabitant may see.
  */
 
-import { QueryChannel } from "../sandbox/query-channel.ts";
 import type { Home } from "../sandbox/sandbox.ts";
-import type { UpstreamConnection } from "../sandbox/upstream-connection.ts";
+import type { UpstreamConnection } from "../sandbox/upstream/connection.ts";
+import { QueryChannel } from "../sandbox/upstream/query-channel.ts";
 import type { StorePath } from "../store/store-path.ts";
 
 export class TemporaryRoots implements Home {

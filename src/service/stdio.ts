@@ -2,9 +2,9 @@
 import { connectionFolder } from "../audit/folders.ts";
 import { AuditStore } from "../audit/store.ts";
 import type { Config } from "../config/config.ts";
+import { newSandboxId } from "../contract/runtime-tree.ts";
 import { pairStream } from "../host/socket.ts";
 import type { Profile } from "../policy/profile.ts";
-import { newSandboxId } from "../root/runtime-tree.ts";
 import { CLIENT_STREAM } from "../sandbox/connection.ts";
 import { AuditRecorder } from "./audit-recorder.ts";
 import { Broker } from "./broker.ts";

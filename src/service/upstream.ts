@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import type { UpstreamConfig } from "../config/config.ts";
 import { connectStream, pairStream } from "../host/socket.ts";
-import { type Connect, LONGEST_REPLY } from "../sandbox/upstream-connection.ts";
+import { type Connect, LONGEST_REPLY } from "../sandbox/upstream/connection.ts";
 
 export function connectTo(upstream: UpstreamConfig): Connect {
   const { command, socket } = upstream;

@@ -1,8 +1,8 @@
 /** The audit cannot be written: nothing goes unrecorded, and all works again when it can. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { startBroker } from "../broker/fixture.ts";
-import { lab } from "../lab/lab.ts";
+import { startBroker } from "../../lab/broker.ts";
+import { lab } from "../../lab/lab.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { RawClient } from "./raw-client.ts";
 import { untilItServes } from "./suite.ts";

@@ -1,8 +1,8 @@
 /** What a client or an upstream could make of the broker's own rights. */
 import { describe, expect, test } from "vitest";
+import { startBroker } from "../../lab/broker.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import type { RequestOf } from "../../src/protocol/operations.ts";
-import { startBroker } from "../broker/fixture.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { RawClient } from "./raw-client.ts";
 import { describeAttack, untilItServes } from "./suite.ts";

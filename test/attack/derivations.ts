@@ -3,11 +3,11 @@
  * evaluator would write. Formulas: src/libstore/derivations.cc (hashDerivationModulo) in the Nix tree.
  */
 import { createHash } from "node:crypto";
+import { nixSystem } from "../../lab/expression.ts";
 import { encodeBase32 } from "../../src/store/base32.ts";
 import { contentAddressPath } from "../../src/store/content-address.ts";
 import { type Derivation, fixedOutputAddress, unparseDerivation } from "../../src/store/derivation.ts";
 import type { StorePath } from "../../src/store/store-path.ts";
-import { nixSystem } from "../lab/expression.ts";
 import { type RawClient, STORE_DIR } from "./raw-client.ts";
 
 export interface Recipe {

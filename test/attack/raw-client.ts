@@ -4,6 +4,7 @@
  */
 import { once } from "node:events";
 import net from "node:net";
+import { labUser } from "../../lab/system.ts";
 import { type ByteSource, EndOfStream } from "../../src/protocol/byte-stream.ts";
 import type { Compiled } from "../../src/protocol/compile.ts";
 import { type DialectTable, tableFor } from "../../src/protocol/dialect-table.ts";
@@ -15,7 +16,6 @@ import type { OperationName, ReplyOf, RequestOf } from "../../src/protocol/opera
 import { FEATURES, type Feature, NEWEST_MINOR } from "../../src/protocol/version.ts";
 import { Encoder } from "../../src/protocol/wire.ts";
 import { NarWalker } from "../../src/store/nar-walker.ts";
-import { labUser } from "../lab/system.ts";
 
 export const STORE_DIR = "/nix/store";
 const LONGEST_MESSAGE = 64 * 1024 * 1024;

@@ -1,8 +1,8 @@
 /** Upstream is there and says nothing. Most of the time nothing happens here, so all versions are tried at once. */
 import { afterAll, expect, test } from "vitest";
-import { startBroker } from "../broker/fixture.ts";
-import { lab } from "../lab/lab.ts";
-import { childrenOf } from "../lab/processes.ts";
+import { startBroker } from "../../lab/broker.ts";
+import { lab } from "../../lab/lab.ts";
+import { childrenOf } from "../../lab/processes.ts";
 import { connectAs, RawClient } from "./raw-client.ts";
 import { expectServing, untilItServes } from "./suite.ts";
 

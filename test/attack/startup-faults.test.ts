@@ -1,7 +1,7 @@
 /** What the service says when it cannot start, or not with this upstream. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startBroker, type TestBroker } from "../broker/fixture.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { RawClient } from "./raw-client.ts";
 import { newest, untilItServes } from "./suite.ts";
 

@@ -1,9 +1,9 @@
 /** What most of these tests need: for each version a bare daemon, a broker before it, and clients of both. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect } from "vitest";
+import { type BrokerOptions, startBroker, type TestBroker } from "../../lab/broker.ts";
+import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../../lab/lab.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
-import { type BrokerOptions, startBroker, type TestBroker } from "../broker/fixture.ts";
-import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { type ConnectOptions, RawClient } from "./raw-client.ts";
 

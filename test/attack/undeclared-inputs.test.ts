@@ -4,7 +4,7 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
-import { startBroker } from "../broker/fixture.ts";
+import { startBroker } from "../../lab/broker.ts";
 import { writeNar } from "../store/nar.ts";
 import { type Added, addContents } from "./contents.ts";
 import { addDerivation, buildOutput, type Made, makeDerivation } from "./derivations.ts";

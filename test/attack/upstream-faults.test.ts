@@ -2,9 +2,9 @@
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
+import { type BrokerOptions, startBroker, type TestBroker } from "../../lab/broker.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
-import { type BrokerOptions, startBroker, type TestBroker } from "../broker/fixture.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { RawClient } from "./raw-client.ts";
 import { expectServing, untilItServes } from "./suite.ts";

@@ -4,8 +4,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { lab } from "../../lab/lab.ts";
 import { Metrics } from "../../src/service/metrics.ts";
-import { lab } from "../lab/lab.ts";
 
 const folder = join(import.meta.dirname, "../../docs/dashboards");
 const dashboard = readFileSync(join(folder, "grafana.json"), "utf8");

@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { mustRun } from "../../lab/command.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { RawClient } from "../attack/raw-client.ts";
-import { startBroker, type TestBroker } from "../broker/fixture.ts";
-import { mustRun } from "../lab/command.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
 
 const FOLDER = "/var/lib/nix-broker/full";
 const AUDIT = `${FOLDER}/state/audit`;

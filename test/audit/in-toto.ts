@@ -1,6 +1,6 @@
 /** in-toto's own definitions of statements and of SLSA provenance, and protobuf's own reader, out of Debian packages. */
-import { type CommandResult, runCommand } from "../lab/command.ts";
-import { lab } from "../lab/lab.ts";
+import { type CommandResult, runCommand } from "../../lab/command.ts";
+import { lab } from "../../lab/lab.ts";
 
 const packages = [
   "golang-github-in-toto-attestation-dev",

@@ -3,8 +3,8 @@ import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
+import { lab } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { readStatement } from "./in-toto.ts";
 import { nestedBuild, serviceConfig } from "./nested-build.ts";
 

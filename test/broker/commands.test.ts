@@ -1,10 +1,16 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { describeEachVersion } from "../lab/fixture.ts";
-import { commandsReference } from "./commands-page.ts";
-import { everydayCommands, isCommandOf, refusalOf, type Situation, situations } from "./commands-table.ts";
-import { makeWorkspace, type Workspace } from "./commands-workspace.ts";
-import { startBroker, type TestBroker } from "./fixture.ts";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { commandsReference } from "../../lab/commands/page.ts";
+import {
+  everydayCommands,
+  isCommandOf,
+  refusalOf,
+  type Situation,
+  situations,
+} from "../../lab/commands/table.ts";
+import { makeWorkspace, type Workspace } from "../../lab/commands/workspace.ts";
+import { describeEachVersion } from "../../lab/fixture.ts";
 
 const views: Record<Situation, string> = { build: "empty", agent: "store" };
 

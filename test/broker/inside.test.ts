@@ -5,9 +5,9 @@
  */
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { describeEachVersion } from "../lab/fixture.ts";
-import { lab, type NixVersion, sandboxScript } from "../lab/lab.ts";
-import { startBroker, type TestBroker } from "./fixture.ts";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { describeEachVersion } from "../../lab/fixture.ts";
+import { lab, type NixVersion, sandboxScript } from "../../lab/lab.ts";
 
 /** An inner derivation with an input and a source, written by the outer builder. */
 const INNER = `

@@ -1,11 +1,11 @@
 /** Which clients share an upstream connection: those of one sandbox, one after the other, and nobody else. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
+import { childrenOf } from "../../lab/processes.ts";
 import { RawClient } from "../attack/raw-client.ts";
 import { untilItServes } from "../attack/suite.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
-import { childrenOf } from "../lab/processes.ts";
-import { startBroker, type TestBroker } from "./fixture.ts";
 
 describe.each(lab.versions)("upstream connections of a sandbox [daemon %s]", (version) => {
   let daemon: Daemon;

@@ -1,10 +1,10 @@
 /** Every client of the lab on every daemon of the lab, through a static socket and through `stdio`. */
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { sandboxScript } from "../lab/expression.ts";
-import { describeEachVersion } from "../lab/fixture.ts";
-import { lab, type NixVersion } from "../lab/lab.ts";
-import { installSsh, startBroker, type TestBroker } from "./fixture.ts";
+import { installSsh, startBroker, type TestBroker } from "../../lab/broker.ts";
+import { sandboxScript } from "../../lab/expression.ts";
+import { describeEachVersion } from "../../lab/fixture.ts";
+import { lab, type NixVersion } from "../../lab/lab.ts";
 
 /** Names are the client's, so that no client finds done what another one did. */
 function buildFile(client: NixVersion): string {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { describeEachVersion } from "../lab/fixture.ts";
-import { startBroker, type TestBroker } from "./fixture.ts";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { describeEachVersion } from "../../lab/fixture.ts";
 
 describeEachVersion("the broker serves its own version's clients", (_, daemon) => {
   let broker: TestBroker;

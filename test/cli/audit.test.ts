@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { program } from "../../lab/program.ts";
 import type { AuditRecord } from "../../src/audit/record.ts";
 import { AuditStore } from "../../src/audit/store.ts";
-import { program } from "../lab/program.ts";
 import { nixBroker } from "./run-command.ts";
 
 const folder = join(mkdtempSync(join(tmpdir(), "nix-broker-audit-")), "audit");

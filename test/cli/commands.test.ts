@@ -2,8 +2,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import { parseRootConfig } from "../../src/contract/root-config.ts";
 import { operationNames } from "../../src/protocol/operations.ts";
-import { parseRootConfig } from "../../src/root/root-config.ts";
 import { nixBroker } from "./run-command.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-cli-"));

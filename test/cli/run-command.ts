@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { program } from "../lab/program.ts";
+import { program } from "../../lab/program.ts";
 
 export interface CommandResult {
   readonly code: number | null;

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, expect, test } from "vitest";
-import { program } from "../lab/program.ts";
+import { program } from "../../lab/program.ts";
 import { nixBroker } from "./run-command.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-serve-"));

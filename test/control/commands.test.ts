@@ -1,10 +1,10 @@
 /** `status`, `sandboxes` and the metrics of a service with real builds in it. */
 import { request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { SandboxDetails, SandboxSummary, StatusReport } from "../../src/service/control-messages.ts";
-import { lab, sandboxScript } from "../lab/lab.ts";
-import { program } from "../lab/program.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
+import { lab, sandboxScript } from "../../lab/lab.ts";
+import { program } from "../../lab/program.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
+import type { SandboxDetails, SandboxSummary, StatusReport } from "../../src/service/control/messages.ts";
 
 const version = lab.versions.at(-1)!;
 let recursive: RecursiveLab;

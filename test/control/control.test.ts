@@ -8,14 +8,14 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { ControlAccess } from "../../src/service/control/access.ts";
 import {
   askService,
   type ControlHandlers,
   type ControlServer,
   controlSocket,
   serveControl,
-} from "../../src/service/control.ts";
-import { ControlAccess } from "../../src/service/control-access.ts";
+} from "../../src/service/control/control.ts";
 
 const base = mkdtempSync(join(tmpdir(), "nix-broker-control-"));
 chmodSync(base, 0o755);
@@ -57,7 +57,7 @@ async function open(options: { group?: number; refusal?: () => string | undefine
 
 /** Asks as another user, in a process of its own. */
 async function askAs(uid: number, folder: string): Promise<string> {
-  const module = fileURLToPath(new URL("../../src/service/control.ts", import.meta.url));
+  const module = fileURLToPath(new URL("../../src/service/control/control.ts", import.meta.url));
   const script = `import(${JSON.stringify(module)}).then((m) => m.askService(${JSON.stringify(folder)}, "sandboxes", {}))
     .then((found) => console.log(JSON.stringify(found)), (error) => console.log(error.code + ": " + error.message))`;
   const { stdout } = await promisify(execFile)(process.execPath, ["-e", script], { uid, gid: uid });

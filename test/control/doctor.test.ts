@@ -1,10 +1,10 @@
 /** `nix-broker doctor` beside real daemons: on a right installation, and on ones that are wrong on purpose. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type BesideOptions, lab, type NixVersion } from "../../lab/lab.ts";
+import { program } from "../../lab/program.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import type { Finding } from "../../src/cli/doctor-finding.ts";
-import { type BesideOptions, lab, type NixVersion } from "../lab/lab.ts";
-import { program } from "../lab/program.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
 
 const config = "/var/lib/nix-broker/service/config.toml";
 

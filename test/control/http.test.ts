@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Endpoint } from "../../src/config/config.ts";
+import { Metrics } from "../../src/service/metrics.ts";
 import {
   bearerToken,
   type HttpListener,
@@ -14,10 +15,9 @@ import {
   type Route,
   sameToken,
   serveHttp,
-} from "../../src/service/http.ts";
-import { Metrics } from "../../src/service/metrics.ts";
-import { metricsSite } from "../../src/service/sites.ts";
-import { readOrMakeToken, readToken } from "../../src/service/token-file.ts";
+} from "../../src/service/web/http.ts";
+import { metricsSite } from "../../src/service/web/sites.ts";
+import { readOrMakeToken, readToken } from "../../src/service/web/token-file.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-http-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -3,8 +3,8 @@ import { expect, test } from "vitest";
 import { agoText, durationText, sizeText } from "../../src/cli/figures.ts";
 import { detailsText, sandboxTable } from "../../src/cli/sandboxes.ts";
 import { statusText } from "../../src/cli/status.ts";
-import type { SandboxDetails, StatusReport } from "../../src/service/control-messages.ts";
-import { ControlTally } from "../../src/service/control-tally.ts";
+import type { SandboxDetails, StatusReport } from "../../src/service/control/messages.ts";
+import { ControlTally } from "../../src/service/control/tally.ts";
 import { type Counters, noCounters } from "../../src/service/counters.ts";
 
 test.each([

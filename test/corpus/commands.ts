@@ -1,7 +1,7 @@
 /** The commands that the corpus is recorded from. */
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { NixVersion } from "../lab/lab.ts";
+import type { NixVersion } from "../../lab/lab.ts";
 
 export interface Command {
   readonly name: string;

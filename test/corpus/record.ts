@@ -6,8 +6,8 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync }
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { type Daemon, lab, type NixVersion, sandboxScript } from "../lab/lab.ts";
-import { projectRoot } from "../lab/versions.ts";
+import { type Daemon, lab, type NixVersion, sandboxScript } from "../../lab/lab.ts";
+import { projectRoot } from "../../lab/versions.ts";
 import { commands, prepare } from "./commands.ts";
 import { type IndexEntry, indexFile, joinSides, type Piece, type Side, writeRecording } from "./recording.ts";
 import { replay } from "./replay.ts";

@@ -2,7 +2,13 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { debianArchives, machineArchives, parseDeb822, parseOneLine, sourcesFile } from "./apt-sources.ts";
+import {
+  debianArchives,
+  machineArchives,
+  parseDeb822,
+  parseOneLine,
+  sourcesFile,
+} from "../../lab/apt-sources.ts";
 
 test("one-line sources: options, comments, sources of source packages", () => {
   const text = `

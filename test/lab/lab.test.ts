@@ -15,12 +15,12 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { runCommand } from "./command.ts";
-import { describeEachVersion } from "./fixture.ts";
-import { lab, sandboxScript } from "./lab.ts";
-import { processesWithMountsOf } from "./processes.ts";
-import { slotMarker } from "./slot.ts";
-import { projectRoot } from "./versions.ts";
+import { runCommand } from "../../lab/command.ts";
+import { describeEachVersion } from "../../lab/fixture.ts";
+import { lab, sandboxScript } from "../../lab/lab.ts";
+import { processesWithMountsOf } from "../../lab/processes.ts";
+import { slotMarker } from "../../lab/slot.ts";
+import { projectRoot } from "../../lab/versions.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lab-test-"));
 const marker = join(folder, "marker");
@@ -231,7 +231,7 @@ describe("the lab", () => {
 
   test("clears what a killed test process left, at the next start", async () => {
     const program = `
-      import { lab, sandboxScript } from ${JSON.stringify(join(import.meta.dirname, "lab.ts"))};
+      import { lab, sandboxScript } from ${JSON.stringify(join(import.meta.dirname, "../../lab/lab.ts"))};
       const daemon = await lab.start(${JSON.stringify(version)});
       daemon.tryBuild(sandboxScript("while :; do read -t 1 < <(:) || :; done")).catch(() => {});
       console.log(daemon.root);

@@ -1,9 +1,9 @@
 /** Real podman and systemd-nspawn, by the commands of docs/sandboxes.md. */
 import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startBroker, type TestBroker } from "../broker/fixture.ts";
-import { shellQuote } from "../lab/command.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { shellQuote } from "../../lab/command.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { codeBlock, place, simple } from "./fixture.ts";
 import { describeWithMachine, Machine } from "./machine.ts";
 

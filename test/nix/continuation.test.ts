@@ -1,6 +1,9 @@
 import { readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { lab } from "../../lab/lab.ts";
+import { program } from "../../lab/program.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { parseBuildArguments } from "../../src/cli/build.ts";
 import {
   ContinuationError,
@@ -8,9 +11,6 @@ import {
   type Installable,
   parseContinuation,
 } from "../../src/cli/continuation.ts";
-import { lab } from "../lab/lab.ts";
-import { program } from "../lab/program.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
 import { examples, patient, placeNixpkgs, projectRoot, withNixpkgs } from "./fixture.ts";
 
 const drv = (letter: string): string => `/nix/store/${letter.repeat(32)}-${letter}.drv`;

@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
+import { lab } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { buildExample, examples, patient, placeNixpkgs, withNixpkgs } from "./fixture.ts";
 
 describe.each(lab.versions)("examples of the library [daemon %s]", (version) => {

@@ -1,8 +1,8 @@
 /** A lab with nix-broker and the stand-in for nixpkgs, to build what lib/ and docs/examples/ have. */
 import { cpSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import type { CommandResult } from "../lab/command.ts";
-import { type BuildOptions, type BuildResult, type Daemon, nixString } from "../lab/lab.ts";
+import type { CommandResult } from "../../lab/command.ts";
+import { type BuildOptions, type BuildResult, type Daemon, nixString } from "../../lab/lab.ts";
 
 export const projectRoot = join(import.meta.dirname, "../..");
 export const examples = join(projectRoot, "docs/examples");

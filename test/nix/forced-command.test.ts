@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Daemon, lab } from "../lab/lab.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { codeBlock, place, projectRoot, simple } from "./fixture.ts";
 import { describeWithMachine, Machine } from "./machine.ts";
 

@@ -7,9 +7,9 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe } from "vitest";
-import { type CommandOptions, type CommandResult, runCommand, shellQuote } from "../lab/command.ts";
-import { type Bind, type Daemon, LabError, lab, type NixVersion } from "../lab/lab.ts";
-import { program } from "../lab/program.ts";
+import { type CommandOptions, type CommandResult, runCommand, shellQuote } from "../../lab/command.ts";
+import { type Bind, type Daemon, LabError, lab, type NixVersion } from "../../lab/lab.ts";
+import { program } from "../../lab/program.ts";
 import { projectRoot } from "./fixture.ts";
 
 const packages = ["openssh-server", "openssh-client", "podman", "crun", "uidmap", "systemd-container"];

@@ -2,9 +2,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { rootConfigText } from "../../src/config/root-config.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
 import { nixFiles, projectRoot } from "./fixture.ts";
 
 /** A nixpkgs on this machine, if `NIXPKGS` or `NIX_PATH` names one: then its own lib evaluates the module, too. */

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Daemon, lab } from "../lab/lab.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { projectRoot } from "./fixture.ts";
 
 interface LockedModule {

@@ -1,8 +1,8 @@
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startBroker, type TestBroker } from "../broker/fixture.ts";
-import { type Daemon, lab, type NixVersion, nixString, sandboxScript } from "../lab/lab.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
+import { startBroker, type TestBroker } from "../../lab/broker.ts";
+import { type Daemon, lab, type NixVersion, nixString, sandboxScript } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { codeBlock, patient, place, projectRoot, simple } from "./fixture.ts";
 
 const version: NixVersion = lab.versions.at(-1) ?? "2.34";

@@ -1,6 +1,6 @@
 /** The transport to a daemon that is not there: what it says is known before it is asked. */
 import { STDERR } from "../../src/protocol/log-messages.ts";
-import type { Transport } from "../../src/sandbox/upstream-connection.ts";
+import type { Transport } from "../../src/sandbox/upstream/connection.ts";
 import { MemorySource, word } from "./memory-stream.ts";
 
 const DAEMON_MAGIC = 0x6478696f;

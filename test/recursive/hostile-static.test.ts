@@ -1,9 +1,9 @@
 /** Builders at a socket that every build sees, who would be taken for another build. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { lab } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { RawClient } from "../attack/raw-client.ts";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
 import { outer } from "./scripts.ts";
 
 const sharedFolder = "/var/lib/nix-broker/service/s";

@@ -2,10 +2,10 @@
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { lab, sandboxScript } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
 import { connectAs, RawClient } from "../attack/raw-client.ts";
-import { lab, sandboxScript } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
 import { outer } from "./scripts.ts";
 
 const projectRoot = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");

@@ -3,8 +3,8 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab, ways } from "./fixture.ts";
+import { lab } from "../../lab/lab.ts";
+import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");

@@ -2,8 +2,8 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { program } from "../lab/program.ts";
-import { RecursiveLab, ways } from "./fixture.ts";
+import { program } from "../../lab/program.ts";
+import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
 /** Of several lines the last one counts. */

@@ -1,7 +1,7 @@
 /** What keeps the paths that an outer build's result mentions, during the build and afterwards. */
 import { existsSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { RecursiveLab, ways } from "./fixture.ts";
+import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { field, innerDerivation, outer, writeFile } from "./scripts.ts";
 
 describe.each(ways)("references of outer builds [daemon %s, by %s]", (version, way) => {

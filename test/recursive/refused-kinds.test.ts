@@ -1,7 +1,7 @@
 /** Builds that opt in and cannot have a sandbox: the client inside is told why, in words (DESIGN section 6). */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab, type RecursiveOptions } from "./fixture.ts";
+import { lab } from "../../lab/lab.ts";
+import { RecursiveLab, type RecursiveOptions } from "../../lab/recursive.ts";
 import { outer } from "./scripts.ts";
 
 const script = `nix-store -q --hash /nix/store/${"0".repeat(32)}-x; echo never > $out`;

@@ -4,8 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab } from "../lab/lab.ts";
-import { RecursiveLab, ways } from "./fixture.ts";
+import { lab } from "../../lab/lab.ts";
+import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { field, innerDerivation, outer, writeFile } from "./scripts.ts";
 
 /** An input with a dependency of its own, for the closure of the outer build. */

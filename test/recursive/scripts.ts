@@ -1,5 +1,5 @@
 /** Texts of outer and inner builds: bash scripts that call Nix, and the expressions that these build. */
-import { type NixVersion, nixString, sandboxScript } from "../lab/lab.ts";
+import { type NixVersion, nixString, sandboxScript } from "../../lab/lab.ts";
 
 export interface OuterOptions {
   /** Default: "outer". */

@@ -2,8 +2,8 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab, sandboxScript } from "../lab/lab.ts";
-import { RecursiveLab } from "./fixture.ts";
+import { lab, sandboxScript } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { field, innerDerivation, outer, writeFile } from "./scripts.ts";
 
 describe.each(lab.versions)("a static socket that builds see [daemon %s]", (version) => {

@@ -5,8 +5,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab, type NixVersion } from "../lab/lab.ts";
-import { RecursiveLab, ways } from "./fixture.ts";
+import { lab, type NixVersion } from "../../lab/lab.ts";
+import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");

@@ -1,7 +1,7 @@
 /** G9: builds that would wait for each other, or for build users, get their reason instead. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { lab } from "../lab/lab.ts";
-import { RecursiveLab, ways } from "./fixture.ts";
+import type { lab } from "../../lab/lab.ts";
+import { RecursiveLab, ways } from "../../lab/recursive.ts";
 
 /**
  * A folder whose derivations build each other: each finds this very folder as `self`, so that inside a build the

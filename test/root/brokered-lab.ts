@@ -13,10 +13,10 @@ import {
 } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseSandboxRecord, type SandboxRecord } from "../../src/root/sandbox-record.ts";
-import { LinkerClient } from "../../src/service/linker-client.ts";
-import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../lab/lab.ts";
-import { program } from "../lab/program.ts";
+import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../../lab/lab.ts";
+import { program } from "../../lab/program.ts";
+import { parseSandboxRecord, type SandboxRecord } from "../../src/contract/sandbox-record.ts";
+import { LinkerClient } from "../../src/service/builds/linker-client.ts";
 
 const node = process.execPath;
 

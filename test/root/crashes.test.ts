@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { afterEach, describe, expect, test } from "vitest";
-import { lab, sandboxScript } from "../lab/lab.ts";
+import { lab, sandboxScript } from "../../lab/lab.ts";
 import { BrokeredLab, type BrokeredOptions, eventually } from "./brokered-lab.ts";
 
 const features = ["nix-broker"];

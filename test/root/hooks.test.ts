@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab, sandboxScript } from "../lab/lab.ts";
+import { lab, sandboxScript } from "../../lab/lab.ts";
 import { BrokeredLab, eventually } from "./brokered-lab.ts";
 
 const features = ["nix-broker"];

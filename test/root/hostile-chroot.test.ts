@@ -20,11 +20,11 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { LinkError } from "../../src/contract/link-error.ts";
+import { parseRootConfig, type RootConfig } from "../../src/contract/root-config.ts";
+import type { SandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { Chroot } from "../../src/root/chroot.ts";
-import type { LinkError } from "../../src/root/link-error.ts";
 import { LinkedSandbox } from "../../src/root/linked-sandbox.ts";
-import { parseRootConfig, type RootConfig } from "../../src/root/root-config.ts";
-import type { SandboxRecord } from "../../src/root/sandbox-record.ts";
 import { linksAreCheap } from "../../src/root/store-copy.ts";
 
 const builder = 31_337;

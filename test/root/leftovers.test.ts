@@ -3,9 +3,9 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { parseRootConfig } from "../../src/contract/root-config.ts";
+import { type ProcessIdentity, printSandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { processStat } from "../../src/root/process-tree.ts";
-import { parseRootConfig } from "../../src/root/root-config.ts";
-import { type ProcessIdentity, printSandboxRecord } from "../../src/root/sandbox-record.ts";
 import { SandboxTable } from "../../src/root/sandbox-table.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-leftovers-"));

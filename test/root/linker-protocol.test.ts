@@ -1,10 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { JsonLines } from "../../src/root/json-lines.ts";
-import { LinkError } from "../../src/root/link-error.ts";
-import { parseRequest, requestId } from "../../src/root/linker-protocol.ts";
-import { isSandboxId, newSandboxId } from "../../src/root/runtime-tree.ts";
-import { parseSandboxRecord, printSandboxRecord, type SandboxRecord } from "../../src/root/sandbox-record.ts";
+import { JsonLines } from "../../src/contract/json-lines.ts";
+import { LinkError } from "../../src/contract/link-error.ts";
+import { parseRequest, requestId } from "../../src/contract/linker-protocol.ts";
+import { isSandboxId, newSandboxId } from "../../src/contract/runtime-tree.ts";
+import {
+  parseSandboxRecord,
+  printSandboxRecord,
+  type SandboxRecord,
+} from "../../src/contract/sandbox-record.ts";
 
 const sandbox = "k8wy1p5els4zr3a7lv976m6lfpq7za6o";
 const path = `/nix/store/${"0".repeat(32)}-x`;

@@ -4,8 +4,8 @@ import { connect, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { LinkerClient, LinkerError } from "../../src/service/linker-client.ts";
-import { lab, sandboxScript } from "../lab/lab.ts";
+import { lab, sandboxScript } from "../../lab/lab.ts";
+import { LinkerClient, LinkerError } from "../../src/service/builds/linker-client.ts";
 import { BrokeredLab } from "./brokered-lab.ts";
 
 const newest = lab.versions.at(-1)!;

@@ -3,9 +3,9 @@ import { copyFileSync, existsSync, mkdtempSync, realpathSync, rmSync, writeFileS
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { parseRootConfig } from "../../src/contract/root-config.ts";
 import { NixCommandError, NixStoreCommand } from "../../src/root/nix-store-command.ts";
 import { processStat } from "../../src/root/process-tree.ts";
-import { parseRootConfig } from "../../src/root/root-config.ts";
 
 let folder: string;
 let daemon: ChildProcess;

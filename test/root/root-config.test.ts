@@ -2,7 +2,7 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writ
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadRootConfig, parseRootConfig, serviceAccount } from "../../src/root/root-config.ts";
+import { loadRootConfig, parseRootConfig, serviceAccount } from "../../src/contract/root-config.ts";
 
 const parse = (text: string) => parseRootConfig(text, "root.conf");
 

@@ -1,8 +1,8 @@
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { lab, sandboxScript } from "../../lab/lab.ts";
 import { type PeerCredentials, peerCredentials } from "../../src/host/peer-credentials.ts";
-import { lab, sandboxScript } from "../lab/lab.ts";
 import { BrokeredLab, eventually } from "./brokered-lab.ts";
 
 const features = ["nix-broker"];

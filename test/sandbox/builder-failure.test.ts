@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { builderFailure } from "../../src/sandbox/builder-failure.ts";
+import { builderFailure } from "../../src/sandbox/forward/builder-failure.ts";
 
 const derivation = "/nix/store/wxisx4g18ssq176x0xdny5hyld2gnldb-exit.drv";
 const output = "/nix/store/kkvqmx343w694kbnv93dal5fq21cdy1h-exit";

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { END_OF_FRAMES, frameHeader } from "../../src/protocol/frames.ts";
-import { Body } from "../../src/sandbox/body.ts";
-import { FramedSource } from "../../src/sandbox/framed-source.ts";
+import { Body } from "../../src/sandbox/forward/body.ts";
+import { FramedSource } from "../../src/sandbox/forward/framed-source.ts";
 import { MemorySource, pieces } from "../protocol/memory-stream.ts";
 
 function framed(contents: Buffer, size: number): Buffer {

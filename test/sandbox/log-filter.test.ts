@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { ACTIVITY_BUILD, RESULT_BUILD_LOG_LINE } from "../../src/protocol/log-messages.ts";
-import { LogFilter } from "../../src/sandbox/log-filter.ts";
+import { LogFilter } from "../../src/sandbox/forward/log-filter.ts";
 
 const derivation = `/nix/store/${"0".repeat(32)}-x.drv`;
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { STDERR } from "../../src/protocol/log-messages.ts";
-import { QueryChannel } from "../../src/sandbox/query-channel.ts";
-import { UpstreamConnection } from "../../src/sandbox/upstream-connection.ts";
+import { UpstreamConnection } from "../../src/sandbox/upstream/connection.ts";
+import { QueryChannel } from "../../src/sandbox/upstream/query-channel.ts";
 import { daemonThatSays } from "../protocol/memory-daemon.ts";
 import { word } from "../protocol/memory-stream.ts";
 

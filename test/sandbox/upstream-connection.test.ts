@@ -4,7 +4,7 @@ import {
   type LogMessage,
   type Transport,
   UpstreamConnection,
-} from "../../src/sandbox/upstream-connection.ts";
+} from "../../src/sandbox/upstream/connection.ts";
 import { daemonThatSays } from "../protocol/memory-daemon.ts";
 import { text, word } from "../protocol/memory-stream.ts";
 

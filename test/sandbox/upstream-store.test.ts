@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { UpstreamStore } from "../../src/sandbox/upstream-store.ts";
+import { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
 import type { Derivation } from "../../src/store/derivation.ts";
 
 const MiB = 1024 * 1024;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { PathInfo } from "../../src/policy/view-queries.ts";
-import type { UpstreamStore } from "../../src/sandbox/upstream-store.ts";
+import type { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
 import { ClosedView } from "../../src/sandbox/view.ts";
 import { type Derivation, DerivationError } from "../../src/store/derivation.ts";
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { recordJson } from "../../src/audit/json-line.ts";
 import type { StoredRecord } from "../../src/audit/record.ts";
-import { pageRecord } from "../../src/service/page-record.ts";
+import { pageRecord } from "../../src/service/web/page-record.ts";
 
 const record = (more: Partial<StoredRecord>): StoredRecord => ({
   seq: 7,

@@ -1,7 +1,7 @@
 /** What the live page is served from. */
 import { expect, test } from "vitest";
 import type { StoredRecord } from "../../src/audit/record.ts";
-import { RecentRecords, upTo } from "../../src/service/recent-records.ts";
+import { RecentRecords, upTo } from "../../src/service/web/recent-records.ts";
 import { request } from "../audit/folder.ts";
 
 const records = (from: number, count: number, text = ""): StoredRecord[] =>

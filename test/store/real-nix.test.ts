@@ -5,6 +5,8 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
+import { describeEachVersion } from "../../lab/fixture.ts";
+import { type Daemon, lab, type NixVersion, nixString, sandboxScript } from "../../lab/lab.ts";
 import { encodeBase32 } from "../../src/store/base32.ts";
 import {
   type ContentAddress,
@@ -25,8 +27,6 @@ import { type HashAlgorithm, printHash } from "../../src/store/hash.ts";
 import { NarWalker } from "../../src/store/nar-walker.ts";
 import { ReferenceScanner } from "../../src/store/reference-scanner.ts";
 import { isStorePath, storePathHash, storePathName } from "../../src/store/store-path.ts";
-import { describeEachVersion } from "../lab/fixture.ts";
-import { type Daemon, lab, type NixVersion, nixString, sandboxScript } from "../lab/lab.ts";
 import { type NarNode, writeNar } from "./nar.ts";
 
 const store = "/nix/store";

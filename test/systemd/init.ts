@@ -16,8 +16,8 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type CommandResult, runCommand, shellQuote } from "../lab/command.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
+import { type CommandResult, runCommand, shellQuote } from "../../lab/command.ts";
+import { type Daemon, lab } from "../../lab/lab.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");
 export const unitFolder = join(projectRoot, "systemd");

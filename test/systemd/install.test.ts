@@ -3,8 +3,8 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Daemon, lab } from "../../lab/lab.ts";
 import { buildAll } from "../../scripts/build.ts";
-import { type Daemon, lab } from "../lab/lab.ts";
 import { Systemd } from "./init.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");

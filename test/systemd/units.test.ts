@@ -6,9 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { runCommand } from "../lab/command.ts";
-import { type Daemon, lab, sandboxScript } from "../lab/lab.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
+import { runCommand } from "../../lab/command.ts";
+import { type Daemon, lab, sandboxScript } from "../../lab/lab.ts";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { Systemd, unitFolder, units } from "./init.ts";
 
 describe("unit files", () => {

@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BrowserContext, chromium, type Page } from "playwright-core";
-import { mustRun } from "../lab/command.ts";
+import { mustRun } from "../../lab/command.ts";
 
 const CHROMIUM = "/usr/bin/chromium";
 

@@ -1,8 +1,8 @@
 /** The page of a real service, while a real build with a nested one runs. */
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { RecursiveLab } from "../../lab/recursive.ts";
 import { nestedBuild, SHARED, serviceConfig } from "../audit/nested-build.ts";
-import { RecursiveLab } from "../recursive/fixture.ts";
 import { type Browser, startBrowser } from "./browser.ts";
 
 let browser: Browser;

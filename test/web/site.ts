@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { pino } from "pino";
 import type { AuditRecord } from "../../src/audit/record.ts";
 import { AuditStore } from "../../src/audit/store.ts";
-import type { SandboxSummary } from "../../src/service/control-messages.ts";
-import { type HttpListener, serveHttp } from "../../src/service/http.ts";
-import { webSite } from "../../src/service/web.ts";
-import { WebFeed } from "../../src/service/web-feed.ts";
+import type { SandboxSummary } from "../../src/service/control/messages.ts";
+import { WebFeed } from "../../src/service/web/feed.ts";
+import { type HttpListener, serveHttp } from "../../src/service/web/http.ts";
+import { webSite } from "../../src/service/web/web.ts";
 
 export const TOKEN = "a-token/with+odd=characters";
 

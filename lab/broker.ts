@@ -1,0 +1,189 @@
+/** A broker beside a daemon of the lab, run as its own user, as the service is. */
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import type { Daemon } from "./daemon.ts";
+import { program } from "./program.ts";
+
+const node = process.execPath;
+const { cli } = program;
+
+export interface BrokerOptions {
+  /** Lines of the configuration file, besides the folders. */
+  readonly config?: string;
+  readonly profile?: string;
+  /** `empty`, `store`, or store paths. */
+  readonly view?: string | readonly string[];
+  /** Who may connect; default anyone. */
+  readonly allow?: string;
+  /** Lines of its table `[runtime]`, besides the folders. */
+  readonly runtime?: string;
+  /** Default `nix-broker`. */
+  readonly user?: "nix-broker" | "alice" | "root";
+  /** Where root's programs and the service meet; default a folder of this broker's own. */
+  readonly runtimeDir?: string;
+  /** The broker's own folder, to take up the state of an earlier one; default a new one. */
+  readonly folder?: string;
+}
+
+/** A running broker. Paths are as seen beside the daemon, unless they say otherwise. */
+export interface TestBroker {
+  readonly socket: string;
+  /** The socket's folder, for `sandbox-paths` and for clients that look at the default place. */
+  readonly socketFolder: string;
+  /** The same socket as the machine sees it, for raw clients in the test's own process. */
+  readonly hostSocket: string;
+  readonly process: ChildProcess;
+  /** What it wrote on standard error so far. */
+  readonly log: () => string;
+  /** Runs `nix-broker COMMAND…` with the broker's configuration. */
+  cli(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }>;
+  /** All audit records, oldest first. Written a few milliseconds after the reply. */
+  audit(...filters: string[]): Promise<AuditRow[]>;
+  /** Resident memory in bytes. */
+  residentBytes(): number;
+  stop(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** One record as `audit --json` prints it: the fields that tests look at. */
+export interface AuditRow {
+  readonly kind: string;
+  readonly op: string;
+  readonly verdict?: "forward" | "answer" | "deny";
+  readonly reason?: string;
+  readonly subjects?: readonly string[];
+  readonly upstreamError?: string;
+  readonly detail?: Record<string, unknown>;
+  readonly sandbox?: string;
+  readonly connection?: number;
+}
+
+let count = 0;
+
+/** Starts a broker with one static socket and waits until it listens. */
+export async function startBroker(daemon: Daemon, options: BrokerOptions = {}): Promise<TestBroker> {
+  const user = options.user ?? "nix-broker";
+  const folder = options.folder ?? `/var/lib/nix-broker/${++count}-${process.pid}`;
+  const socketFolder = `${folder}/s`;
+  const socket = `${socketFolder}/socket`;
+  const configFile = `${folder}/config.toml`;
+  const config = `${options.config ?? ""}
+[runtime]
+dir = "${options.runtimeDir ?? `${folder}/run`}"
+state_dir = "${folder}/state"
+${options.runtime ?? ""}
+`;
+  const made = await daemon.run(
+    [
+      "sh",
+      "-c",
+      `mkdir -p ${socketFolder} ${folder}/run ${folder}/state && chmod 755 /var/lib/nix-broker ${folder} && cat > ${configFile} && chown -R ${user} ${folder}`,
+    ],
+    { input: config },
+  );
+  if (made.code !== 0) throw new Error(`cannot make the broker's folder: ${made.stderr}`);
+  const views = [options.view ?? "empty"].flat().flatMap((view) => ["--view", view]);
+  const hostSocket = daemon.hostPath(socket);
+  // One that was killed leaves its socket behind; it must not be taken for the new one's.
+  rmSync(hostSocket, { force: true });
+  const child = daemon.spawn(
+    [
+      node,
+      cli,
+      "serve",
+      "--config",
+      configFile,
+      "--listen",
+      socket,
+      "--allow",
+      options.allow ?? "*",
+      "--profile",
+      options.profile ?? "build",
+      ...views,
+    ],
+    { user },
+  );
+  let log = "";
+  child.stderr?.on("data", (chunk: Buffer) => {
+    log += chunk.toString();
+  });
+  child.stdout?.resume();
+  const exited = once(child, "exit");
+  while (!existsSync(hostSocket)) {
+    const over = await Promise.race([
+      exited.then(() => true),
+      new Promise<false>((resolve) => setTimeout(resolve, 20, false)),
+    ]);
+    if (over) throw new Error(`the broker ended at once:\n${log}`);
+  }
+  const run = (...args: string[]) => daemon.run([node, cli, ...args], { user });
+  return {
+    socket,
+    socketFolder,
+    hostSocket,
+    process: child,
+    log: () => log,
+    cli: (command, ...args) => run(command ?? "", "--config", configFile, ...args),
+    async audit(...filters) {
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      const { stdout, stderr, code } = await run(
+        "audit",
+        "--config",
+        configFile,
+        "--json",
+        "--limit",
+        "100000",
+        ...filters,
+      );
+      if (code !== 0) throw new Error(`nix-broker audit: ${stderr}`);
+      const rows = stdout
+        .trim()
+        .split("\n")
+        .filter((line) => line !== "")
+        .map((line) => JSON.parse(line) as AuditRow);
+      return rows;
+    },
+    residentBytes() {
+      const status = readFileSync(`/proc/${child.pid}/status`, "utf8");
+      return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
+    },
+    async stop(signal = "SIGTERM") {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill(signal);
+      await exited;
+    },
+  };
+}
+
+/**
+ * Puts a program `ssh` beside the daemon that is what sshd makes of a forced command: whatever was asked for, it
+ * runs `nix-broker stdio` with its own input and output, as who calls it.
+ *
+ * @returns the folder to put first in PATH.
+ */
+export async function installSsh(
+  daemon: Daemon,
+  { profile, user }: { profile: string; user: string },
+): Promise<string> {
+  const folder = `/tmp/ssh-${++count}`;
+  const script = `#!/bin/bash
+for argument in "$@"; do
+  case "$argument" in
+    -O) exit 255 ;; # no master connection runs
+    -oLocalCommand=*) eval "\${argument#*=}" ;;
+  esac
+done
+exec ${node} ${cli} stdio --config ${folder}/config.toml --profile ${profile}
+`;
+  const config = `[runtime]\ndir = "${folder}/run"\nstate_dir = "${folder}/state"\n`;
+  const lines = [
+    "set -e",
+    `mkdir -p ${folder}/bin ${folder}/run ${folder}/state`,
+    `cat > ${folder}/bin/ssh; chmod 755 ${folder}/bin/ssh`,
+    `printf '${config}' > ${folder}/config.toml`,
+    `chown -R ${user} ${folder}`,
+  ];
+  const made = await daemon.run(["bash", "-c", lines.join("\n")], { input: script });
+  if (made.code !== 0) throw new Error(`cannot make ${folder}: ${made.stderr}`);
+  return `${folder}/bin`;
+}

@@ -1,0 +1,122 @@
+/** A daemon with our hooks, the linker as root, and the service as its own user: recursive Nix as people run it. */
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
+import { clientRegistry, clientSettings } from "../src/root/client-settings.ts";
+import { type AuditRow, startBroker, type TestBroker } from "./broker.ts";
+import { type Daemon, type DaemonOptions, lab, type NixVersion } from "./lab.ts";
+import { program } from "./program.ts";
+
+const node = process.execPath;
+/** As seen beside the daemon; the static socket is in `s` there. */
+const serviceFolder = "/var/lib/nix-broker/service";
+
+export interface RecursiveOptions extends DaemonOptions {
+  /** More lines of the service's configuration. */
+  readonly serviceConfig?: string;
+  /** More lines of root.conf. */
+  readonly rootConfig?: string;
+  /**
+   * False: no pre-build hook; every build sees one static socket, with view `build`, and settings for clients as the
+   * hook gives them. The post-build hook stays.
+   */
+  readonly hooks?: boolean;
+}
+
+/** Every version of the daemon, with the two ways by which a build gets a socket. */
+export const ways = lab.versions.flatMap((version) =>
+  (["hooks", "static socket"] as const).map((way) => [version, way] as const),
+);
+
+export class RecursiveLab {
+  readonly daemon: Daemon;
+  private readonly options: RecursiveOptions;
+  private linker: ChildProcess | undefined;
+  broker: TestBroker | undefined;
+
+  private constructor(daemon: Daemon, options: RecursiveOptions) {
+    this.daemon = daemon;
+    this.options = options;
+  }
+
+  static async start(version: NixVersion, options: RecursiveOptions = {}): Promise<RecursiveLab> {
+    const isStatic = options.hooks === false;
+    const preBuildHook = isStatic ? "" : `pre-build-hook = ${program.preBuildHook}\n`;
+    const postBuildHook = `post-build-hook = ${program.postBuildHook}\n`;
+    const staticSocket = isStatic
+      ? [`/nix/var/nix/daemon-socket=${serviceFolder}/s`, "/etc/nix=/etc/nix-inside"]
+      : [];
+    const daemon = await lab.start(version, {
+      ...options,
+      systemFeatures: ["nix-broker", ...(options.systemFeatures ?? [])],
+      config: `${preBuildHook}${postBuildHook}${options.config ?? ""}`,
+      sandboxPaths: [...staticSocket, ...(options.sandboxPaths ?? [])],
+      env: { NIX_BROKER_NODE: node, ...options.env },
+    });
+    mkdirSync(daemon.hostPath("/etc/nix-broker"), { recursive: true });
+    writeFileSync(daemon.hostPath("/etc/nix-broker/root.conf"), options.rootConfig ?? "");
+    mkdirSync(daemon.hostPath("/etc/nix-inside"));
+    writeFileSync(daemon.hostPath("/etc/nix-inside/nix.conf"), clientSettings);
+    writeFileSync(daemon.hostPath("/etc/nix-inside/registry.json"), clientRegistry);
+    const made = new RecursiveLab(daemon, options);
+    await made.startLinker();
+    await made.startService();
+    return made;
+  }
+
+  async startLinker(): Promise<void> {
+    this.linker = this.daemon.spawn([node, program.root, "linker"]);
+    this.linker.stdout?.resume();
+    this.linker.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
+    const socket = this.daemon.hostPath("/run/nix-broker/linker.sock");
+    while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+
+  async startService(): Promise<void> {
+    this.broker = await startBroker(this.daemon, {
+      config: this.options.serviceConfig ?? "",
+      runtimeDir: "/run/nix-broker",
+      folder: serviceFolder,
+      ...(this.options.hooks === false && { view: "build", allow: "@nixbld" }),
+    });
+  }
+
+  async stopLinker(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+    const linker = this.linker;
+    if (!linker || linker.exitCode !== null || linker.signalCode !== null) return;
+    const gone = once(linker, "exit");
+    linker.kill(signal);
+    await gone;
+  }
+
+  /**
+   * Resolves once a builder has made a file of that name in its build folder, which is in one place or another, by
+   * version. It is looked for from outside: a command beside the daemon takes as long as what it waits for.
+   */
+  async fileInBuild(name: string): Promise<void> {
+    const folders = ["/tmp", "/nix/var/nix/builds"].map((path) => this.daemon.hostPath(path));
+    while (!folders.some((folder) => holdsFile(folder, name)))
+      await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+
+  audit(...filters: string[]): Promise<AuditRow[]> {
+    if (!this.broker) throw new Error("the service does not run");
+    return this.broker.audit(...filters);
+  }
+
+  async stop(): Promise<void> {
+    await this.broker?.stop();
+    await this.stopLinker();
+    await this.daemon.stop();
+  }
+}
+
+function holdsFile(folder: string, name: string): boolean {
+  try {
+    return readdirSync(folder, { recursive: true, encoding: "utf8" }).some((path) => basename(path) === name);
+  } catch {
+    // Not made yet, or a build folder went while it was listed.
+    return false;
+  }
+}

@@ -1,0 +1,246 @@
+/** Operations that bring paths into the store: what is checked of them, and how they go upstream. */
+import { createHash } from "node:crypto";
+import { refuseDerivation, refuseFixedOutput } from "../../policy/derivation-rules.ts";
+import { censored } from "../../policy/rules.ts";
+import type { PathInfo } from "../../policy/view-queries.ts";
+import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
+import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import type { ValidPathInfo } from "../../protocol/types.ts";
+import {
+  contentAddressPath,
+  type HashedBy,
+  parseContentAddressMethod,
+  printContentAddressMethod,
+} from "../../store/content-address.ts";
+import { type Derivation, DerivationError, outputKind, parseDerivation } from "../../store/derivation.ts";
+import { isStoreName, type StorePath } from "../../store/store-path.ts";
+import type { Deadline } from "../deadline.ts";
+import { Refusal, tooLong } from "../refusal.ts";
+import type { UpstreamConnection } from "../upstream/connection.ts";
+import { OUTPUT_MAP_SINCE } from "../upstream/store.ts";
+import {
+  type Exchange,
+  guarded,
+  outcomeWithBody,
+  recordIntent,
+  refusedByUpstream,
+  requireInView,
+} from "./exchange.ts";
+
+/**
+ * How contents may be addressed. An unknown method makes upstream answer before it reads the body, and weak
+ * hashes let two contents share a path.
+ */
+export const ALLOWED_METHODS = new Set([
+  "text:sha256",
+  "fixed:sha256",
+  "fixed:r:sha256",
+  "fixed:sha512",
+  "fixed:r:sha512",
+]);
+const DERIVATION_SUFFIX = ".drv";
+
+/** AddToStore has the newer form from this version on. */
+const NEW_FORM_SINCE = 25;
+
+export async function addToStore(
+  exchange: Exchange,
+  request: RequestOf<"AddToStore">,
+): Promise<ReplyOf<"AddToStore">> {
+  const { name } = request;
+  const by = methodOf("method" in request ? request.method : oldMethod(request));
+  const references = "references" in request ? request.references : [];
+  requireName(name);
+  await requireInView(exchange, references);
+  if (name.endsWith(DERIVATION_SUFFIX)) {
+    if (by.method !== "text")
+      throw new Refusal(`'${name}' can be added as a text only, for it is named as a derivation`);
+    return added(
+      await addDerivation(exchange, name, references, await exchange.body.collect(textLimit(exchange))),
+    );
+  }
+  recordIntent(exchange, [name]);
+  const upstream = await exchange.upstream();
+  const limit = by.method === "text" ? textLimit(exchange) : exchange.body.limit;
+  await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+    void upstream.send(
+      "AddToStore",
+      "references" in request
+        ? { name, method: printContentAddressMethod(by), references, repair: false }
+        : { name, fixed: true, recursive: by.method === "nar", hashAlgorithm: by.algorithm },
+    );
+    await passBody(exchange, upstream, deadline, stopped, limit);
+  });
+  return added(await admitAdded(exchange, upstream, "AddToStore"));
+}
+
+export async function addTextToStore(
+  exchange: Exchange,
+  { name, text, references }: RequestOf<"AddTextToStore">,
+): Promise<ReplyOf<"AddTextToStore">> {
+  requireName(name);
+  await requireInView(exchange, references);
+  const contents = Buffer.from(text, "latin1");
+  if (contents.length > textLimit(exchange)) throw tooLong("textBytes", textLimit(exchange));
+  if (name.endsWith(DERIVATION_SUFFIX))
+    return { path: (await addDerivation(exchange, name, references, contents)).path };
+  exchange.sandbox.quota.addBytes(contents.length);
+  return { path: (await addText(exchange, name, references, contents)).path };
+}
+
+/** A derivation is judged before upstream sees it, and its path is known before too. */
+async function addDerivation(
+  exchange: Exchange,
+  name: string,
+  references: readonly StorePath[],
+  text: Buffer,
+): Promise<PathInfo> {
+  const { sandbox } = exchange;
+  const refuse = (reason: string): never => {
+    throw new Refusal(`derivation '${name}' is not allowed here: ${reason}`);
+  };
+  let derivation: Derivation;
+  try {
+    derivation = parseDerivation(text);
+  } catch (error) {
+    if (error instanceof DerivationError) return refuse(error.message);
+    throw error;
+  }
+  const reason =
+    refuseDerivation(derivation, references, sandbox.profile, sandbox.view.storeDir) ??
+    (await refuseFixedOutput(derivation, sandbox.profile, sandbox.view, "add")) ??
+    refuseTooNew(derivation, exchange.table.minor);
+  if (reason !== undefined) refuse(reason);
+  sandbox.quota.addBytes(text.length);
+  const digest = createHash("sha256").update(text).digest();
+  const path = contentAddressPath(
+    sandbox.view.storeDir,
+    name,
+    { method: "text", hash: { algorithm: "sha256", digest } },
+    references,
+  );
+  const info = await addText(exchange, name, references, text);
+  if (info.path !== path)
+    throw new Refusal(`upstream named '${name}' otherwise than its text says`, { verdict: "forward" });
+  exchange.store.remember(path, derivation, text.length);
+  sandbox.approved.add(path);
+  return info;
+}
+
+/** What upstream would refuse with an error of its parser. */
+function refuseTooNew({ outputs }: Derivation, minor: number): string | undefined {
+  if (minor >= OUTPUT_MAP_SINCE) return undefined;
+  const floating = [...outputs].find(([, output]) => outputKind(output) === "floating");
+  return (
+    floating &&
+    `its output '${floating[0]}' is content-addressed, which the nix-daemon of this machine (Nix 2.3) does not have`
+  );
+}
+
+/** A path's info as the client may know it. */
+export function added(info: PathInfo): ValidPathInfo {
+  return { path: info.path, ...censored(info) };
+}
+
+/** Adds a text that is held in memory, in the form that the client's version has. */
+async function addText(
+  exchange: Exchange,
+  name: string,
+  references: readonly StorePath[],
+  text: Buffer,
+): Promise<PathInfo> {
+  recordIntent(exchange, [name]);
+  const upstream = await exchange.upstream();
+  if (upstream.table.minor >= NEW_FORM_SINCE) {
+    await outcomeWithBody(exchange, upstream, async () => {
+      void upstream.send("AddToStore", {
+        name,
+        method: "text:sha256",
+        references: [...references],
+        repair: false,
+      });
+      await upstream.write(inFrames(text));
+    });
+    return admitAdded(exchange, upstream, "AddToStore");
+  }
+  await guarded(exchange, upstream, "requestDeadline", async () => {
+    void upstream.send("AddTextToStore", {
+      name,
+      text: text.toString("latin1"),
+      references: [...references],
+    });
+    const refused = await upstream.outcome({});
+    if (refused !== undefined) throw refusedByUpstream(exchange, refused);
+  });
+  return admitAdded(exchange, upstream, "AddTextToStore");
+}
+
+/** A whole body, its first frame of two bytes (see `protocol/frames.ts`). */
+function inFrames(contents: Buffer): Buffer {
+  return Buffer.concat([...new FrameWriter().frames(contents), END_OF_FRAMES]);
+}
+
+/** Reads which path upstream has just added, and lets it into the view. */
+export async function admitAdded(
+  exchange: Exchange,
+  upstream: UpstreamConnection,
+  operation: "AddToStore" | "AddTextToStore",
+): Promise<PathInfo> {
+  const { path } = await guarded(exchange, upstream, "requestDeadline", () => upstream.reply(operation));
+  // The request named it without its hash.
+  exchange.detail.path = path;
+  return admitOne(exchange, path);
+}
+
+/** @throws Refusal if upstream does not have the path after all */
+export async function admitOne(exchange: Exchange, path: StorePath): Promise<PathInfo> {
+  await exchange.sandbox.admit([path]);
+  const info = await exchange.sandbox.view.info(path);
+  if (!info)
+    throw new Refusal(`upstream does not have '${path}', which it has just added`, { verdict: "forward" });
+  return info;
+}
+
+/** Passes a body on that needs no look inside but for its length. */
+async function passBody(
+  exchange: Exchange,
+  upstream: UpstreamConnection,
+  deadline: Deadline,
+  stopped: () => boolean,
+  limit: number,
+): Promise<void> {
+  const { body, sandbox } = exchange;
+  await body.pass({
+    write(bytes) {
+      deadline.alive();
+      sandbox.quota.addBytes(bytes.length);
+      return upstream.write(bytes);
+    },
+    onEnd() {
+      if (body.length > limit) throw tooLong("textBytes", limit);
+    },
+    stopped,
+  });
+}
+
+/** How the contents are to be hashed. @throws Refusal unless that is among `ALLOWED_METHODS` */
+export function methodOf(text: string): HashedBy {
+  if (!ALLOWED_METHODS.has(text))
+    throw new Refusal(
+      `the content-address method '${text.slice(0, 100)}' is not allowed; these are: ${[...ALLOWED_METHODS].join(", ")}`,
+    );
+  return parseContentAddressMethod(text);
+}
+
+/** Before 1.25: `fixed` unset means sha256 of the NAR, whatever else is said. */
+function oldMethod(request: { fixed: boolean; recursive: boolean; hashAlgorithm: string }): string {
+  return request.fixed ? `fixed:${request.recursive ? "r:" : ""}${request.hashAlgorithm}` : "fixed:r:sha256";
+}
+
+export function requireName(name: string): void {
+  if (!isStoreName(name)) throw new Refusal(`'${name.slice(0, 300)}' cannot be the name of a store path`);
+}
+
+function textLimit(exchange: Exchange): number {
+  return exchange.sandbox.profile.limits.textBytes;
+}

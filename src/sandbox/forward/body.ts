@@ -1,0 +1,168 @@
+/**
+ * The bulk data behind a request: passed on with back-pressure, collected within a bound, or read to its end
+ * and dropped. A request that is refused must still be read to its end, or the next one would be taken from
+ * the middle of it.
+ */
+import { type ByteSource, EndOfStream } from "../../protocol/byte-stream.ts";
+import { FrameWalker, frameHeader, HEADER, OPENING } from "../../protocol/frames.ts";
+import type { Body as BodyKind } from "../../protocol/operations.ts";
+import { NarWalker } from "../../store/nar-walker.ts";
+import { tooLong } from "../refusal.ts";
+
+type Write = (bytes: Buffer) => undefined | Promise<void>;
+
+export interface PassOptions {
+  readonly write: Write;
+  /** Sees the contents, slice by slice; throws to stop. */
+  readonly onContents?: (slice: Buffer) => void;
+  /** Called when all contents were seen, before the end of the body is passed on; throws to withhold it. */
+  readonly onEnd?: () => void;
+  /** True when nobody wants the rest: upstream has answered. */
+  readonly stopped: () => boolean;
+}
+
+export class Body {
+  readonly kind: BodyKind;
+  /** Longest body, in bytes. */
+  readonly limit: number;
+  private readonly source: ByteSource;
+  // Most requests have no body, and need no walker.
+  private readonly frames: FrameWalker | undefined;
+  private readonly nar: NarWalker | undefined;
+
+  constructor(kind: BodyKind, source: ByteSource, limit: number) {
+    this.kind = kind;
+    this.source = source;
+    this.limit = limit;
+    this.frames = kind === "framed" ? new FrameWalker() : undefined;
+    this.nar = kind === "nar" ? new NarWalker() : undefined;
+  }
+
+  get done(): boolean {
+    return this.frames?.done ?? this.nar?.done ?? true;
+  }
+
+  /** Bytes of contents so far. */
+  get length(): number {
+    return this.frames?.length ?? this.nar?.length ?? 0;
+  }
+
+  /** Reads what is left and drops it. @throws WireError, NarError, EndOfStream */
+  async drain(): Promise<void> {
+    while (!this.done) {
+      const taken = this.push(this.source.available);
+      this.source.consume(taken);
+      if (!this.done && !(await this.source.fill())) throw new EndOfStream();
+    }
+  }
+
+  /**
+   * Takes the contents that have arrived, or waits for some.
+   * @param take gets copies
+   * @returns false at the end of the body
+   */
+  async next(take: (slice: Buffer) => void): Promise<boolean> {
+    for (let found = false; !found; ) {
+      if (this.done) return false;
+      const taken = this.push(this.source.available, (slice) => {
+        found = true;
+        take(Buffer.from(slice));
+      });
+      this.source.consume(taken);
+      if (!found && !this.done && !(await this.source.fill())) throw new EndOfStream();
+    }
+    return true;
+  }
+
+  /** Collects the contents. @throws Refusal beyond the limit, before the rest was read. */
+  async collect(limit: number): Promise<Buffer> {
+    const pieces: Buffer[] = [];
+    while (!this.done) {
+      const taken = this.push(this.source.available, (slice) => pieces.push(Buffer.from(slice)));
+      this.source.consume(taken);
+      if (this.length > limit) throw tooLong("textBytes", limit);
+      if (!this.done && !(await this.source.fill())) throw new EndOfStream();
+    }
+    return Buffer.concat(pieces);
+  }
+
+  /**
+   * Passes the body on as it is, checked. Frames keep their form, but for the first.
+   * @throws Refusal beyond the limit, and whatever the options throw; the rest is then unread.
+   */
+  async pass({ write, onContents, onEnd, stopped }: PassOptions): Promise<void> {
+    const watched = new Watched(onContents);
+    if (this.frames) await this.passOpening(this.frames, write, watched);
+    while (!this.done) {
+      if (stopped()) return;
+      const { available } = this.source;
+      const taken = this.push(available, watched.see);
+      // What was walked over is consumed whatever happens: the rest will be drained from there.
+      try {
+        watched.requireGood();
+        if (this.length > this.limit) throw tooLong("bodyBytes", this.limit);
+        // The end is held back until all was looked at: without it upstream does nothing.
+        const held = this.done ? Math.min(HEADER, taken) : 0;
+        const waiting = taken > held ? write(available.subarray(0, taken - held)) : undefined;
+        if (waiting) await waiting;
+        if (this.done) onEnd?.();
+        if (held > 0) {
+          const last = write(this.source.available.subarray(taken - held, taken));
+          if (last) await last;
+        }
+      } finally {
+        this.source.consume(taken);
+      }
+      if (!this.done && !(await this.source.fill())) throw new EndOfStream();
+    }
+  }
+
+  private async passOpening(frames: FrameWalker, write: Write, watched: Watched): Promise<void> {
+    while (this.source.available.length < HEADER + OPENING) {
+      const { available } = this.source;
+      if (available.length >= HEADER && available.readBigUInt64LE(0) <= BigInt(OPENING)) return;
+      if (!(await this.source.fill())) throw new EndOfStream();
+    }
+    const first = this.source.available.subarray(0, HEADER + OPENING);
+    const length = Number(first.readBigUInt64LE(0));
+    if (length <= OPENING) return;
+    frames.push(first, watched.see);
+    const data = first.subarray(HEADER);
+    try {
+      watched.requireGood();
+      await write(Buffer.concat([frameHeader(OPENING), data, frameHeader(length - OPENING)]));
+    } finally {
+      this.source.consume(HEADER + OPENING);
+    }
+  }
+
+  private push(chunk: Buffer, onContents?: (slice: Buffer) => void): number {
+    if (this.frames) return this.frames.push(chunk, onContents);
+    const taken = this.nar?.push(chunk) ?? 0;
+    onContents?.(chunk.subarray(0, taken));
+    return taken;
+  }
+}
+
+/** Keeps what the look at the contents throws until the walker is past them: in between it cannot be stopped. */
+class Watched {
+  private readonly onContents: PassOptions["onContents"];
+  private failure: { readonly error: unknown } | undefined;
+
+  constructor(onContents: PassOptions["onContents"]) {
+    this.onContents = onContents;
+  }
+
+  readonly see = (slice: Buffer): void => {
+    if (this.failure) return;
+    try {
+      this.onContents?.(slice);
+    } catch (error) {
+      this.failure = { error };
+    }
+  };
+
+  requireGood(): void {
+    if (this.failure) throw this.failure.error;
+  }
+}

@@ -1,0 +1,180 @@
+/** One request under way: what the forwarders work with. */
+
+import { limitTable } from "../../policy/limits.ts";
+import type { DialectTable } from "../../protocol/dialect-table.ts";
+import type { MessageReader } from "../../protocol/message-reader.ts";
+import type { OperationName } from "../../protocol/operations.ts";
+import type { StorePath } from "../../store/store-path.ts";
+import type { ClientOptions } from "../client-options.ts";
+import { Deadline } from "../deadline.ts";
+import type { Asker, Recorder } from "../recorder.ts";
+import { Refusal } from "../refusal.ts";
+import type { Sandbox } from "../sandbox.ts";
+import { type Transport, type UpstreamConnection, UpstreamError } from "../upstream/connection.ts";
+import type { UpstreamStore } from "../upstream/store.ts";
+import type { Waits } from "../waits.ts";
+import type { Body } from "./body.ts";
+
+/** A forwarder wrote the whole reply itself. */
+export const REPLIED = Symbol("replied");
+
+export interface Exchange {
+  readonly operation: OperationName;
+  readonly asker: Asker;
+  readonly sandbox: Sandbox;
+  /** The client's dialect. */
+  readonly table: DialectTable;
+  /** The client's own newest version. */
+  readonly clientMinor: number;
+  readonly client: Transport;
+  readonly clientReader: MessageReader;
+  readonly body: Body;
+  readonly options: ClientOptions;
+  readonly store: UpstreamStore;
+  readonly recorder: Recorder;
+  readonly waits: Waits;
+  /** Part of the reply is out: an error can no longer be told, only the connection closed. */
+  replying: boolean;
+  /** The request itself; the body counts itself. */
+  bytesIn: number;
+  bytesOut: number;
+  /** The audit's number of the intent to change upstream, once there is one. */
+  intent: number | undefined;
+  /** For the audit. */
+  readonly detail: Record<string, unknown>;
+  /** This client's own upstream connection, taken from the pool when first needed. It is destroyed when the client leaves. */
+  upstream(): Promise<UpstreamConnection>;
+}
+
+/** @throws Refusal naming the first path that is not in the view, in the words for any invalid path. */
+export async function requireInView(exchange: Exchange, paths: Iterable<StorePath>): Promise<void> {
+  for (const path of paths)
+    if (!(await exchange.sandbox.view.info(path)))
+      throw new Refusal(`path '${path}' is not valid`, { verdict: "answer", reason: "not in the view" });
+}
+
+/** Records the intent to change something upstream. @throws Refusal when that cannot be done (G7). */
+export function recordIntent(exchange: Exchange, subjects: readonly string[]): void {
+  const { quota } = exchange.sandbox;
+  quota.checkAuditRows();
+  quota.countAuditRow(subjects);
+  try {
+    exchange.intent = exchange.recorder.intend(exchange.asker, exchange.operation, subjects);
+  } catch (error) {
+    throw new Refusal(
+      "nix-broker cannot write its audit log, so it changes nothing; the administrator must make room for it",
+      {
+        reason: `the audit log cannot be written: ${(error as Error).message}`,
+      },
+    );
+  }
+}
+
+/** Gives upstream at most `length` bytes of the body, which it asked for (protocol 1.21 and 1.22). */
+export type Pull = (length: number, deadline: Deadline) => Promise<void>;
+
+/**
+ * Waits for upstream's outcome while `sending` passes the body on; either may end first.
+ *
+ * After an error upstream may not have read the body, and would take it for requests: such a connection is
+ * destroyed, whatever it says.
+ * @throws Refusal when upstream answers with an error or breaks off, and what `sending` throws.
+ */
+export async function outcomeWithBody(
+  exchange: Exchange,
+  upstream: UpstreamConnection,
+  sending: (deadline: Deadline, stopped: () => boolean) => Promise<void>,
+  pull?: Pull,
+): Promise<void> {
+  let answered = false;
+  let finished = false;
+  await guarded(exchange, upstream, "requestDeadline", async (deadline) => {
+    const outcome = upstream.outcome(pull ? { pull: (length) => pull(length, deadline) } : {}).then(
+      (error) => {
+        answered = true;
+        if (error !== undefined || !finished) upstream.destroy();
+        return error;
+      },
+      (error: Error) => {
+        answered = true;
+        upstream.destroy();
+        throw error;
+      },
+    );
+    outcome.catch(() => undefined);
+    // For its larger send buffer: upstream hashes while it reads, and takes the data in bursts.
+    upstream.transport.bulk(true);
+    try {
+      await sending(deadline, () => answered);
+      finished = !answered;
+    } catch (error) {
+      if (!answered) throw error;
+    } finally {
+      upstream.transport.bulk(false);
+    }
+    const refused = await outcome;
+    if (refused !== undefined) throw refusedByUpstream(exchange, refused);
+    if (!finished)
+      throw new Refusal("upstream answered before it had read the data", {
+        verdict: "forward",
+        upstreamError: "answered before the body was sent",
+      });
+  });
+}
+
+/** The error for a client whose request upstream refused; upstream's words go to the audit. */
+export function refusedByUpstream(exchange: Exchange, upstreamError: string): Refusal {
+  return new Refusal(
+    `the nix-daemon refused ${exchange.operation}; the reason is in nix-broker's audit log`,
+    {
+      verdict: "forward",
+      reason: "refused upstream",
+      upstreamError,
+    },
+  );
+}
+
+/**
+ * Runs a piece of work on an upstream connection, within a deadline and while the client is there. When it
+ * fails the connection is out of step, and destroyed.
+ * @throws Refusal; errors of the client's own side as they are
+ */
+export async function guarded<T>(
+  exchange: Exchange,
+  upstream: UpstreamConnection,
+  limit: "requestDeadline" | readonly ["buildTimeout", number],
+  work: (deadline: Deadline) => Promise<T>,
+): Promise<T> {
+  const [name, seconds] = typeof limit === "string" ? [limit, exchange.sandbox.profile.limits[limit]] : limit;
+  const deadline = new Deadline(seconds, () => upstream.destroy());
+  try {
+    return await work(deadline);
+  } catch (error) {
+    const inStep =
+      error instanceof Refusal &&
+      ["refused upstream", "the build failed"].includes(error.reason) &&
+      exchange.body.kind === "none";
+    if (!inStep) upstream.destroy();
+    if (error instanceof Refusal) throw error;
+    if (deadline.passed)
+      throw new Refusal(
+        `the nix-daemon took longer than ${seconds} seconds (limits.${limitTable[name].key})`,
+        {
+          verdict: "forward",
+          reason: "deadline passed",
+          limit: name,
+        },
+      );
+    throw error instanceof UpstreamError ? brokenUpstream(error) : error;
+  } finally {
+    deadline.clear();
+  }
+}
+
+export function brokenUpstream(error: UpstreamError): Refusal {
+  return new Refusal("the connection to the nix-daemon broke; it may have been restarted: try again", {
+    verdict: "forward",
+    reason: "upstream broke off",
+    upstreamError: error.explained,
+  });
+}

@@ -1,0 +1,62 @@
+/**
+ * Watches a NAR on its way upstream: it must be canonical, as long as was said, and have the content address that
+ * its path is made of. (Daemons of Nix 2.3 believe the last; others take a NAR's end where they please.)
+ */
+import { createHash, type Hash } from "node:crypto";
+import type { ContentAddress } from "../../store/content-address.ts";
+import { NarWalker } from "../../store/nar-walker.ts";
+import { Refusal } from "../refusal.ts";
+
+export class NarCheck {
+  private readonly walker: NarWalker;
+  private readonly size: number;
+  private readonly address: ContentAddress;
+  private readonly flat: boolean;
+  private readonly hash: Hash | undefined;
+
+  /**
+   * @param size in bytes, as the client said
+   * @param address whose hash is checked, unless it is that of the NAR by SHA-256, which upstream checks
+   */
+  constructor(size: number, address: ContentAddress) {
+    this.size = size;
+    this.address = address;
+    this.flat = address.method !== "nar";
+    const checkedUpstream = !this.flat && address.hash.algorithm === "sha256";
+    const hash = checkedUpstream ? undefined : createHash(address.hash.algorithm);
+    this.hash = hash;
+    this.walker = new NarWalker(this.flat ? (slice) => hash?.update(slice) : undefined);
+  }
+
+  get done(): boolean {
+    return this.walker.done;
+  }
+
+  get length(): number {
+    return this.walker.length;
+  }
+
+  /**
+   * @returns how many bytes of `slice` belong to the NAR
+   * @throws NarError when it is not canonical, Refusal when it is longer than was said.
+   */
+  push(slice: Buffer): number {
+    const taken = this.walker.push(slice);
+    if (!this.flat) this.hash?.update(slice.subarray(0, taken));
+    if (this.walker.length > this.size) throw this.wrongSize("longer");
+    return taken;
+  }
+
+  /** @throws Refusal unless all is as was said. */
+  finish(): void {
+    if (!this.walker.done || this.walker.length < this.size) throw this.wrongSize("shorter");
+    if (this.flat && this.walker.rootType !== "regular")
+      throw new Refusal("the contents are not a regular file, as their content address says");
+    if (this.hash && !this.hash.digest().equals(this.address.hash.digest))
+      throw new Refusal("the contents do not have the content address that was given for them");
+  }
+
+  private wrongSize(how: "longer" | "shorter"): Refusal {
+    return new Refusal(`the NAR is ${how} than the ${this.size} bytes that were announced`);
+  }
+}

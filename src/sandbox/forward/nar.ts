@@ -1,0 +1,234 @@
+/** Operations that add paths with their metadata. Only what is content-addressed can be believed. */
+
+import { EndOfStream } from "../../protocol/byte-stream.ts";
+import { bytes as bytesCodec, u64 } from "../../protocol/codec.ts";
+import { compile } from "../../protocol/compile.ts";
+import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
+import { logCodecs, STDERR } from "../../protocol/log-messages.ts";
+import { MessageReader } from "../../protocol/message-reader.ts";
+import type { RequestOf } from "../../protocol/operations.ts";
+import { type ValidPathInfo, validPathInfo } from "../../protocol/types.ts";
+import { Encoder, WireError } from "../../protocol/wire.ts";
+import {
+  type ContentAddress,
+  ContentAddressError,
+  contentAddressPath,
+  parseContentAddress,
+  printContentAddress,
+  printContentAddressMethod,
+} from "../../store/content-address.ts";
+import { HashError, parseHash, printHash } from "../../store/hash.ts";
+import { isDerivationPath, storePathName } from "../../store/store-path.ts";
+import type { Deadline } from "../deadline.ts";
+import { Refusal, tooLong } from "../refusal.ts";
+import type { UpstreamConnection } from "../upstream/connection.ts";
+import { admitOne, methodOf } from "./add.ts";
+import { type Exchange, outcomeWithBody, type Pull, recordIntent, requireInView } from "./exchange.ts";
+import { FramedSource } from "./framed-source.ts";
+import { NarCheck } from "./nar-check.ts";
+
+export async function addToStoreNar(
+  exchange: Exchange,
+  request: RequestOf<"AddToStoreNar">,
+): Promise<undefined> {
+  const { check, forwarded } = await judge(exchange, request);
+  recordIntent(exchange, [request.path]);
+  const upstream = await exchange.upstream();
+  const { body } = exchange;
+  const pull = body.kind === "pulled" ? pulling(exchange, upstream, check) : undefined;
+  const sending = async (deadline: Deadline, stopped: () => boolean): Promise<void> => {
+    void upstream.send("AddToStoreNar", forwarded);
+    if (body.kind === "pulled") return;
+    await body.pass({
+      write(bytes) {
+        deadline.alive();
+        return upstream.write(bytes);
+      },
+      onContents: (slice) => requireAll(check.push(slice), slice),
+      onEnd: () => check.finish(),
+      stopped,
+    });
+  };
+  await outcomeWithBody(exchange, upstream, sending, pull);
+  await admitOne(exchange, request.path);
+  return undefined;
+}
+
+/** Taken apart: daemons disagree where an item ends, so each goes upstream by itself. */
+export async function addMultipleToStore(exchange: Exchange): Promise<undefined> {
+  try {
+    await addItems(exchange, new FramedSource(exchange.body));
+  } catch (error) {
+    // The frames around them are in order, so the next request can be read.
+    if (error instanceof WireError) throw new Refusal(error.message);
+    if (error instanceof EndOfStream && exchange.body.done)
+      throw new Refusal("the data ends before the last of the announced paths");
+    throw error;
+  }
+  return undefined;
+}
+
+async function addItems(exchange: Exchange, source: FramedSource): Promise<void> {
+  const reader = new MessageReader(source, exchange.sandbox.profile.limits.requestBytes);
+  const infoCodec = compile(validPathInfo, exchange.table);
+  const count = await reader.read(compile(u64, exchange.table));
+  const subjects: string[] = [];
+  exchange.detail.paths = subjects;
+  for (let i = 0; i < count; i++) {
+    const info = await reader.read(infoCodec);
+    if (subjects.length < MOST_SUBJECTS) subjects.push(info.path);
+    await addItem(exchange, info, source);
+  }
+  if (source.available.length > 0 || (await source.fill()))
+    throw new Refusal("there are bytes after the last of the announced paths");
+}
+
+/** Paths of one request that are named in its audit record; the others are counted. */
+const MOST_SUBJECTS = 1000;
+
+async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSource): Promise<void> {
+  if (await exchange.sandbox.view.info(info.path)) {
+    const check = new NarCheck(info.narSize, SKIPPED);
+    await walk(source, check, () => undefined);
+    return;
+  }
+  const { check, forwarded } = await judge(exchange, info);
+  recordIntent(exchange, [info.path]);
+  const upstream = await exchange.upstream();
+  await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+    void upstream.send("AddToStoreNar", forwarded);
+    const frames = new FrameWriter();
+    await walk(source, check, async (slice) => {
+      if (stopped()) return;
+      for (const piece of frames.frames(slice)) await writeAlive(upstream, piece, deadline);
+    });
+    await upstream.write(END_OF_FRAMES);
+  });
+  await admitOne(exchange, info.path);
+}
+
+/** Of a path that is in the view already, nothing is believed and nothing is needed. */
+const SKIPPED: ContentAddress = { method: "nar", hash: { algorithm: "sha256", digest: Buffer.alloc(32) } };
+
+/** Reads one NAR, no byte more. */
+async function walk(
+  source: FramedSource,
+  check: NarCheck,
+  pass: (slice: Buffer) => Promise<void> | undefined,
+): Promise<void> {
+  while (!check.done) {
+    if (source.available.length === 0 && !(await source.fill()))
+      throw new Refusal("the data ends in the middle of a NAR");
+    const { available } = source;
+    const taken = check.push(available);
+    if (check.done) check.finish();
+    await pass(available.subarray(0, taken));
+    source.consume(taken);
+  }
+}
+
+async function writeAlive(upstream: UpstreamConnection, bytes: Buffer, deadline: Deadline): Promise<void> {
+  deadline.alive();
+  const waiting = upstream.write(bytes);
+  if (waiting) await waiting;
+}
+
+/** Upstream asks, the client is asked, and its piece is passed on (protocol 1.21 and 1.22). */
+function pulling(exchange: Exchange, upstream: UpstreamConnection, check: NarCheck): Pull {
+  const { client, clientReader, table } = exchange;
+  const encoder = new Encoder();
+  const { number } = logCodecs(table);
+  const pieceCodec = compile(bytesCodec, table);
+  return async (length, deadline) => {
+    const asked = Math.min(length, LARGEST_PULL);
+    number.encode(encoder, STDERR.read);
+    number.encode(encoder, asked);
+    await client.write(encoder.finish());
+    const piece = await clientReader.read(pieceCodec);
+    deadline.alive();
+    exchange.bytesIn += piece.length;
+    if (piece.length > asked || piece.length === 0)
+      throw new Refusal("the client sent a piece of another size than was asked for", { fatal: true });
+    requireAll(check.push(piece), piece);
+    if (check.done) check.finish();
+    pieceCodec.encode(encoder, piece);
+    await upstream.write(encoder.finish());
+  };
+}
+
+const LARGEST_PULL = 1024 * 1024;
+
+function requireAll(taken: number, slice: Buffer): void {
+  if (taken < slice.length) throw new Refusal("there are bytes after the end of the NAR");
+}
+
+interface Judged {
+  /** What the contents must be. */
+  readonly check: NarCheck;
+  /** The request for upstream, in our words, without what only a trusted client may say. */
+  readonly forwarded: RequestOf<"AddToStoreNar">;
+}
+
+/** @throws Refusal for what cannot be checked by its contents alone. */
+async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToStoreNar">): Promise<Judged> {
+  const { sandbox } = exchange;
+  const { path } = info;
+  if (isDerivationPath(path))
+    throw new Refusal(`'${path}' is named as a derivation; derivations can be added as texts only`);
+  if (info.contentAddress === "")
+    throw new Refusal(
+      `'${path}' is not content-addressed, so nothing shows that it is what it says; a sandbox cannot add it`,
+    );
+  if (info.references.includes(path))
+    throw new Refusal(`'${path}' refers to itself, which a sandbox cannot add`);
+  const address = addressOf(info.contentAddress);
+  await requireInView(exchange, info.references);
+  const expected = contentAddressPath(sandbox.view.storeDir, storePathName(path), address, info.references);
+  if (expected !== path) throw new Refusal(`'${path}' is not the path that its content address makes`);
+  const narHash = hashOf(info.narHash);
+  if (
+    address.method === "nar" &&
+    address.hash.algorithm === "sha256" &&
+    printHash(address.hash, "base16", false) !== narHash
+  )
+    throw new Refusal(`the content address of '${path}' is not the hash of its NAR`);
+  if (info.narSize > exchange.body.limit) throw tooLong("bodyBytes", exchange.body.limit);
+  sandbox.quota.addBytes(info.narSize);
+  return {
+    check: new NarCheck(info.narSize, address),
+    forwarded: {
+      path,
+      deriver: "",
+      narHash,
+      references: info.references,
+      registrationTime: 0,
+      narSize: info.narSize,
+      ultimate: false,
+      signatures: [],
+      contentAddress: printContentAddress(address),
+      repair: false,
+      dontCheckSigs: false,
+    },
+  };
+}
+
+function addressOf(text: string): ContentAddress {
+  let address: ContentAddress;
+  try {
+    address = parseContentAddress(text);
+  } catch (error) {
+    if (error instanceof ContentAddressError || error instanceof HashError) throw new Refusal(error.message);
+    throw error;
+  }
+  methodOf(printContentAddressMethod({ method: address.method, algorithm: address.hash.algorithm }));
+  return address;
+}
+
+function hashOf(text: string): string {
+  try {
+    return printHash(parseHash(text, "sha256"), "base16", false);
+  } catch (error) {
+    if (error instanceof HashError) throw new Refusal(error.message);
+    throw error;
+  }
+}

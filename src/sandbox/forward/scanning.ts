@@ -1,0 +1,89 @@
+/**
+ * AddToStoreScanning: the client does not say what its contents refer to. Served here for any upstream: the
+ * contents are spooled to a file while they are scanned for the hash parts of the view, then go upstream as an
+ * AddToStore with the references that were found.
+ */
+
+import { type FileHandle, mkdtemp, open, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
+import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
+import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import { ReferenceScanner } from "../../store/reference-scanner.ts";
+import { storePathHash } from "../../store/store-path.ts";
+import { Refusal, tooLong } from "../refusal.ts";
+import { added, admitAdded, methodOf, requireName } from "./add.ts";
+import { type Exchange, outcomeWithBody, recordIntent } from "./exchange.ts";
+
+export async function addToStoreScanning(
+  exchange: Exchange,
+  { name, method }: RequestOf<"AddToStoreScanning">,
+): Promise<ReplyOf<"AddToStoreScanning">> {
+  const by = methodOf(method);
+  requireName(name);
+  if (name.endsWith(".drv"))
+    throw new Refusal(`'${name}' is named as a derivation; add it as a text, with its references`);
+  const { view } = exchange.sandbox;
+  const scanner = await ReferenceScanner.gradually((await view.all()).map(storePathHash), setImmediate);
+  const file = await temporaryFile().catch(cannotSpool);
+  try {
+    await spool(exchange, file, scanner);
+    const references: string[] = [];
+    for (const hash of scanner.found) {
+      const path = await view.byHashPart(hash);
+      if (path) references.push(path);
+    }
+    if (by.method === "flat" && references.length > 0)
+      throw new Refusal(
+        `'${name}' refers to ${references.length} paths, which a path with the method '${method}' cannot`,
+      );
+    recordIntent(exchange, [name]);
+    const upstream = await exchange.upstream();
+    await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+      void upstream.send("AddToStore", { name, method, references: references.sort(), repair: false });
+      const frames = new FrameWriter();
+      for await (const chunk of file.createReadStream({ start: 0, autoClose: false })) {
+        if (stopped()) return;
+        deadline.alive();
+        for (const piece of frames.frames(chunk as Buffer)) await upstream.write(piece);
+      }
+      await upstream.write(END_OF_FRAMES);
+    });
+    return added(await admitAdded(exchange, upstream, "AddToStore"));
+  } finally {
+    await file.close();
+  }
+}
+
+/** A file that has no name any more: whatever happens, it leaves nothing behind. */
+async function temporaryFile(): Promise<FileHandle> {
+  const folder = await mkdtemp(join(tmpdir(), "nix-broker-scan-"));
+  try {
+    return await open(join(folder, "contents"), "wx+", 0o600);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The disk is full, or the folder not there: what the system says of it is no business of the client's. */
+function cannotSpool(error: unknown): never {
+  throw new Refusal("nix-broker has no room to look through the contents; the reason is in its audit log", {
+    verdict: "forward",
+    reason: `cannot write to ${tmpdir()}: ${(error as Error).message}`,
+  });
+}
+
+async function spool(exchange: Exchange, file: FileHandle, scanner: ReferenceScanner): Promise<void> {
+  const { body, sandbox } = exchange;
+  for (;;) {
+    const slices: Buffer[] = [];
+    if (!(await body.next((slice) => slices.push(slice)))) return;
+    for (const slice of slices) {
+      sandbox.quota.addBytes(slice.length);
+      if (body.length > body.limit) throw tooLong("bodyBytes", body.limit);
+      scanner.push(slice);
+      await file.writeFile(slice).catch(cannotSpool);
+    }
+  }
+}

@@ -1,0 +1,271 @@
+/** One connection to the real nix-daemon: requests out, log messages and replies in. */
+import type { ByteSink, ByteSource } from "../../protocol/byte-stream.ts";
+import { EndOfStream } from "../../protocol/byte-stream.ts";
+import type { Compiled } from "../../protocol/compile.ts";
+import { type DialectTable, tableFor } from "../../protocol/dialect-table.ts";
+import { type DaemonGreeting, greetDaemon } from "../../protocol/handshake.ts";
+import { type Fields, type LogCodecs, logCodecs, STDERR } from "../../protocol/log-messages.ts";
+import { MessageReader } from "../../protocol/message-reader.ts";
+import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import type { Dialect } from "../../protocol/version.ts";
+import { Encoder, fromWireText, WireError } from "../../protocol/wire.ts";
+import { Deadline } from "../deadline.ts";
+
+/** The bytes to and from a peer. `host/byte-stream.ts` is one. */
+export interface Transport extends ByteSource, ByteSink {
+  readonly writableLength: number;
+  bulk(on: boolean): void;
+  destroy(error?: Error): void;
+  /** Called when the peer will send no more. */
+  onEnd: (() => void) | undefined;
+  onClose: ((error?: Error) => void) | undefined;
+}
+
+/** Opens a new connection to upstream. @throws the system's error. */
+export type Connect = () => Promise<Transport>;
+
+/** A log message of upstream's. Texts are byte strings of the wire. */
+export type LogMessage =
+  | { readonly kind: "text"; readonly text: string }
+  | {
+      readonly kind: "start";
+      readonly id: bigint;
+      readonly type: number;
+      readonly text: string;
+      readonly fields: Fields;
+    }
+  | { readonly kind: "stop"; readonly id: bigint }
+  | { readonly kind: "result"; readonly id: bigint; readonly type: number; readonly fields: Fields };
+
+/** How a request ended: undefined when upstream did it, else upstream's error, as text for people. */
+export type Outcome = string | undefined;
+
+/** What upstream may ask and tell before it answers. */
+export interface Listener {
+  log?(message: LogMessage): void;
+  /** Upstream asks for at most `length` bytes of the body (protocol 1.21 and 1.22). */
+  pull?(length: number): Promise<void>;
+}
+
+/** Upstream cannot be reached, or what it says makes no sense. The message is ours, and clients may read it. */
+export class UpstreamError extends Error {
+  override name = "UpstreamError";
+  /** The message, and what upstream or the system said, which is not for clients. */
+  readonly explained: string;
+
+  constructor(message: string, words?: string) {
+    super(message);
+    this.explained = words === undefined ? message : `${message}: ${words}`;
+  }
+}
+
+export function explained(error: Error): string {
+  return error instanceof UpstreamError ? error.explained : error.message;
+}
+
+/** Messages of upstream's are bounded too: whole stores of path names fit. Bytes. */
+export const LONGEST_REPLY = 512 * 1024 * 1024;
+/** Builders write these, and lines without end: they are held in memory, many builds' at once. */
+const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
+/** A daemon greets as soon as it has forked. Shorter than clients have for their own greeting, so they are told. */
+export const OPEN_SECONDS = 20;
+
+export class UpstreamConnection {
+  readonly greeting: DaemonGreeting;
+  readonly table: DialectTable;
+  readonly transport: Transport;
+  readonly reader: MessageReader;
+  /** Set once it was given to a sandbox; such a connection never goes to another. */
+  destroyed = false;
+  private ended = false;
+  private readonly logs: LogCodecs;
+  private readonly logReader: MessageReader;
+  private readonly encoder = new Encoder();
+
+  private constructor(
+    transport: Transport,
+    reader: MessageReader,
+    greeting: DaemonGreeting,
+    storeDir: string,
+  ) {
+    this.transport = transport;
+    this.reader = reader;
+    this.greeting = greeting;
+    this.table = tableFor({ minor: greeting.minor, features: greeting.features, storeDir });
+    this.logs = logCodecs(this.table);
+    this.logReader = new MessageReader(transport, LONGEST_LOG_MESSAGE);
+    transport.onEnd = () => {
+      this.ended = true;
+      this.onClose?.();
+    };
+    transport.onClose = () => {
+      this.destroyed = true;
+      this.onClose?.();
+    };
+  }
+
+  /** Called when upstream has hung up, perhaps twice. */
+  onClose: (() => void) | undefined;
+
+  /**
+   * Connects and shakes hands.
+   * @throws UpstreamError when upstream is not there, is silent, refuses this user, or is not a nix-daemon.
+   */
+  static async open(connect: Connect, dialect: Dialect, storeDir: string): Promise<UpstreamConnection> {
+    let transport: Transport;
+    try {
+      transport = await connect();
+    } catch (error) {
+      const { code = "it is not there", message } = error as NodeJS.ErrnoException;
+      throw new UpstreamError(`cannot connect to the nix-daemon: ${code}`, message);
+    }
+    const deadline = new Deadline(OPEN_SECONDS, () => transport.destroy());
+    try {
+      const reader = new MessageReader(transport, LONGEST_REPLY);
+      const greeting = await greetDaemon(reader, (message) => transport.write(message), dialect);
+      const connection = new UpstreamConnection(transport, reader, greeting, storeDir);
+      const outcome = await connection.outcome({});
+      if (outcome !== undefined) throw new UpstreamError("the nix-daemon refused the connection", outcome);
+      return connection;
+    } catch (error) {
+      transport.destroy();
+      if (deadline.passed)
+        throw new UpstreamError(
+          `the nix-daemon said nothing for ${OPEN_SECONDS} seconds during the greeting; is it stopped, or overloaded?`,
+        );
+      if (error instanceof EndOfStream || (error as NodeJS.ErrnoException).code === "ECONNRESET")
+        throw new UpstreamError(
+          "the nix-daemon closed the connection during the greeting; is this user among its allowed-users, and not a build user?",
+        );
+      throw error instanceof WireError ? new UpstreamError(error.message) : error;
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  /** Nothing can be asked here: upstream has hung up, or bytes arrived although nothing was asked. */
+  get outOfStep(): boolean {
+    return this.ended || this.transport.available.length > 0;
+  }
+
+  /** Writes a request; its body, if any, is the caller's. */
+  send<N extends OperationName>(name: N, request: RequestOf<N>): undefined | Promise<void> {
+    const operation = this.table.byName[name];
+    this.encoder.u64(operation.number);
+    operation.request.encode(this.encoder, request);
+    return this.transport.write(this.encoder.finish());
+  }
+
+  /** Reads up to upstream's "done" or error. @throws UpstreamError when it breaks off; what `listener.pull` throws. */
+  async outcome(listener: Listener): Promise<Outcome> {
+    for (;;) {
+      const type = await this.readLog(this.logs.number);
+      switch (type) {
+        case STDERR.last:
+          return undefined;
+        case STDERR.error:
+          return fromWireText((await this.readLog(this.logs.error)).message);
+        // Read first: `log?.(await …)` would leave the message unread where nobody listens.
+        case STDERR.next: {
+          const text = await this.readLog(this.logs.string);
+          listener.log?.({ kind: "text", text });
+          break;
+        }
+        case STDERR.startActivity: {
+          const start = await this.readLog(this.logs.startActivity);
+          listener.log?.({ kind: "start", ...start });
+          break;
+        }
+        case STDERR.stopActivity: {
+          const stop = await this.readLog(this.logs.stopActivity);
+          listener.log?.({ kind: "stop", ...stop });
+          break;
+        }
+        case STDERR.result: {
+          const result = await this.readLog(this.logs.result);
+          listener.log?.({ kind: "result", ...result });
+          break;
+        }
+        case STDERR.read: {
+          const length = await this.readLog(this.logs.number);
+          if (!listener.pull) throw new UpstreamError("it asked for data that no request has");
+          await listener.pull(length);
+          break;
+        }
+        default:
+          throw new UpstreamError(`it sent a message of unknown type 0x${type.toString(16)}`);
+      }
+    }
+  }
+
+  /** Hangs up if upstream says nothing for so many seconds. To be cleared once it has answered. */
+  answerDeadline(seconds: number): Deadline {
+    return new Deadline(seconds, () =>
+      this.transport.destroy(new Error(`it said nothing for ${seconds} seconds`)),
+    );
+  }
+
+  async reply<N extends OperationName>(name: N): Promise<ReplyOf<N>> {
+    return (await this.read(this.table.byName[name].reply)) as ReplyOf<N>;
+  }
+
+  /**
+   * A request without bodies, from sending to reply.
+   * @param seconds how long upstream may take; by default the caller sees to that
+   * @throws UpstreamRefusal with upstream's text when it answers with an error.
+   */
+  async ask<N extends OperationName>(
+    name: N,
+    request: RequestOf<N>,
+    seconds = Number.POSITIVE_INFINITY,
+    listener: Listener = {},
+  ): Promise<ReplyOf<N>> {
+    const deadline = this.answerDeadline(seconds);
+    try {
+      this.send(name, request);
+      const outcome = await this.outcome(listener);
+      if (outcome !== undefined) throw new UpstreamRefusal(outcome);
+      return await this.reply(name);
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  /** Passes bulk data on. The promise rejects with UpstreamError. */
+  write(bytes: Buffer): undefined | Promise<void> {
+    return this.transport.write(bytes)?.catch((error: Error) => {
+      throw new UpstreamError("the connection broke", error.message);
+    });
+  }
+
+  /** Waits for more of the bulk data that follows a reply. @throws UpstreamError at the end of the stream */
+  async fill(): Promise<void> {
+    const more = await this.transport.fill().catch((error: Error) => {
+      throw new UpstreamError("the connection broke", error.message);
+    });
+    if (!more) throw new UpstreamError("it closed the connection in the middle of a reply");
+  }
+
+  private readLog<T>(codec: Compiled<T>): Promise<T> {
+    return this.read(codec, this.logReader);
+  }
+
+  private async read<T>(codec: Compiled<T>, reader = this.reader): Promise<T> {
+    try {
+      return await reader.read(codec);
+    } catch (error) {
+      this.destroy();
+      throw new UpstreamError("what it says cannot be read", explained(error as Error));
+    }
+  }
+
+  destroy(): void {
+    this.destroyed = true;
+    this.transport.destroy();
+  }
+}
+
+/** Upstream answered a request with an error; the message is upstream's text, not for clients. */
+export class UpstreamRefusal extends Error {
+  override name = "UpstreamRefusal";
+}

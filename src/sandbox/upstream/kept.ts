@@ -1,0 +1,63 @@
+/**
+ * Upstream connections that a client of a sandbox has left behind in good order. The sandbox's next client gets one of
+ * them, and no other sandbox ever does. A build that calls Nix in a loop so has the daemon fork once, not each time.
+ */
+import { dialectName } from "../../protocol/version.ts";
+import type { UpstreamConnection } from "./connection.ts";
+
+/** How many a sandbox keeps: each is a process of the daemon's. */
+const MOST_KEPT = 2;
+/** How long one waits for the next client. */
+const KEPT_MS = 5000;
+
+interface Kept {
+  readonly connection: UpstreamConnection;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class KeptUpstreams {
+  private readonly kept: Kept[] = [];
+  private closed = false;
+
+  /** Takes over a connection on which nothing is asked. It is destroyed if it cannot be kept. */
+  keep(connection: UpstreamConnection): void {
+    if (this.closed || connection.destroyed || connection.outOfStep || this.kept.length >= MOST_KEPT) {
+      connection.destroy();
+      return;
+    }
+    const timer = setTimeout(() => this.drop(connection), KEPT_MS).unref();
+    this.kept.push({ connection, timer });
+    connection.onClose = () => this.drop(connection);
+  }
+
+  /** The one that was left last, of those that speak this dialect. @param dialect as `dialectName` has it */
+  take(dialect: string): UpstreamConnection | undefined {
+    for (;;) {
+      const connection = this.kept.findLast(
+        (each) => dialectName(each.connection.greeting) === dialect,
+      )?.connection;
+      if (!connection) return undefined;
+      this.forget(connection);
+      if (!connection.destroyed && !connection.outOfStep) return connection;
+      connection.destroy();
+    }
+  }
+
+  close(): void {
+    this.closed = true;
+    for (const { connection } of [...this.kept]) this.drop(connection);
+  }
+
+  private drop(connection: UpstreamConnection): void {
+    this.forget(connection);
+    connection.destroy();
+  }
+
+  private forget(connection: UpstreamConnection): void {
+    const at = this.kept.findIndex((each) => each.connection === connection);
+    if (at < 0) return;
+    clearTimeout(this.kept[at]!.timer);
+    this.kept.splice(at, 1);
+    connection.onClose = undefined;
+  }
+}

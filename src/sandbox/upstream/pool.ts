@@ -1,0 +1,206 @@
+/**
+ * Fresh upstream connections, already shaken, kept ready: the daemon forks a process for each, which takes
+ * milliseconds; taking one from here takes nothing. One that was used by a sandbox never comes back.
+ */
+import { type DaemonGreeting, TRUST } from "../../protocol/handshake.ts";
+import { type Dialect, dialectName, FEATURES, NEWEST_MINOR } from "../../protocol/version.ts";
+import {
+  type Connect,
+  OPEN_SECONDS,
+  UpstreamConnection,
+  UpstreamError,
+  UpstreamRefusal,
+} from "./connection.ts";
+
+export interface PoolOptions {
+  readonly connect: Connect;
+  readonly storeDir: string;
+  /** How many to keep ready for each of the dialects that were used last. */
+  readonly size: number;
+  /** Accept an upstream that trusts the service's user: a private single-user daemon. */
+  readonly allowTrusted: boolean;
+}
+
+/** What upstream offers: clients are offered no more. */
+export interface UpstreamFacts extends Dialect {
+  readonly nixVersion: string | undefined;
+}
+
+const NEWEST: Dialect = { minor: NEWEST_MINOR, features: new Set(FEATURES) };
+/** One at a time, with a pause: the daemon's listen queue has five places up to Nix 2.8. */
+const REFILL_PAUSE_MS = 20;
+/** Before 1.35 the daemon does not say whether it trusts us; a harmless request that only the trusted may make does. */
+const TRUST_TOLD_SINCE = 35;
+const BUILD_MODE_REPAIR = 1;
+/** Dialects kept ready at once: clients of many versions must not make connections without end. */
+const MOST_DIALECTS = 4;
+
+export class UpstreamPool {
+  private readonly options: PoolOptions;
+  private readonly ready = new Map<
+    string,
+    { readonly dialect: Dialect; readonly idle: UpstreamConnection[] }
+  >();
+  private refilling: Promise<void> | undefined;
+  private closed = false;
+  /** As learned last; undefined until upstream was reached once. */
+  facts: UpstreamFacts | undefined;
+
+  constructor(options: PoolOptions) {
+    this.options = options;
+  }
+
+  /** How many connections are ready. */
+  get idle(): number {
+    let count = 0;
+    for (const { idle } of this.ready.values()) count += idle.length;
+    return count;
+  }
+
+  /**
+   * Reaches upstream once, to learn its version, and whether it trusts this service.
+   * @throws UpstreamError when it cannot be reached, or trusts us and may not.
+   */
+  async probe(): Promise<UpstreamFacts> {
+    const connection = await this.open(NEWEST);
+    try {
+      await this.requireStore(connection);
+      // Last: daemons that do not tell hang up after this.
+      if (connection.greeting.minor < TRUST_TOLD_SINCE && !this.options.allowTrusted)
+        await refuseTrusted(connection);
+    } finally {
+      connection.destroy();
+    }
+    const { minor, features, nixVersion } = connection.greeting;
+    this.facts = { minor, features, nixVersion };
+    return this.facts;
+  }
+
+  /** A connection in exactly this dialect, for one sandbox. @throws UpstreamError */
+  async take(dialect: Dialect): Promise<UpstreamConnection> {
+    const key = dialectName(dialect);
+    let shelf = this.ready.get(key);
+    this.ready.delete(key);
+    shelf ??= { dialect, idle: [] };
+    this.ready.set(key, shelf);
+    this.forgetOldest();
+    try {
+      for (let connection = shelf.idle.pop(); connection; connection = shelf.idle.pop())
+        if (!connection.destroyed && !connection.outOfStep) return connection;
+        else connection.destroy();
+      return await this.open(dialect);
+    } finally {
+      this.refill();
+    }
+  }
+
+  /** Drops every ready connection: upstream was restarted. */
+  flush(): void {
+    for (const { idle } of this.ready.values()) for (const connection of idle.splice(0)) connection.destroy();
+  }
+
+  close(): void {
+    this.closed = true;
+    this.flush();
+  }
+
+  private async open(dialect: Dialect): Promise<UpstreamConnection> {
+    const connection = await UpstreamConnection.open(this.options.connect, dialect, this.options.storeDir);
+    const { greeting } = connection;
+    if (greeting.trust === TRUST.trusted && !this.options.allowTrusted) {
+      connection.destroy();
+      throw new UpstreamError(TRUSTED);
+    }
+    this.notice(greeting);
+    if (dialect !== NEWEST && dialectName(greeting) !== dialectName(dialect)) {
+      connection.destroy();
+      throw new UpstreamError(
+        `the nix-daemon now speaks ${dialectName(greeting)}, and this connection ${dialectName(dialect)}; connect again`,
+      );
+    }
+    return connection;
+  }
+
+  /** Notices another version of upstream behind the same socket: what was made for the old one is of no use. */
+  private notice(greeting: DaemonGreeting): void {
+    const minor = Math.min(greeting.daemonMinor, NEWEST_MINOR);
+    const { facts } = this;
+    const changed =
+      facts &&
+      (facts.minor !== minor ||
+        (facts.nixVersion !== undefined &&
+          greeting.nixVersion !== undefined &&
+          facts.nixVersion !== greeting.nixVersion));
+    if (!changed) return;
+    this.flush();
+    this.facts = undefined;
+  }
+
+  /** @throws UpstreamError if upstream's store is in another folder than we were told */
+  private async requireStore(connection: UpstreamConnection): Promise<void> {
+    const { storeDir } = this.options;
+    try {
+      await connection.ask("IsValidPath", { path: `${storeDir}/${"0".repeat(32)}-nix-broker` }, OPEN_SECONDS);
+    } catch (error) {
+      if (!(error instanceof UpstreamRefusal)) throw error;
+      throw new UpstreamError(
+        `the nix-daemon's store is not ${storeDir} as it should be; set upstream.store_dir to its folder`,
+        error.message,
+      );
+    }
+  }
+
+  private refill(): void {
+    if (this.refilling || this.closed || this.options.size === 0) return;
+    this.refilling = this.refillAll().finally(() => {
+      this.refilling = undefined;
+    });
+  }
+
+  private async refillAll(): Promise<void> {
+    for (;;) {
+      await new Promise<void>((resolve) => setTimeout(resolve, REFILL_PAUSE_MS).unref());
+      const shelf = [...this.ready.values()].find(({ idle }) => idle.length < this.options.size);
+      if (!shelf || this.closed) return;
+      try {
+        const connection = await this.open(shelf.dialect);
+        if (this.closed) return connection.destroy();
+        shelf.idle.push(connection);
+        connection.onClose = () => {
+          const at = shelf.idle.indexOf(connection);
+          if (at < 0) return;
+          shelf.idle.splice(at, 1);
+          connection.destroy();
+          // Upstream was stopped: what comes after it is asked anew what it is, and whether it trusts us.
+          this.facts = undefined;
+        };
+      } catch {
+        // Upstream is away; the next client's request will say so, and start filling anew.
+        return;
+      }
+    }
+  }
+
+  private forgetOldest(): void {
+    for (const [key, { idle }] of this.ready) {
+      if (this.ready.size <= MOST_DIALECTS) return;
+      for (const connection of idle) connection.destroy();
+      this.ready.delete(key);
+    }
+  }
+}
+
+const TRUSTED =
+  "the nix-daemon trusts the user that nix-broker runs as, so a fault of the broker would have no second wall behind it. " +
+  "Take that user out of trusted-users, or set upstream.allow_trusted for a private single-user daemon";
+
+/** @throws UpstreamError if the daemon would let us repair paths, which only trusted users may. Nothing is repaired. */
+async function refuseTrusted(connection: UpstreamConnection): Promise<void> {
+  try {
+    await connection.ask("BuildPaths", { paths: [], mode: BUILD_MODE_REPAIR }, OPEN_SECONDS);
+  } catch (error) {
+    if (error instanceof UpstreamRefusal) return;
+    throw error;
+  }
+  throw new UpstreamError(TRUSTED);
+}

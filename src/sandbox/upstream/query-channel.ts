@@ -1,0 +1,116 @@
+/**
+ * One upstream connection for requests of the broker's own, many under way at once: they are written as they
+ * come, and the replies are read in the same order. It opens when first used, and anew after it broke.
+ */
+import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import { explained, type UpstreamConnection, UpstreamError, UpstreamRefusal } from "./connection.ts";
+
+interface Pending {
+  readonly name: OperationName;
+  /** Reads what follows the reply, if anything does. */
+  readonly body: ((connection: UpstreamConnection) => Promise<unknown>) | undefined;
+  resolve(reply: unknown): void;
+  reject(error: Error): void;
+}
+
+/** What was asked on one connection: after it broke, nothing of its successor's may be mixed up with it. */
+interface Lane {
+  readonly connection: UpstreamConnection;
+  readonly pending: Pending[];
+}
+
+export class QueryChannel {
+  private readonly open: () => Promise<UpstreamConnection>;
+  private readonly answerSeconds: number;
+  private lane: Promise<Lane> | undefined;
+  private closed = false;
+
+  /** @param answerSeconds how long upstream may leave what it was asked without an answer */
+  constructor(open: () => Promise<UpstreamConnection>, answerSeconds: number) {
+    this.open = open;
+    this.answerSeconds = answerSeconds;
+  }
+
+  /** @throws UpstreamRefusal when upstream answers with an error, UpstreamError when it cannot be asked. */
+  ask<N extends OperationName>(name: N, request: RequestOf<N>): Promise<ReplyOf<N>> {
+    return this.enqueue(name, request, undefined) as Promise<ReplyOf<N>>;
+  }
+
+  /** As `ask`, for an operation whose reply is followed by bulk data, which `body` reads to its end. */
+  read<N extends OperationName, T>(
+    name: N,
+    request: RequestOf<N>,
+    body: (c: UpstreamConnection) => Promise<T>,
+  ): Promise<T> {
+    return this.enqueue(name, request, body) as Promise<T>;
+  }
+
+  /** Ends the connection; what upstream kept for it (temporary roots) is let go. */
+  close(): void {
+    this.closed = true;
+    void this.lane?.then(({ connection }) => connection.destroy()).catch(() => undefined);
+  }
+
+  private async enqueue<N extends OperationName>(
+    name: N,
+    request: RequestOf<N>,
+    body: Pending["body"],
+  ): Promise<unknown> {
+    const { connection, pending } = await this.usableLane();
+    return new Promise((resolve, reject) => {
+      pending.push({ name, body, resolve, reject });
+      connection.send(name, request);
+      if (pending.length === 1) void answer(connection, pending, this.answerSeconds);
+    });
+  }
+
+  /** Many may wait for it at once, and must all get the same. */
+  private async usableLane(): Promise<Lane> {
+    for (;;) {
+      if (this.closed) throw new UpstreamError("the sandbox has ended");
+      this.lane ??= this.open().then((connection) => ({ connection, pending: [] }));
+      const { lane } = this;
+      const opened = await lane.catch((error: Error) => error);
+      if (!(opened instanceof Error) && isUsable(opened) && !this.closed) return opened;
+      // Upstream may have hung up while nothing was asked: that is nobody's error. But what is forgotten must not be
+      // the one that somebody else has begun to open meanwhile.
+      if (this.lane === lane) this.lane = undefined;
+      if (opened instanceof Error) throw opened;
+      opened.connection.destroy();
+    }
+  }
+}
+
+function isUsable({ connection, pending }: Lane): boolean {
+  return !connection.destroyed && !(pending.length === 0 && connection.outOfStep);
+}
+
+/** Reads replies until none is awaited. */
+async function answer(
+  connection: UpstreamConnection,
+  pending: Pending[],
+  answerSeconds: number,
+): Promise<void> {
+  const deadline = connection.answerDeadline(answerSeconds);
+  try {
+    for (let next = pending[0]; next; next = pending[0]) {
+      const outcome = await connection.outcome({});
+      if (outcome !== undefined) next.reject(new UpstreamRefusal(outcome));
+      else {
+        const reply = await connection.reply(next.name);
+        next.resolve(next.body ? await next.body(connection) : reply);
+      }
+      pending.shift();
+      deadline.alive();
+    }
+  } catch (error) {
+    connection.destroy();
+    const message = deadline.passed
+      ? `the nix-daemon said nothing for ${answerSeconds} seconds (limits.request_deadline)`
+      : "the connection to the nix-daemon broke";
+    const broken = new UpstreamError(message, explained(error as Error));
+    for (const waiting of pending.splice(0)) waiting.reject(broken);
+  } finally {
+    deadline.clear();
+  }
+}

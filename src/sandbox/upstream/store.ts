@@ -1,0 +1,162 @@
+/** What the broker itself asks upstream, for all sandboxes: infos, closures, derivations. Nothing here is for clients unread. */
+
+import type { Limits } from "../../policy/limits.ts";
+import type { PathInfo } from "../../policy/view-queries.ts";
+import { EndOfStream } from "../../protocol/byte-stream.ts";
+import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
+import { type Derivation, DerivationError, parseDerivation } from "../../store/derivation.ts";
+import { NarWalker } from "../../store/nar-walker.ts";
+import type { StorePath } from "../../store/store-path.ts";
+import type { UpstreamConnection } from "./connection.ts";
+import { UpstreamRefusal } from "./connection.ts";
+import { QueryChannel } from "./query-channel.ts";
+
+/** Before it the daemon knows no QueryDerivationOutputMap (and no floating outputs either). */
+export const OUTPUT_MAP_SINCE = 22;
+/** Parsed derivations are kept: their paths are hashes of their texts, so they cannot change. Bytes of text. */
+const MOST_KEPT = 32 * 1024 * 1024;
+/** A few huge ones shall not push out all others. Bytes of text. */
+const LONGEST_KEPT = 1024 * 1024;
+
+export class UpstreamStore {
+  readonly storeDir: string;
+  private readonly channel: QueryChannel;
+  /** The longest derivation that is read. */
+  private readonly textBytes: number;
+  /** The oldest first. */
+  private readonly derivations = new Map<
+    StorePath,
+    { readonly derivation: Derivation; readonly length: number }
+  >();
+  private kept = 0;
+
+  constructor(
+    open: () => Promise<UpstreamConnection>,
+    storeDir: string,
+    { textBytes, requestDeadline }: Pick<Limits, "textBytes" | "requestDeadline">,
+  ) {
+    this.channel = new QueryChannel(open, requestDeadline);
+    this.storeDir = storeDir;
+    this.textBytes = textBytes;
+  }
+
+  async info(path: StorePath): Promise<PathInfo | undefined> {
+    const info = await this.channel.ask("QueryPathInfo", { path });
+    return info && pathInfo(path, info);
+  }
+
+  /**
+   * The infos of these paths and all that they refer to.
+   * @param known paths whose closure is wanted no more
+   * @throws UpstreamRefusal if one of them is not valid
+   */
+  async closure(roots: Iterable<StorePath>, known: (path: StorePath) => boolean): Promise<PathInfo[]> {
+    const infos = new Map<StorePath, PathInfo | undefined>();
+    const visit = async (path: StorePath): Promise<void> => {
+      if (infos.has(path) || known(path)) return;
+      infos.set(path, undefined);
+      const info = await this.info(path);
+      if (!info) throw new UpstreamRefusal(`path '${path}' is not valid`);
+      infos.set(path, info);
+      await Promise.all(info.references.map(visit));
+    };
+    await Promise.all([...roots].map(visit));
+    return [...infos.values()] as PathInfo[];
+  }
+
+  allValid(): Promise<StorePath[]> {
+    return this.channel.ask("QueryAllValidPaths", undefined);
+  }
+
+  byHashPart(hashPart: string): Promise<StorePath> {
+    return this.channel.ask("QueryPathFromHashPart", { hashPart });
+  }
+
+  referrers(path: StorePath): Promise<StorePath[]> {
+    return this.channel.ask("QueryReferrers", { path });
+  }
+
+  derivers(path: StorePath): Promise<StorePath[]> {
+    return this.channel.ask("QueryValidDerivers", { path });
+  }
+
+  /**
+   * A derivation as upstream stores it.
+   * @param known the path's info, if it is at hand
+   * @throws DerivationError if the file is not a derivation, UpstreamRefusal if it is not valid.
+   */
+  async derivation(path: StorePath, known?: PathInfo): Promise<Derivation> {
+    const held = this.derivations.get(path);
+    if (held) return held.derivation;
+    // Outputs of any size can have such a name, and while one is read all other questions wait.
+    const narSize = (known ?? (await this.info(path)))?.narSize ?? 0;
+    if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
+    const text = await this.channel.read("NarFromPath", { path }, (connection) =>
+      readFileOfNar(connection, this.textBytes),
+    );
+    if (text instanceof DerivationError) throw text;
+    const derivation = parseDerivation(text);
+    this.remember(path, derivation, text.length);
+    return derivation;
+  }
+
+  /**
+   * Saves reading back what was parsed when it was added.
+   * @param length of its text, in bytes
+   */
+  remember(path: StorePath, derivation: Derivation, length: number): void {
+    if (length > LONGEST_KEPT || this.derivations.has(path)) return;
+    this.derivations.set(path, { derivation, length });
+    this.kept += length;
+    for (const [oldest, { length: freed }] of this.derivations) {
+      if (this.kept <= MOST_KEPT) return;
+      this.derivations.delete(oldest);
+      this.kept -= freed;
+    }
+  }
+
+  /** Output names and paths as upstream knows them by now; "" where the path is not known yet. */
+  outputMap(path: StorePath): Promise<Map<string, StorePath | "">> {
+    return this.channel.ask("QueryDerivationOutputMap", { path });
+  }
+
+  close(): void {
+    this.channel.close();
+  }
+}
+
+/** More than a NAR of one file has around its contents. */
+const NAR_OVERHEAD = 256;
+
+function tooLong(limit: number): DerivationError {
+  return new DerivationError(`It is longer than ${limit} bytes (limits.text_bytes).`);
+}
+
+export function pathInfo(path: StorePath, info: UnkeyedValidPathInfo): PathInfo {
+  const { narHash, narSize, references, contentAddress } = info;
+  return { path, narHash, narSize, references, contentAddress };
+}
+
+/**
+ * The contents of the regular file that a bare NAR holds. One that is none, or too long, is no fault of the
+ * connection's, which others use too: that error is returned, not thrown.
+ */
+async function readFileOfNar(
+  { transport }: UpstreamConnection,
+  limit: number,
+): Promise<Buffer | DerivationError> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  const walker = new NarWalker((slice) => {
+    length += slice.length;
+    if (length <= limit) pieces.push(Buffer.from(slice));
+  });
+  for (;;) {
+    transport.consume(walker.push(transport.available));
+    if (walker.done) break;
+    if (!(await transport.fill())) throw new EndOfStream();
+  }
+  if (walker.rootType !== "regular") return new DerivationError("It is not a regular file.");
+  if (length > limit) return tooLong(limit);
+  return Buffer.concat(pieces);
+}

@@ -1,0 +1,189 @@
+/**
+ * The control channel between commands and the service: one request a connection, over node-ipc, on a Unix socket in
+ * a folder that only the service's user (and an administrators' group) can enter. Never mounted into a sandbox.
+ *
+ * node-ipc is used here alone. Of its parsers `assured` bounds frames, pending writes and incomplete frames, and takes no event that
+ * is not listed; its default, `fast`, would buffer without limit. (Seen in node-ipc 14.0.0, entities/EventParser.js.)
+ */
+import { chmodSync, chownSync, mkdirSync } from "node:fs";
+import type { Socket } from "node:net";
+import { IPCModule, type Config as IpcConfig } from "node-ipc";
+import { type ControlRequestName, type ControlRequests, controlRequestNames } from "./messages.ts";
+
+/** The control channel cannot be opened or used. */
+export class ControlError extends Error {
+  override name = "ControlError";
+  /** `unreachable`: there is no service, or it may not be talked to. `refused`: it answered that it will not. */
+  readonly code: "unreachable" | "refused" | "system";
+
+  constructor(code: ControlError["code"], message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** What the service answers with. What a handler throws is told to the asker by its message. */
+export type ControlHandlers = {
+  readonly [name in ControlRequestName]: (
+    asks: unknown,
+  ) => ControlRequests[name]["answer"] | Promise<ControlRequests[name]["answer"]>;
+};
+
+export interface ControlOptions {
+  /** The folder of the socket; made if it is not there. It must be ours, and is made 0700 or 0750. */
+  readonly folder: string;
+  /** A group whose members may use it as well. */
+  readonly group: number | undefined;
+  /** @returns why this peer may not use it, undefined if it may */
+  readonly refusal: (socket: Socket) => string | undefined;
+  readonly handlers: ControlHandlers;
+  readonly onProblem: (error: Error) => void;
+}
+
+export interface ControlServer {
+  close(): void;
+}
+
+const ANSWER = "answer";
+const REFUSED = "refused";
+const MAX_MESSAGE = 4 * 1024 * 1024;
+const MAX_CONNECTIONS = 16;
+const INCOMPLETE_MS = 5000;
+/** How long a peer may take from connecting to hanging up. */
+const CONNECTION_MS = 30_000;
+
+/** The socket in the folder of the control channel. */
+export const controlSocket = (folder: string): string => `${folder}/socket`;
+
+function endpoint(folder: string, allowedEvents: readonly string[]): IPCModule {
+  const ipc = new IPCModule();
+  const settings: IpcConfig = {
+    id: "nix-broker",
+    socketRoot: folder,
+    silent: true,
+    parser: "assured",
+    allowedEvents,
+    maxMessageSize: MAX_MESSAGE,
+    maxPendingBytes: 2 * MAX_MESSAGE,
+    maxEventNameLength: 32,
+    messageTimeout: INCOMPLETE_MS,
+    maxConnections: MAX_CONNECTIONS,
+    maxRetries: 0,
+    stopRetrying: true,
+  };
+  Object.assign(ipc.config, settings);
+  return ipc;
+}
+
+/** @throws ControlError `system`, saying what is wrong with the folder or the group */
+export async function serveControl(options: ControlOptions): Promise<ControlServer> {
+  const { folder, group, refusal, handlers, onProblem } = options;
+  const ipc = endpoint(folder, [...controlRequestNames, ANSWER, REFUSED]);
+  // Those whose credentials were looked at and found good; nobody else's requests are acted upon.
+  const admitted = new WeakSet<Socket>();
+  const started = Promise.withResolvers<void>();
+  ipc.serve(controlSocket(folder), started.resolve);
+  const { server } = ipc;
+  server.on("error", (error) => {
+    started.reject(error);
+    onProblem(error);
+  });
+  server.on("connect", (socket) => {
+    socket.setTimeout(CONNECTION_MS, () => socket.destroy());
+    const reason = refusal(socket);
+    if (reason === undefined) admitted.add(socket);
+    else {
+      server.emit(socket, REFUSED, reason);
+      socket.end();
+    }
+  });
+  for (const name of controlRequestNames)
+    server.on(name, (asks, socket) => {
+      if (!admitted.has(socket)) return;
+      // One request a connection: what else it sends is not acted upon.
+      admitted.delete(socket);
+      void answer(server, socket, () => handlers[name](asks));
+    });
+  try {
+    // Made here, so that a missing parent folder is told as such.
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    server.start();
+    await started.promise;
+    if (group !== undefined) openToGroup(folder, group);
+  } catch (error) {
+    server.stop();
+    throw new ControlError(
+      "system",
+      `Cannot open the control channel in ${folder}: ${(error as Error).message}. ` +
+        "The folder must belong to the service's user (runtime.control_dir), and that user be a member of runtime.admin_group.",
+      { cause: error },
+    );
+  }
+  return { close: () => server.stop() };
+}
+
+/** The folder last: until then nobody but us can reach the socket in it. */
+function openToGroup(folder: string, group: number): void {
+  chownSync(controlSocket(folder), -1, group);
+  chmodSync(controlSocket(folder), 0o660);
+  chownSync(folder, -1, group);
+  chmodSync(folder, 0o750);
+}
+
+async function answer(
+  server: IPCModule["server"],
+  socket: Socket,
+  handle: () => unknown | Promise<unknown>,
+): Promise<void> {
+  let event = ANSWER;
+  let data: unknown;
+  try {
+    data = await handle();
+  } catch (error) {
+    event = REFUSED;
+    data = (error as Error).message;
+  }
+  if (socket.destroyed) return;
+  try {
+    server.emit(socket, event, data);
+  } catch (error) {
+    server.emit(socket, REFUSED, `the answer cannot be sent: ${(error as Error).message}`);
+  }
+  socket.end();
+}
+
+/**
+ * Asks the running service.
+ * @throws ControlError `unreachable` when there is none or we may not reach it, `refused` with its words.
+ */
+export function askService<Name extends ControlRequestName>(
+  folder: string,
+  name: Name,
+  asks: ControlRequests[Name]["asks"],
+): Promise<ControlRequests[Name]["answer"]> {
+  const ipc = endpoint(folder, [name, ANSWER, REFUSED]);
+  const id = "service";
+  return new Promise<ControlRequests[Name]["answer"]>((resolve, reject) => {
+    ipc.connectTo(id, controlSocket(folder), () => {
+      const service = ipc.of[id];
+      service?.on("connect", () => service.emit(name, asks));
+      service?.on(ANSWER, (data) => resolve(data as ControlRequests[Name]["answer"]));
+      service?.on(REFUSED, (data) => reject(new ControlError("refused", String(data))));
+      service?.on("error", (error) => reject(unreachable(folder, error)));
+      service?.on("disconnect", () =>
+        reject(new ControlError("unreachable", "The service closed the connection without an answer.")),
+      );
+    });
+  }).finally(() => ipc.disconnect(id));
+}
+
+function unreachable(folder: string, error: NodeJS.ErrnoException): ControlError {
+  const socket = controlSocket(folder);
+  const why: Readonly<Record<string, string>> = {
+    ENOENT: `nothing is at ${socket}. Start the service (systemctl start nix-broker), or name its configuration with --config`,
+    ECONNREFUSED: `nobody listens on ${socket}. Start the service (systemctl start nix-broker)`,
+    EACCES: `this user may not reach ${socket}. Ask as root or as the service's user, or be a member of runtime.admin_group`,
+  };
+  const text = why[error.code ?? ""] ?? `${socket}: ${error.message}`;
+  return new ControlError("unreachable", `The service cannot be reached: ${text}.`, { cause: error });
+}

@@ -1,0 +1,118 @@
+/**
+ * What commands ask the running service, and what it answers. `nix-broker status --json` and `sandboxes --json` print
+ * the answers as they are, so their form is stable: fields are added, never renamed or removed.
+ */
+import type { LimitName } from "../../policy/limits.ts";
+import type { Verdict } from "../../policy/rules.ts";
+
+/** Each request with what it carries and what answers it. */
+export interface ControlRequests {
+  status: { readonly asks: Record<string, never>; readonly answer: StatusReport };
+  sandboxes: { readonly asks: Record<string, never>; readonly answer: readonly SandboxSummary[] };
+  /** `id` may be the beginning of an id, if it is of one sandbox alone. */
+  sandbox: { readonly asks: { readonly id: string }; readonly answer: SandboxDetails };
+}
+
+export type ControlRequestName = keyof ControlRequests;
+
+export const controlRequestNames = ["status", "sandboxes", "sandbox"] as const satisfies ControlRequestName[];
+
+export interface StatusReport {
+  readonly service: {
+    readonly version: string;
+    readonly pid: number;
+    readonly uid: number;
+    /** ISO 8601. */
+    readonly startedAt: string;
+    readonly uptimeSeconds: number;
+    /** The configuration file, null if there is none. */
+    readonly configFile: string | null;
+  };
+  readonly upstream: {
+    /** Its socket, or the command that reaches it. */
+    readonly at: string;
+    /** Why it cannot be used now; null while it can. */
+    readonly error: string | null;
+    /** `1.34`; null before it was reached. */
+    readonly protocol: string | null;
+    /** Older daemons do not tell. */
+    readonly nixVersion: string | null;
+  };
+  readonly pool: { readonly idle: number; readonly size: number };
+  readonly sandboxes: { readonly builds: number; readonly static: number };
+  readonly connections: number;
+  /** Since the service started. */
+  readonly requests: Readonly<Record<Verdict, number>>;
+  readonly innerBuilds: { readonly running: number; readonly succeeded: number; readonly failed: number };
+  readonly audit: {
+    readonly folder: string;
+    /** Why nothing can be recorded, and so nothing changed upstream; null while all is well. */
+    readonly error: string | null;
+    readonly records: number;
+    readonly pending: number;
+    readonly lagSeconds: number;
+    readonly lost: number;
+  };
+  readonly linker: LinkerReport;
+  /** How often each bound was hit since the start; bounds that were not are absent. */
+  readonly limitsHit: Readonly<Partial<Record<LimitName, number>>>;
+}
+
+export interface LinkerReport {
+  /** Why builds that opt in cannot be served; null while they can. */
+  readonly error: string | null;
+  /** Null when it does not answer. */
+  readonly sandboxes: number | null;
+  readonly queued: number | null;
+  readonly linked: number | null;
+  /** Requests of this service that wait for it. */
+  readonly waiting: number;
+}
+
+export interface SandboxSummary {
+  readonly id: string;
+  /** The outer build; null for a static socket. */
+  readonly derivation: string | null;
+  /** The static socket; null for a build. */
+  readonly socket: string | null;
+  readonly profile: string;
+  /** The sandbox that asked for this build; null for an outermost one. */
+  readonly parent: string | null;
+  readonly depth: number;
+  /** The build user; null before it connected, and for a static socket. */
+  readonly uid: number | null;
+  readonly connections: number;
+  /** Of the whole family: nested sandboxes share their quotas. */
+  readonly builds: { readonly running: number; readonly total: number };
+  readonly viewPaths: number;
+  /** Of the whole family. */
+  readonly bytesAdded: number;
+  /** ISO 8601. */
+  readonly since: string;
+  /** Why its requests are refused; null while they are not. */
+  readonly refused: string | null;
+}
+
+/** A list that may be too long to send whole. */
+export interface PathList {
+  readonly total: number;
+  /** The first of them, sorted. */
+  readonly paths: readonly string[];
+}
+
+export interface SandboxDetails extends SandboxSummary {
+  /** What its view held at the start; null for view "store", which holds everything. */
+  readonly viewStart: PathList | null;
+  readonly gained: PathList;
+  /** The newest ones that ended, oldest first. */
+  readonly innerBuilds: readonly InnerBuild[];
+}
+
+export interface InnerBuild {
+  readonly derivation: string;
+  readonly ok: boolean;
+  readonly outputs: Readonly<Record<string, string>>;
+  readonly seconds: number;
+  /** ISO 8601. */
+  readonly endedAt: string;
+}

@@ -1,0 +1,170 @@
+/** Makes the answers of the control channel from the running service. */
+import packageJson from "../../../package.json" with { type: "json" };
+import type { AuditStore } from "../../audit/store.ts";
+import type { Config } from "../../config/config.ts";
+import type { Sandbox } from "../../sandbox/sandbox.ts";
+import { explained } from "../../sandbox/upstream/connection.ts";
+import type { Broker } from "../broker.ts";
+import { LinkerClient } from "../builds/linker-client.ts";
+import type { BuildSandboxes } from "../builds/sandboxes.ts";
+import { upstreamName } from "../upstream.ts";
+import type { ControlHandlers } from "./control.ts";
+import type { LinkerReport, PathList, SandboxDetails, SandboxSummary, StatusReport } from "./messages.ts";
+import type { ControlTally } from "./tally.ts";
+
+export interface ReportSources {
+  readonly config: Config;
+  readonly broker: Broker;
+  readonly builds: BuildSandboxes;
+  readonly linker: LinkerClient;
+  readonly audit: AuditStore;
+  readonly tally: ControlTally;
+}
+
+/** Longer lists are cut; what they hold in all is told. */
+const MOST_PATHS = 5000;
+const MOST_SANDBOXES = 5000;
+const PATIENCE_MS = 2000;
+/** How much of an id is enough to look for it. */
+const LEAST_ID = 4;
+
+/** What answers each request of the control channel. */
+export function controlHandlers(sources: ReportSources): ControlHandlers {
+  const startedAt = new Date();
+  return {
+    status: () => status(sources, startedAt),
+    sandboxes: () => sandboxSummaries(sources),
+    sandbox: (asks) => details(sources, idIn(asks)),
+  };
+}
+
+/** The sandboxes that are open, oldest first, as far as there is room for them in a message. */
+export function sandboxSummaries({
+  broker,
+  builds,
+}: Pick<ReportSources, "broker" | "builds">): SandboxSummary[] {
+  const connections = broker.connectionsBySandbox;
+  return [...broker.openSandboxes]
+    .slice(0, MOST_SANDBOXES)
+    .map((sandbox) => summary(sandbox, connections.get(sandbox) ?? 0, builds));
+}
+
+async function status(sources: ReportSources, startedAt: Date): Promise<StatusReport> {
+  const { config, broker, audit, tally } = sources;
+  const sandboxes = [...broker.openSandboxes];
+  const statics = sandboxes.filter(({ derivation }) => derivation === undefined).length;
+  const [upstreamError, linker] = await Promise.all([probe(broker), linkerReport(sources)]);
+  const { facts } = broker.pool;
+  return {
+    service: {
+      version: packageJson.version,
+      pid: process.pid,
+      uid: process.getuid?.() ?? -1,
+      startedAt: startedAt.toISOString(),
+      uptimeSeconds: Math.floor((Date.now() - startedAt.getTime()) / 1000),
+      configFile: config.file ?? null,
+    },
+    upstream: {
+      at: upstreamName(config.upstream),
+      error: upstreamError,
+      protocol: facts ? `1.${facts.minor}` : null,
+      nixVersion: facts?.nixVersion ?? null,
+    },
+    pool: { idle: broker.pool.idle, size: config.upstream.pool },
+    sandboxes: { builds: sandboxes.length - statics, static: statics },
+    connections: broker.openConnections,
+    requests: { ...tally.requests },
+    innerBuilds: { running: broker.buildsRunning, ...tally.builds },
+    audit: {
+      folder: audit.folder,
+      error: audit.failure?.message ?? null,
+      records: audit.head.seq,
+      pending: audit.pending,
+      lagSeconds: audit.lagMs / 1000,
+      lost: audit.lost,
+    },
+    linker,
+    limitsHit: { ...tally.limitsHit },
+  };
+}
+
+/** @returns why upstream cannot be used now, null if it can */
+async function probe(broker: Broker): Promise<string | null> {
+  const late = Promise.withResolvers<string>();
+  const timer = setTimeout(
+    () => late.resolve(`it does not answer within ${PATIENCE_MS / 1000} s`),
+    PATIENCE_MS,
+  );
+  const answer = broker.pool.probe().then(
+    () => null,
+    (error: Error) => explained(error),
+  );
+  return Promise.race([answer, late.promise]).finally(() => clearTimeout(timer));
+}
+
+/** Over a connection of its own: the one that serves builds waits much longer for a linker that is not there. */
+async function linkerReport({ config, linker }: ReportSources): Promise<LinkerReport> {
+  const own = new LinkerClient(`${config.runtime.dir}/linker.sock`, { patience: PATIENCE_MS / 4 });
+  const timer = setTimeout(() => own.close(), PATIENCE_MS);
+  const { waiting } = linker;
+  try {
+    const { sandboxes, queued, linked, upstream, store } = await own.status();
+    const error = store !== "ok" ? store : upstream !== "ok" ? upstream : null;
+    return { error, sandboxes, queued, linked, waiting };
+  } catch (error) {
+    return { error: (error as Error).message, sandboxes: null, queued: null, linked: null, waiting };
+  } finally {
+    clearTimeout(timer);
+    own.close();
+  }
+}
+
+function summary(sandbox: Sandbox, connections: number, builds: BuildSandboxes): SandboxSummary {
+  const { quota } = sandbox;
+  return {
+    id: sandbox.id,
+    derivation: sandbox.derivation ?? null,
+    socket: sandbox.socket ?? null,
+    profile: sandbox.profile.name,
+    parent: sandbox.parent?.id ?? null,
+    depth: sandbox.depth,
+    uid: builds.uidOf(sandbox) ?? null,
+    connections,
+    builds: { running: quota.buildsRunning, total: quota.builds },
+    viewPaths: sandbox.view.size,
+    bytesAdded: quota.bytesAdded,
+    since: sandbox.since.toISOString(),
+    refused: sandbox.ended ?? null,
+  };
+}
+
+/** @throws Error when it is no id, or the beginning of none or of several */
+async function details({ broker, builds, tally }: ReportSources, id: string): Promise<SandboxDetails> {
+  const found = [...broker.openSandboxes].filter((sandbox) => sandbox.id.startsWith(id));
+  const [sandbox] = found;
+  if (!sandbox) throw new Error(`no running sandbox has an id that begins with "${id}"`);
+  if (found.length > 1)
+    throw new Error(`${found.length} running sandboxes have ids that begin with "${id}": give more of it`);
+  const gained = new Set(sandbox.gained);
+  const viewStart = sandbox.view.closed
+    ? pathList((await sandbox.view.all()).filter((path) => !gained.has(path)))
+    : null;
+  return {
+    ...summary(sandbox, broker.connectionsBySandbox.get(sandbox) ?? 0, builds),
+    viewStart,
+    gained: pathList([...gained].sort()),
+    innerBuilds: tally.buildsOf(sandbox),
+  };
+}
+
+function pathList(paths: readonly string[]): PathList {
+  return { total: paths.length, paths: paths.slice(0, MOST_PATHS) };
+}
+
+/** @throws Error when there is none in what was asked */
+function idIn(asks: unknown): string {
+  const id = typeof asks === "object" && asks !== null && "id" in asks ? asks.id : undefined;
+  if (typeof id !== "string" || !/^[a-z0-9]{1,32}$/.test(id) || id.length < LEAST_ID)
+    throw new Error(`the id of a sandbox is 32 letters and digits; at least ${LEAST_ID} of them are needed`);
+  return id;
+}
