@@ -62,11 +62,11 @@ export class Daemon {
   /** Whether the daemon runs as an ordinary user in a user namespace, without build users. */
   readonly rootless: boolean;
 
-  readonly #installed: InstalledVersion;
-  readonly #slot: Slot;
-  readonly #options: DaemonOptions;
-  #holder: ChildProcess | undefined;
-  #process: ChildProcess | undefined;
+  private readonly installed: InstalledVersion;
+  private readonly slot: Slot;
+  private readonly options: DaemonOptions;
+  private holder: ChildProcess | undefined;
+  private process: ChildProcess | undefined;
 
   constructor(installed: InstalledVersion, slot: Slot, options: DaemonOptions, rootless: boolean) {
     this.version = installed.version;
@@ -75,21 +75,21 @@ export class Daemon {
     this.socket = join(this.root, "var/nix/daemon-socket/socket");
     this.rootFolder = join(slot.folder, "root");
     this.rootless = rootless;
-    this.#installed = installed;
-    this.#slot = slot;
-    this.#options = options;
+    this.installed = installed;
+    this.slot = slot;
+    this.options = options;
   }
 
   /** The daemon's process id, on the machine. */
   get pid(): number {
-    const pid = this.#process?.pid;
+    const pid = this.process?.pid;
     if (pid === undefined) throw new LabError("The daemon does not run.");
     return pid;
   }
 
   /** The pid of a process that stays in the daemon's mount namespace while the lab system lives. */
   get namespacePid(): number {
-    const pid = this.#holder?.pid;
+    const pid = this.holder?.pid;
     if (pid === undefined) throw new LabError("The daemon was stopped, or never set up.");
     return pid;
   }
@@ -102,33 +102,33 @@ export class Daemon {
 
   /** What the daemon printed so far. */
   log(): string {
-    return existsSync(this.#logFile) ? readFileSync(this.#logFile, "utf8") : "";
+    return existsSync(this.logFile) ? readFileSync(this.logFile, "utf8") : "";
   }
 
-  get #logFile(): string {
-    return join(this.#slot.folder, "daemon.log");
+  private get logFile(): string {
+    return join(this.slot.folder, "daemon.log");
   }
 
   /** Lays out the lab system, makes its namespace and starts the daemon in it. Called by the lab. */
   async setUp(): Promise<void> {
-    const mounts = this.#layOut();
-    if (this.rootless) await giveToOrdinaryUser(this.#slot);
-    await this.#hold(holderScript(this.rootFolder, mounts, !this.rootless));
-    await this.#startDaemon();
+    const mounts = this.layOut();
+    if (this.rootless) await giveToOrdinaryUser(this.slot);
+    await this.hold(holderScript(this.rootFolder, mounts, !this.rootless));
+    await this.startDaemon();
   }
 
-  #layOut(): ReturnType<typeof layOutRoot> {
-    const slot = this.#slot;
-    const options = this.#options;
+  private layOut(): ReturnType<typeof layOutRoot> {
+    const slot = this.slot;
+    const options = this.options;
     const buildUsers = this.rootless ? 0 : (options.buildUsers ?? 16);
     checkBuildUsers(buildUsers);
     const store = join(this.root, "store");
     mkdirSync(store, { recursive: true });
     // As after an installation: where it is missing, 2.34 without root goes to a store in its home instead.
     mkdirSync(join(this.root, "var/nix"), { recursive: true });
-    const mounts = layOutRoot(this.rootFolder, this.#installed.root, this.root, options.binds ?? []);
+    const mounts = layOutRoot(this.rootFolder, this.installed.root, this.root, options.binds ?? []);
     writeEtc(join(this.rootFolder, "etc"), slot.number, buildUsers);
-    this.#writeConfig(options.config ?? "");
+    this.writeConfig(options.config ?? "");
     for (const { uid, gid, home } of labUsers) {
       if (home === "/nonexistent" || uid === 0) continue;
       mkdirSync(join(this.rootFolder, home), { recursive: true, mode: 0o755 });
@@ -141,18 +141,18 @@ export class Daemon {
     return mounts;
   }
 
-  #writeConfig(config: string): void {
-    const paths = systemSandboxPaths(this.#installed.root);
-    const text = nixConf({ ...this.#options, config }, paths, this.rootless, this.#slot.number);
+  private writeConfig(config: string): void {
+    const paths = systemSandboxPaths(this.installed.root);
+    const text = nixConf({ ...this.options, config }, paths, this.rootless, this.slot.number);
     writeFileSync(join(this.rootFolder, "etc/nix/nix.conf"), text);
   }
 
-  async #hold(script: string): Promise<void> {
+  private async hold(script: string): Promise<void> {
     const unshare = this.rootless
       ? [...ordinaryUser(), "unshare", "-r", "-m", "--"]
       : ["unshare", "-m", "--"];
     const holder = startProcess([...unshare, "sh", "-c", script]);
-    this.#holder = holder;
+    this.holder = holder;
     let errors = "";
     holder.stderr?.on("data", (chunk: Buffer) => {
       errors += chunk.toString();
@@ -167,10 +167,10 @@ export class Daemon {
     for (const pipe of [holder.stdin, holder.stdout, holder.stderr]) unrefPipe(pipe);
   }
 
-  async #startDaemon(): Promise<void> {
-    const log = openSync(this.#logFile, "a");
+  private async startDaemon(): Promise<void> {
+    const log = openSync(this.logFile, "a");
     const [program = "", ...args] = this.commandLine(["nix-daemon", "--daemon"], {
-      env: { NIX_REMOTE: "", ...this.#options.env },
+      env: { NIX_REMOTE: "", ...this.options.env },
       cwd: "/",
     });
     const daemon = spawn(program, args, {
@@ -180,11 +180,11 @@ export class Daemon {
     });
     closeSync(log);
     daemon.unref();
-    this.#process = daemon;
-    await this.#untilItListens(daemon);
+    this.process = daemon;
+    await this.untilItListens(daemon);
   }
 
-  async #untilItListens(daemon: ChildProcess): Promise<void> {
+  private async untilItListens(daemon: ChildProcess): Promise<void> {
     const patienceMs = 60_000;
     const deadline = Date.now() + patienceMs;
     while (Date.now() < deadline) {
@@ -212,11 +212,11 @@ export class Daemon {
       ...options.env,
     };
     const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
-    return [...this.#enter(user), "/usr/bin/env", "-i", "-C", options.cwd ?? "/tmp", ...variables, ...argv];
+    return [...this.enter(user), "/usr/bin/env", "-i", "-C", options.cwd ?? "/tmp", ...variables, ...argv];
   }
 
   /** The prefix of a command line that enters the daemon's namespaces as a user. */
-  #enter({ name, uid, gid }: LabUser): string[] {
+  private enter({ name, uid, gid }: LabUser): string[] {
     const target = `--target=${this.namespacePid}`;
     if (!this.rootless) return ["nsenter", target, "--mount", "--root", `--setuid=${uid}`, `--setgid=${gid}`];
     if (name !== "alice") throw new LabError(`Beside a rootless daemon there is no ${name}, only alice.`);
@@ -268,8 +268,8 @@ export class Daemon {
    * @param workers whether the processes of its connections are killed, too; else they live on, as they would
    */
   async kill(workers = false): Promise<void> {
-    const daemon = this.#process;
-    this.#process = undefined;
+    const daemon = this.process;
+    this.process = undefined;
     if (daemon?.pid === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
     const pids = workers ? childrenOf(daemon.pid) : [];
     const gone = once(daemon, "exit");
@@ -280,16 +280,16 @@ export class Daemon {
   /** Kills the daemon and its workers, and starts it anew, with other lines of nix.conf if given. */
   async restart(config?: string): Promise<void> {
     await this.kill(true);
-    if (config !== undefined) this.#writeConfig(config);
-    await this.#startDaemon();
+    if (config !== undefined) this.writeConfig(config);
+    await this.startDaemon();
   }
 
   /** Ends the daemon and everything in its namespace or sandboxes, and removes its folders. May be called twice. */
   async stop(): Promise<void> {
-    if (this.#holder === undefined) return;
-    this.#holder = undefined;
-    this.#process = undefined;
-    await releaseSlot(this.#slot);
+    if (this.holder === undefined) return;
+    this.holder = undefined;
+    this.process = undefined;
+    await releaseSlot(this.slot);
   }
 }
 

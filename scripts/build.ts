@@ -64,21 +64,23 @@ exec "\${NIX_BROKER_NODE:-node}" "\${0%/*}/nix-broker-root.js" "$@"
 `;
 
 /** What in a bundle is not ours or Node's. */
-export const foreignParts = (metafile: Metafile): string[] => [
-  ...Object.keys(metafile.inputs).filter((path) => !path.startsWith("src/")),
-  ...Object.values(metafile.outputs)
-    .flatMap((output) => output.imports)
-    .filter(({ external, path }) => external === true && !path.startsWith("node:"))
-    .map(({ path }) => path),
-];
+export function foreignParts(metafile: Metafile): string[] {
+  return [
+    ...Object.keys(metafile.inputs).filter((path) => !path.startsWith("src/")),
+    ...Object.values(metafile.outputs)
+      .flatMap((output) => output.imports)
+      .filter(({ external, path }) => external === true && !path.startsWith("node:"))
+      .map(({ path }) => path),
+  ];
+}
 
-const script = (path: string, text: string): void => {
+function script(path: string, text: string): void {
   writeFileSync(path, text);
   chmodSync(path, 0o755);
-};
+}
 
 /** Writes the bundles. @throws Error if the root programs' bundle holds an npm package. */
-export const buildAll = async (outdir = join(root, "dist")): Promise<void> => {
+export async function buildAll(outdir = join(root, "dist")): Promise<void> {
   rmSync(outdir, { recursive: true, force: true });
   await build({
     ...common,
@@ -107,6 +109,6 @@ export const buildAll = async (outdir = join(root, "dist")): Promise<void> => {
     copyFileSync(join(root, "src/root", hook), join(outdir, hook));
     chmodSync(join(outdir, hook), 0o755);
   }
-};
+}
 
 if (import.meta.main) await buildAll();

@@ -17,11 +17,11 @@ export interface Surroundings {
   readonly features: readonly string[];
 }
 
-const outerExpression = (
+function outerExpression(
   name: string,
   script: string,
   { path, environment, features }: Surroundings,
-): string => {
+): string {
   const attributes = {
     name: nixString(name),
     system: nixString(nixSystem),
@@ -34,7 +34,7 @@ const outerExpression = (
   };
   const lines = Object.entries(attributes).map(([key, value]) => `${key} = ${value};`);
   return `derivation { ${lines.join("\n")} }`;
-};
+}
 
 const innerNix = `derivation {
   name = "inner"; system = "${nixSystem}"; builder = "/bin/sh";
@@ -44,7 +44,7 @@ const innerNix = `derivation {
 `;
 
 /** @param visible whether the inner result can be read in the sandbox of the outer build */
-export const honestBuild = (visible: boolean, surroundings: Surroundings): OuterBuild => {
+export function honestBuild(visible: boolean, surroundings: Surroundings): OuterBuild {
   const script = `export HOME=$PWD
 echo "written by the outer build" > note
 cat > inner.nix <<'END'
@@ -53,7 +53,7 @@ inner=$(nix-build --no-out-link inner.nix)
 mkdir $out
 ${visible ? `cat $inner > $out/text     # visible in here, at once\nln -s $inner $out/inner` : `echo $inner > $out/inner`}`;
   return { script, expression: outerExpression("outer", script, surroundings) };
-};
+}
 
 /** Something that a build must not get. */
 export interface Attempt {
@@ -87,66 +87,68 @@ export interface Targets {
 /** How many cores the cheat asks the daemon to tell an inner build. */
 const CORES = 99;
 
-const lastLine = ({ output }: AttemptOutcome): string => {
+function lastLine({ output }: AttemptOutcome): string {
   const lines = output.trim().split("\n");
   return (lines.findLast((line) => line.includes("error:")) ?? lines.at(-1) ?? "").trim();
-};
+}
 
 /** Failed for this reason, and no other: a client that cannot connect fails too. */
-const failedWith =
-  (words: string) =>
-  ({ code, output }: AttemptOutcome): boolean =>
-    code !== 0 && output.includes(words);
+function failedWith(words: string) {
+  return ({ code, output }: AttemptOutcome): boolean => code !== 0 && output.includes(words);
+}
 
 /** In this order; the last one on a bare daemon collects the rest. */
-export const attempts = ({ secret, secretText, madeUp, stealDerivation }: Targets): Attempt[] => [
-  {
-    title: "ask about a path that exists, but is none of its inputs",
-    script: `nix-store --query --hash ${secret}`,
-    refused: failedWith("is not valid"),
-    tell: lastLine,
-  },
-  {
-    title: "the same of a path that does not exist: the answer must not differ",
-    script: `nix-store --query --hash ${secret} > exists 2>&1; nix-store --query --hash ${madeUp} > not 2>&1
+export function attempts({ secret, secretText, madeUp, stealDerivation }: Targets): Attempt[] {
+  return [
+    {
+      title: "ask about a path that exists, but is none of its inputs",
+      script: `nix-store --query --hash ${secret}`,
+      refused: failedWith("is not valid"),
+      tell: lastLine,
+    },
+    {
+      title: "the same of a path that does not exist: the answer must not differ",
+      script: `nix-store --query --hash ${secret} > exists 2>&1; nix-store --query --hash ${madeUp} > not 2>&1
 sed s,${secret},PATH,g exists > a; sed s,${madeUp},PATH,g not > b
 if [ "$(cat a)" != "$(cat b)" ]; then echo "they differ: one is $(tail -n 1 a | cut -c 1-20)…, of the other it says '$(tail -n 1 b)'"; exit 0; fi
 cat b; exit 1`,
-    refused: failedWith("'PATH' is not valid"),
-    tell: lastLine,
-  },
-  {
-    title: "build a derivation that reads this path without declaring it",
-    script: `cat > steal.text <<'END'
+      refused: failedWith("'PATH' is not valid"),
+      tell: lastLine,
+    },
+    {
+      title: "build a derivation that reads this path without declaring it",
+      script: `cat > steal.text <<'END'
 ${stealDerivation}
 END
 drv=$(nix-instantiate --eval --read-write-mode --expr 'builtins.toFile "steal.drv" (builtins.substring 0 ${stealDerivation.length} (builtins.readFile ./steal.text))' | tr -d '"')
 [ -n "$drv" ] && out=$(nix-store --realise "$drv") && cat "$out"`,
-    refused: (outcome) =>
-      failedWith("is not among the references")(outcome) && !outcome.output.includes(secretText),
-    denied: ["AddToStore", "AddTextToStore"],
-  },
-  {
-    title: `change the daemon's settings (cores = ${CORES}) for an inner build`,
-    script: `nix-build --no-out-link --cores ${CORES} --expr 'derivation {
+      refused: (outcome) =>
+        failedWith("is not among the references")(outcome) && !outcome.output.includes(secretText),
+      denied: ["AddToStore", "AddTextToStore"],
+    },
+    {
+      title: `change the daemon's settings (cores = ${CORES}) for an inner build`,
+      script: `nix-build --no-out-link --cores ${CORES} --expr 'derivation {
   name = "cores"; system = "${nixSystem}"; builder = "/bin/sh"; here = toString ./.;
   args = [ "-c" "echo cores are $NIX_BUILD_CORES; echo > $out; :" ]; }'`,
-    refused: ({ output }) => output.includes("cores are") && !output.includes(`cores are ${CORES}`),
-    tell: (outcome) => /cores are \d+/.exec(outcome.output)?.[0] ?? lastLine(outcome),
-  },
-  {
-    title: "collect garbage",
-    script: "nix-store --gc",
-    refused: failedWith("CollectGarbage is not allowed here"),
-    denied: ["CollectGarbage"],
-  },
-];
+      refused: ({ output }) => output.includes("cores are") && !output.includes(`cores are ${CORES}`),
+      tell: (outcome) => /cores are \d+/.exec(outcome.output)?.[0] ?? lastLine(outcome),
+    },
+    {
+      title: "collect garbage",
+      script: "nix-store --gc",
+      refused: failedWith("CollectGarbage is not allowed here"),
+      denied: ["CollectGarbage"],
+    },
+  ];
+}
 
-export const messageOf = (attempt: Attempt, outcome: AttemptOutcome): string =>
-  (attempt.tell ?? lastLine)(outcome).replace(/^error: /, "");
+export function messageOf(attempt: Attempt, outcome: AttemptOutcome): string {
+  return (attempt.tell ?? lastLine)(outcome).replace(/^error: /, "");
+}
 
-const runAll = (list: readonly Attempt[], folder: string): string =>
-  list
+function runAll(list: readonly Attempt[], folder: string): string {
+  return list
     .map(
       ({ script }, i) =>
         `mkdir work${i}; cd work${i}
@@ -155,11 +157,14 @@ code=0; ( ${script}
 echo $code > ${folder}/${i}.code; cd ..`,
     )
     .join("\n");
+}
 
 /** A build that tries everything and writes what came of it into its output. */
-export const cheatingBuild = (list: readonly Attempt[], surroundings: Surroundings): string =>
-  outerExpression("cheat", `export HOME=$PWD\nmkdir $out\n${runAll(list, "$out")}`, surroundings);
+export function cheatingBuild(list: readonly Attempt[], surroundings: Surroundings): string {
+  return outerExpression("cheat", `export HOME=$PWD\nmkdir $out\n${runAll(list, "$out")}`, surroundings);
+}
 
 /** The same as a script for an ordinary user of the machine, who has the bare daemon. */
-export const cheatingScript = (list: readonly Attempt[], folder: string): string =>
-  `set -e\nmkdir -p ${folder}; cd ${folder}\n${runAll(list, folder)}`;
+export function cheatingScript(list: readonly Attempt[], folder: string): string {
+  return `set -e\nmkdir -p ${folder}; cd ${folder}\n${runAll(list, folder)}`;
+}

@@ -2,10 +2,9 @@
 
 const colourful = process.stdout.isTTY && process.env.NO_COLOR === undefined && process.env.TERM !== "dumb";
 
-const paint =
-  (code: number) =>
-  (text: string): string =>
-    colourful ? `\x1b[${code}m${text}\x1b[0m` : text;
+function paint(code: number) {
+  return (text: string): string => (colourful ? `\x1b[${code}m${text}\x1b[0m` : text);
+}
 
 export const bold = paint(1);
 export const dim = paint(2);
@@ -14,44 +13,49 @@ export const green = paint(32);
 const yellow = paint(33);
 const blue = paint(34);
 
-const print = (line = ""): void => {
+function print(line = ""): void {
   process.stdout.write(`${line}\n`);
-};
+}
 
-export const heading = (text: string): void => {
+export function heading(text: string): void {
   print();
   print(bold(text));
-};
+}
 
-export const paragraph = (text: string): void => print(text === "" ? "" : `  ${text}`);
+export function paragraph(text: string): void {
+  print(text === "" ? "" : `  ${text}`);
+}
 
 /** Something that was promised, and whether it is so. */
-export const promise = (kept: boolean, text: string): void =>
+export function promise(kept: boolean, text: string): void {
   print(`  ${kept ? green("✓") : red("✗ NOT SO:")} ${text}`);
+}
 
 /** Someone else's words: a command's output, an expression. */
-export const quote = (text: string): void => {
+export function quote(text: string): void {
   for (const line of text.trimEnd().split("\n")) print(`  ${dim("│")} ${line}`);
-};
+}
 
-export const command = (text: string): void => print(`  ${blue("$")} ${text}`);
+export function command(text: string): void {
+  print(`  ${blue("$")} ${text}`);
+}
 
 const verdictColour = { forward: green, answer: blue, deny: red } as const;
 
 /** One request as the audit has it. */
-export const auditLine = (
+export function auditLine(
   verdict: keyof typeof verdictColour,
   operation: string,
   subject: string,
   note: string,
-): void => {
+): void {
   const word = { forward: "forwarded", answer: "answered", deny: "denied" }[verdict];
   const rest = [subject, note && yellow(note)].filter((text) => text !== "").join("  ");
   print(`  ${verdictColour[verdict](word.padEnd(10))} ${operation.padEnd(25)} ${rest}`.trimEnd());
-};
+}
 
 /** Runs a step that takes a while, and says how long it took. */
-export const step = async <T>(text: string, work: () => Promise<T>): Promise<T> => {
+export async function step<T>(text: string, work: () => Promise<T>): Promise<T> {
   const started = performance.now();
   if (colourful) process.stdout.write(`  … ${text}`);
   try {
@@ -65,4 +69,4 @@ export const step = async <T>(text: string, work: () => Promise<T>): Promise<T> 
     print(`  ${red("✗")} ${text}`);
     throw error;
   }
-};
+}

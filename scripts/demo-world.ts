@@ -7,13 +7,13 @@ import { RecursiveLab } from "../lab/recursive.ts";
 import type { AttemptOutcome, Surroundings } from "./demo-builds.ts";
 
 /** Without the linker, later clients find no .drv that they added; nor does 2.8 with a daemon of 2.3. */
-const clientWithoutLinker = (daemon: NixVersion): NixVersion => {
+function clientWithoutLinker(daemon: NixVersion): NixVersion {
   const client = daemon === "2.3" ? "2.3" : "2.8";
   if (lab.versions.includes(client)) return client;
   throw new LabError(
     `Without root the demo needs a client of Nix 2.8, which cannot be had here. Run it as root, or where Debian's packages can be had.`,
   );
-};
+}
 
 export interface World {
   readonly daemon: Daemon;
@@ -31,7 +31,7 @@ export interface World {
 const firstSocketFolder = `/var/lib/nix-broker/1-${process.pid}/s`;
 
 /** As root: hooks, linker and service, as they are installed; a build that opts in has a sandbox of its own. */
-const startPerBuild = async (version: NixVersion): Promise<World> => {
+async function startPerBuild(version: NixVersion): Promise<World> {
   const recursive = await RecursiveLab.start(version);
   return {
     daemon: recursive.daemon,
@@ -41,10 +41,10 @@ const startPerBuild = async (version: NixVersion): Promise<World> => {
     audit: () => recursive.audit("--kind", "request"),
     stop: () => recursive.stop(),
   };
-};
+}
 
 /** As anybody: a daemon of this user's, and one socket that all builds see. */
-const startStatic = async (version: NixVersion): Promise<World> => {
+async function startStatic(version: NixVersion): Promise<World> {
   const client = clientWithoutLinker(version);
   const daemon = await lab.startRootless(version, {
     sandboxPaths: [`/nix/var/nix/daemon-socket=${firstSocketFolder}`],
@@ -73,14 +73,16 @@ const startStatic = async (version: NixVersion): Promise<World> => {
     await daemon.stop();
     throw error;
   }
-};
+}
 
-export const startWorld = (version: NixVersion): Promise<World> =>
-  process.getuid?.() === 0 ? startPerBuild(version) : startStatic(version);
+export function startWorld(version: NixVersion): Promise<World> {
+  return process.getuid?.() === 0 ? startPerBuild(version) : startStatic(version);
+}
 
 /** The outcomes that a cheating build or script has written. */
-export const readOutcomes = (folder: string, count: number): AttemptOutcome[] =>
-  Array.from({ length: count }, (_, i) => ({
+export function readOutcomes(folder: string, count: number): AttemptOutcome[] {
+  return Array.from({ length: count }, (_, i) => ({
     code: Number(readFileSync(join(folder, `${i}.code`), "utf8")),
     output: readFileSync(join(folder, `${i}.output`), "utf8"),
   }));
+}

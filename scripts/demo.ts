@@ -23,22 +23,22 @@ const usage = `usage: npm run demo [-- --nix VERSION]
 `;
 
 let broken = 0;
-const check = (kept: boolean, text: string): void => {
+function check(kept: boolean, text: string): void {
   if (!kept) broken++;
   promise(kept, text);
-};
+}
 
-const chooseVersion = (wanted: string | undefined): NixVersion => {
+function chooseVersion(wanted: string | undefined): NixVersion {
   const { versions } = lab;
   const chosen = wanted === undefined ? versions.at(-1) : versions.find((version) => version === wanted);
   if (chosen === undefined) {
     throw new LabError(`There is no Nix ${wanted} here. There is: ${versions.join(", ")}.`);
   }
   return chosen;
-};
+}
 
 /** A file in the store that no build declares as its input, and a derivation that reads it all the same. */
-const prepareTargets = async (daemon: Daemon): Promise<Targets> => {
+async function prepareTargets(daemon: Daemon): Promise<Targets> {
   const secretText = "the secret of another build";
   const script = `set -e
 cd "$(mktemp -d)"
@@ -58,26 +58,28 @@ cat $drv`;
     madeUp: `/nix/store/${"0".repeat(32)}-secret`,
     stealDerivation: stdout.slice(end + 1).trimEnd(),
   };
-};
+}
 
-const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+function baseName(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
 
-const showAudit = (rows: readonly AuditRow[]): void => {
+function showAudit(rows: readonly AuditRow[]): void {
   for (const { op, verdict, subjects = [], detail, reason = "" } of rows) {
     if (verdict === undefined) continue;
     const dropped = detail?.settingsDropped;
     const note = Array.isArray(dropped) ? `not passed on: ${dropped.join(", ")}` : reason;
     auditLine(verdict, op, op === "SetOptions" ? "" : subjects.map(baseName).join(" "), note);
   }
-};
+}
 
-const innerResult = ({ daemon, perBuild }: World, out: string): string => {
+function innerResult({ daemon, perBuild }: World, out: string): string {
   const path = daemon.hostPath(`${out}/inner`);
   return perBuild ? readlinkSync(path) : readFileSync(path, "utf8").trim();
-};
+}
 
 /** Nix looks for references among the inputs only; those to inner results are registered by the post-build hook. */
-const showReferences = async (daemon: Daemon, out: string, inner: string): Promise<void> => {
+async function showReferences(daemon: Daemon, out: string, inner: string): Promise<void> {
   paragraph("");
   command(`nix-store --query --references ${baseName(out)}`);
   const { stdout } = await daemon.run(["nix-store", "--query", "--references", out]);
@@ -86,9 +88,9 @@ const showReferences = async (daemon: Daemon, out: string, inner: string): Promi
     stdout.includes(inner),
     "the inner result is a reference of the outer: it is not collected while the outer is kept",
   );
-};
+}
 
-const showHonestBuild = async (world: World): Promise<void> => {
+async function showHonestBuild(world: World): Promise<void> {
   const { daemon, surroundings, perBuild } = world;
   heading("1. A build that calls nix-build");
   const { script, expression } = honestBuild(perBuild, surroundings);
@@ -125,9 +127,9 @@ const showHonestBuild = async (world: World): Promise<void> => {
   );
   check(has("BuildPaths", "forward") || has("BuildPathsWithResults", "forward"), "the build was forwarded");
   check(has("SetOptions", "answer"), "the daemon's settings stayed as they are");
-};
+}
 
-const showCheat = async (world: World): Promise<void> => {
+async function showCheat(world: World): Promise<void> {
   const { daemon, surroundings } = world;
   heading("3. A build that cheats, and what it gets");
   const targets = await prepareTargets(daemon);
@@ -157,9 +159,9 @@ const showCheat = async (world: World): Promise<void> => {
   paragraph("");
   command("nix-broker audit --verdict deny");
   showAudit(denied);
-};
+}
 
-const finish = (world: World, started: number): void => {
+function finish(world: World, started: number): void {
   heading("That is all");
   const seconds = Math.round((performance.now() - started) / 1000);
   if (broken > 0) {
@@ -177,9 +179,9 @@ const finish = (world: World, started: number): void => {
     paragraph("among the references of the outer result. Per-build sandboxes need root.");
   }
   paragraph("Next: README.md, docs/, and `npm test`.");
-};
+}
 
-const main = async (): Promise<void> => {
+async function main(): Promise<void> {
   const { values } = parseArgs({
     options: { nix: { type: "string" }, help: { type: "boolean", short: "h" } },
   });
@@ -213,7 +215,7 @@ const main = async (): Promise<void> => {
   } finally {
     await stop();
   }
-};
+}
 
 try {
   await main();

@@ -11,13 +11,13 @@ import { operationsReference } from "./operations-reference.ts";
 
 const root = new URL("../", import.meta.url);
 
-const current = (page: string): string => {
+function current(page: string): string {
   try {
     return readFileSync(new URL(page, root), "utf8");
   } catch {
     return "";
   }
-};
+}
 
 /** Every page with generated text: its path from the root of the repository, and its text as it should be. */
 export const generatedPages: Readonly<Record<string, () => string>> = {

@@ -22,10 +22,11 @@ export interface SourceFile {
 const importPattern =
   /(?:^|[;}\n])\s*(?:import|export)\b[^"'`;]*?\bfrom\s*["']([^"']+)["']|(?:^|[;}\n])\s*import\s*["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']/g;
 
-const importsOf = (text: string): string[] =>
-  [...text.matchAll(importPattern)].map((match) => match[1] ?? match[2] ?? match[3]!);
+function importsOf(text: string): string[] {
+  return [...text.matchAll(importPattern)].map((match) => match[1] ?? match[2] ?? match[3]!);
+}
 
-const readSource = (path: string): SourceFile => {
+function readSource(path: string): SourceFile {
   const specifiers = importsOf(readFileSync(join(root, path), "utf8"));
   const isFile = (specifier: string): boolean => specifier.startsWith(".");
   return {
@@ -36,17 +37,18 @@ const readSource = (path: string): SourceFile => {
       .map((specifier) => relative(root, resolve(root, dirname(path), specifier))),
     packages: specifiers.filter((specifier) => !isFile(specifier)),
   };
-};
+}
 
 /** Every TypeScript file in a folder of src/. */
-export const sourceFiles = (): readonly SourceFile[] =>
-  readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
+export function sourceFiles(): readonly SourceFile[] {
+  return readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
     .filter((path) => path.endsWith(".ts") && path.includes("/"))
     .sort()
     .map((path) => readSource(`src/${path}`));
+}
 
 /** For each folder of src/, by name, the other folders that its files import. */
-export const folderGraph = (files: readonly SourceFile[] = sourceFiles()): Map<string, string[]> => {
+export function folderGraph(files: readonly SourceFile[] = sourceFiles()): Map<string, string[]> {
   const graph = new Map<string, Set<string>>();
   for (const file of files) {
     const imported = graph.get(file.folder) ?? new Set();
@@ -59,13 +61,13 @@ export const folderGraph = (files: readonly SourceFile[] = sourceFiles()): Map<s
     }
   }
   return new Map([...graph].sort().map(([folder, imported]) => [folder, [...imported].sort()]));
-};
+}
 
 const begin = "<!-- imports: made by `npm run docs` -->";
 const end = "<!-- end of imports -->";
 
 /** The text of a page with the import table between its two marks brought up to date. */
-export const withImportTable = (page: string): string => {
+export function withImportTable(page: string): string {
   const from = page.indexOf(begin);
   const to = page.indexOf(end);
   if (from === -1 || to < from) throw new Error(`the page lacks the marks ${begin} and ${end}`);
@@ -75,4 +77,4 @@ export const withImportTable = (page: string): string => {
   );
   const table = ["| folder | imports |", "|---|---|", ...rows].join("\n");
   return `${page.slice(0, from)}${begin}\n\n${table}\n\n${page.slice(to)}`;
-};
+}

@@ -20,14 +20,14 @@ in
 type Path = readonly (string | number)[];
 const widest = 110;
 
-const docOf = (schema: z.ZodMiniType): KeyDoc => {
+function docOf(schema: z.ZodMiniType): KeyDoc {
   const doc = keyDocs.get(schema);
   if (doc === undefined) throw new Error("a key of the configuration schema has no documentation");
   return doc;
-};
+}
 
 /** Lines of an indented string of Nix. */
-const nixText = (text: string, indent: string): string => {
+function nixText(text: string, indent: string): string {
   const lines: string[] = [];
   for (const word of text.replaceAll("''", "'''").replaceAll("${", "''${").split(" ")) {
     const last = lines.at(-1);
@@ -35,15 +35,15 @@ const nixText = (text: string, indent: string): string => {
     else lines[lines.length - 1] = `${last} ${word}`;
   }
   return lines.map((line) => `${indent}${line}\n`).join("");
-};
+}
 
-const description = (doc: KeyDoc): string => {
+function description(doc: KeyDoc): string {
   if (doc.default === undefined) return doc.description;
   const isValue = /^["[\d]|^(?:true|false)$/.test(doc.default);
   return `${doc.description} Default: ${isValue ? `\`${doc.default}\`` : doc.default}.`;
-};
+}
 
-const option = (name: string, schema: z.ZodMiniType, path: Path, indent: string): string => {
+function option(name: string, schema: z.ZodMiniType, path: Path, indent: string): string {
   const doc = docOf(schema);
   if (doc.nix === undefined) return table(name, path, indent);
   const type = doc.nix.includes(" ") ? `(${doc.nix})` : doc.nix;
@@ -52,22 +52,23 @@ const option = (name: string, schema: z.ZodMiniType, path: Path, indent: string)
     return `${indent}${name} = mkOption {\n${indent}  type = ${doc.nix};\n${indent}  description = ''\n${nixText(description(doc), `${indent}    `)}${indent}  '';\n${indent}};\n`;
   }
   return `${indent}${name} = key ${type} ''\n${nixText(description(doc), `${indent}  `)}${indent}'';\n`;
-};
+}
 
-const options = (path: Path, indent: string): string => {
+function options(path: Path, indent: string): string {
   const schema = schemaAt(path);
   if (!(schema instanceof z.ZodMiniObject)) throw new Error(`${path.join(".")} is no table`);
   return Object.entries(schema.shape as Record<string, z.ZodMiniType>)
     .map(([name, inner]) => option(name, inner, [...path, name], indent))
     .join("");
-};
+}
 
-const table = (name: string, path: Path, indent: string): string =>
-  `${indent}${name} = {\n${options(path, `${indent}  `)}${indent}};\n`;
+function table(name: string, path: Path, indent: string): string {
+  return `${indent}${name} = {\n${options(path, `${indent}  `)}${indent}};\n`;
+}
 
 /** A key that holds many tables: a list, or a set by name. */
-const tables = (name: string, type: string, empty: string, element: Path): string =>
-  `  ${name} = mkOption {
+function tables(name: string, type: string, empty: string, element: Path): string {
+  return `  ${name} = mkOption {
     default = ${empty};
     description = ''
 ${nixText(docOf((configSchema.shape as Record<string, z.ZodMiniType>)[name] as z.ZodMiniType).description, "      ")}    '';
@@ -79,13 +80,14 @@ ${options(element, "          ")}        };
     );
   };
 `;
+}
 
 /** The text of \`nixos-module/settings.nix\`. */
-export const nixosOptions = (): string => {
+export function nixosOptions(): string {
   const parts = Object.keys(configSchema.shape).map((name) => {
     if (name === "listen") return tables(name, "listOf", "[ ]", ["listen", 0]);
     if (name === "profiles") return tables(name, "attrsOf", "{ }", ["profiles", "NAME"]);
     return table(name, [name], "  ");
   });
   return `${header}{\n${parts.join("")}}\n`;
-};
+}

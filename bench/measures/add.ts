@@ -8,20 +8,20 @@ const MIB = 1024 ** 2;
 const AT_ONCE = 8;
 
 /** MiB a second. The same contents every time: upstream writes and hashes them before it sees that it has them. */
-const throughput = async ({ sockets }: Subjects, name: SubjectName, clients: number): Promise<number> => {
+async function throughput({ sockets }: Subjects, name: SubjectName, clients: number): Promise<number> {
   const open = await Promise.all(Array.from({ length: clients }, () => RawClient.connect(sockets[name])));
   const milliseconds = await timed(() => Promise.all(open.map((client) => client.add("added", GIB))));
   for (const client of open) client.close();
   return (clients * GIB) / MIB / (milliseconds / 1000);
-};
+}
 
-const rowsFor = async (
+async function rowsFor(
   subjects: Subjects,
   rounds: number,
   clients: number,
   label: string,
   judged: boolean,
-): Promise<Row[]> => {
+): Promise<Row[]> {
   const growths: number[] = [];
   const { ours, ...others } = await inRounds(rounds, subjectNames, async (name) => {
     const { broker } = subjects;
@@ -42,12 +42,12 @@ const rowsFor = async (
       target: { bound: "at most", value: 20, against: "itself" },
     },
   ];
-};
+}
 
-const warmUp = async (subjects: Subjects): Promise<void> => {
+async function warmUp(subjects: Subjects): Promise<void> {
   await throughput(subjects, "direct", 1);
   await throughput(subjects, "ours", 1);
-};
+}
 
 export const add: Measure = {
   name: "add",

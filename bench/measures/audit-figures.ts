@@ -5,7 +5,7 @@ import { join } from "node:path";
 export type AuditFigures = ReadonlyMap<string, number>;
 
 /** In a process of its own, as the store's cost is one of a warm process that does nothing else. */
-export const auditFigures = (records: number): AuditFigures => {
+export function auditFigures(records: number): AuditFigures {
   const script = join(import.meta.dirname, "../audit.ts");
   const output = execFileSync(process.execPath, [script, String(records), "--json"], {
     encoding: "utf8",
@@ -13,11 +13,11 @@ export const auditFigures = (records: number): AuditFigures => {
   });
   const { results } = JSON.parse(output) as { results: Record<string, number> };
   return new Map(Object.entries(results));
-};
+}
 
 /** @throws Error when there is no figure of that name */
-export const figure = (figures: AuditFigures, name: string): number => {
+export function figure(figures: AuditFigures, name: string): number {
   const value = figures.get(name);
   if (value === undefined) throw new Error(`bench/audit.ts has no figure "${name}"`);
   return value;
-};
+}

@@ -5,7 +5,7 @@ import { inRounds, median } from "../rounds.ts";
 
 const SAMPLES = 5;
 
-const milliseconds = (argv: readonly [string, ...string[]]): number => {
+function milliseconds(argv: readonly [string, ...string[]]): number {
   const [command, ...args] = argv;
   const started = performance.now();
   const { status, stderr } = spawnSync(command, args, {
@@ -14,7 +14,7 @@ const milliseconds = (argv: readonly [string, ...string[]]): number => {
   });
   if (status !== 0) throw new Error(`${argv.join(" ")} ended with ${status}: ${stderr}`);
   return performance.now() - started;
-};
+}
 
 export const commandStart: Measure = {
   name: "command-start",

@@ -11,13 +11,13 @@ const CALLS = 100;
 const DERIVATION_BYTES = 4000;
 
 /** Milliseconds a call, started by a shell as Nix starts it: fork, exec, wait. */
-const perCall = (command: string): number => {
+function perCall(command: string): number {
   const loop = `i=0; while [ $i -lt ${CALLS} ]; do ${command} </dev/null >/dev/null; i=$((i+1)); done`;
   const started = performance.now();
   const { status, stderr } = spawnSync("/bin/sh", ["-c", loop], { encoding: "utf8" });
   if (status !== 0) throw new Error(`the hook failed: ${stderr}`);
   return (performance.now() - started) / CALLS;
-};
+}
 
 export const hookPrefilter: Measure = {
   name: "hook-prefilter",

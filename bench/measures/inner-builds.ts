@@ -6,8 +6,8 @@ import { inRounds, timed } from "../rounds.ts";
 const INNER = 100;
 
 /** An outer build that calls nix-build a hundred times; `salt` makes all of it new. */
-const outer = (feature: string, salt: string): string =>
-  sandboxScript(
+function outer(feature: string, salt: string): string {
+  return sandboxScript(
     `export HOME=$PWD
 cat > inner.nix <<'END'
 { number }: derivation {
@@ -20,6 +20,7 @@ for i in $(seq ${INNER}); do
 done > $out`,
     { name: "outer", features: [feature] },
   );
+}
 
 export const innerBuilds: Measure = {
   name: "inner-builds",

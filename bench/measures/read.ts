@@ -6,12 +6,12 @@ import { type StoreContents, subjectNames } from "../subjects.ts";
 
 const MIB = 1024 ** 2;
 
-const reading = async (
+async function reading(
   bench: Bench,
   which: keyof StoreContents,
   measure: string,
   target: Target,
-): Promise<Row> => {
+): Promise<Row> {
   const { sockets, contents } = await bench.subjects();
   const { ours, ...others } = await inRounds(bench.rounds, subjectNames, async (name) => {
     const client = await RawClient.connect(sockets[name]);
@@ -21,7 +21,7 @@ const reading = async (
     return replyBytes / MIB / (milliseconds / 1000);
   });
   return { measure, unit: "MiB/s", ours, others, target };
-};
+}
 
 export const read: Measure = {
   name: "read",

@@ -8,11 +8,11 @@ import { type StoreContents, subjectNames } from "../subjects.ts";
 type Prepare = (client: RawClient, contents: StoreContents) => readonly [Prepared, Prepared];
 
 /** Microseconds a request, on a connection that is open, one after the other. */
-const perRequest = async (
+async function perRequest(
   { rounds, subjects }: Bench,
   count: number,
   prepare: Prepare,
-): Promise<Record<(typeof subjectNames)[number], number>> => {
+): Promise<Record<(typeof subjectNames)[number], number>> {
   const { sockets, contents } = await subjects();
   return inRounds(rounds, subjectNames, async (name) => {
     const client = await RawClient.connect(sockets[name]);
@@ -28,22 +28,18 @@ const perRequest = async (
     client.close();
     return (milliseconds * 1000) / count;
   });
-};
+}
 
-const measureOf = (
-  name: string,
-  about: string,
-  count: number,
-  prepare: Prepare,
-  target: Target,
-): Measure => ({
-  name,
-  about,
-  async run(bench) {
-    const { ours, ...others } = await perRequest(bench, count, prepare);
-    return [{ measure: `request ${name}, audit on`, unit: "µs", ours, others, target }];
-  },
-});
+function measureOf(name: string, about: string, count: number, prepare: Prepare, target: Target): Measure {
+  return {
+    name,
+    about,
+    async run(bench) {
+      const { ours, ...others } = await perRequest(bench, count, prepare);
+      return [{ measure: `request ${name}, audit on`, unit: "µs", ours, others, target }];
+    },
+  };
+}
 
 export const answered = measureOf(
   "answered",

@@ -9,7 +9,7 @@ const MIB = 1024 ** 2;
 const SECONDS = 10;
 
 /** Every client asks as fast as it is answered. @returns how many requests each had answered */
-const load = async (clients: readonly RawClient[], requests: readonly Buffer[]): Promise<number[]> => {
+async function load(clients: readonly RawClient[], requests: readonly Buffer[]): Promise<number[]> {
   const end = performance.now() + SECONDS * 1000;
   return Promise.all(
     clients.map(async (client, i) => {
@@ -19,7 +19,7 @@ const load = async (clients: readonly RawClient[], requests: readonly Buffer[]):
       return count;
     }),
   );
-};
+}
 
 export const sandboxes: Measure = {
   name: "sandboxes",

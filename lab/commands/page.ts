@@ -20,11 +20,11 @@ and build, too, but then open the derivation and end with “opening file '….d
 This page is generated: \`npm run docs\` writes it.
 `;
 
-const versions = ({ since, until }: EverydayCommand): string => {
+function versions({ since, until }: EverydayCommand): string {
   if (since === undefined && until === undefined) return "all";
   if (since === until) return `${since}`;
   return since === undefined ? `up to ${until}` : `from ${since}`;
-};
+}
 
 function outcome({ refused }: EverydayCommand, situation: Situation): string {
   if (typeof refused !== "object") return refused === undefined ? "works" : `refused: “${refused}”`;
@@ -37,9 +37,13 @@ function outcome({ refused }: EverydayCommand, situation: Situation): string {
   return texts.length === 0 ? "works" : `refused: ${texts.join(", ")}`;
 }
 
-const byNumber = (a: string, b: string): number => Number(a.slice(2)) - Number(b.slice(2));
+function byNumber(a: string, b: string): number {
+  return Number(a.slice(2)) - Number(b.slice(2));
+}
 
-const cell = (text: string): string => text.replaceAll("|", "\\|");
+function cell(text: string): string {
+  return text.replaceAll("|", "\\|");
+}
 
 /** The whole page. */
 export function commandsReference(): string {

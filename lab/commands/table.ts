@@ -52,12 +52,14 @@ const NO_WEAK_HASH = "is not allowed; these are: text:sha256, fixed:sha256";
 const NO_LOG = "is not available";
 const NO_ROOT = "The link is made, but no root of the garbage collector.";
 const CLIENTS_OWN = "The client itself says so, of any daemon.";
-const later = <T>(words: T): Record<"2.8" | "2.26" | "2.34" | "host", T> => ({
-  "2.8": words,
-  "2.26": words,
-  "2.34": words,
-  host: words,
-});
+function later<T>(words: T): Record<"2.8" | "2.26" | "2.34" | "host", T> {
+  return {
+    "2.8": words,
+    "2.26": words,
+    "2.34": words,
+    host: words,
+  };
+}
 
 /** By the program that people look for. */
 export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[]>> = {

@@ -3,13 +3,14 @@ import { existsSync } from "node:fs";
 import { nixSystem } from "../expression.ts";
 import type { CommandResult, Daemon } from "../lab.ts";
 
-const derivationOf = (name: string, script: string, more = "", builder = '"/bin/sh"'): string =>
-  `derivation {
+function derivationOf(name: string, script: string, more = "", builder = '"/bin/sh"'): string {
+  return `derivation {
     name = "${name}"; system = "${nixSystem}"; builder = ${builder}; PATH = "/usr/bin:/bin";
     args = [ "-e" "-c" ''${script}
       :'' ];
     ${more}
   }`;
+}
 
 const program = derivationOf(
   "program-1.0",

@@ -45,44 +45,44 @@ function haveSameItems(a: readonly string[], b: readonly string[]): boolean {
 
 export class Coalescer {
   /** By connection. */
-  readonly #runs = new Map<number, Run>();
-  #held = 0;
+  private readonly runs = new Map<number, Run>();
+  private held = 0;
 
   /** Records that are held. */
   get size(): number {
-    return this.#held;
+    return this.held;
   }
 
   /** Emits the record, after what it follows, unless it repeats that and is held. */
   add(record: AuditRecord, emit: Emit): void {
     const { connection } = record;
-    const run = connection === undefined ? undefined : this.#runs.get(connection);
+    const run = connection === undefined ? undefined : this.runs.get(connection);
     if (standsAlone(record)) {
-      if (run !== undefined && connection !== undefined) this.#end(connection, run, emit);
+      if (run !== undefined && connection !== undefined) this.end(connection, run, emit);
       emit(record);
       return;
     }
     if (run !== undefined && isRepeat(run.record, record)) {
-      this.#hold(run, record);
+      this.hold(run, record);
       return;
     }
-    if (run !== undefined) this.#release(run, emit);
-    this.#runs.set(connection!, { record, held: undefined });
+    if (run !== undefined) this.release(run, emit);
+    this.runs.set(connection!, { record, held: undefined });
     emit(record);
   }
 
   /** Emits what is held, and forgets the connections whose last request was not repeated since the last sweep. */
   sweep(emit: Emit): void {
-    for (const [connection, run] of this.#runs) {
-      if (run.held === undefined) this.#runs.delete(connection);
-      else this.#release(run, emit);
+    for (const [connection, run] of this.runs) {
+      if (run.held === undefined) this.runs.delete(connection);
+      else this.release(run, emit);
     }
   }
 
-  #hold(run: Run, record: AuditRecord): void {
+  private hold(run: Run, record: AuditRecord): void {
     const { held } = run;
     if (held === undefined) {
-      this.#held += 1;
+      this.held += 1;
       run.held = record;
       return;
     }
@@ -95,15 +95,15 @@ export class Coalescer {
     };
   }
 
-  #release(run: Run, emit: Emit): void {
+  private release(run: Run, emit: Emit): void {
     if (run.held === undefined) return;
-    this.#held -= 1;
+    this.held -= 1;
     emit(run.held);
     run.held = undefined;
   }
 
-  #end(connection: number, run: Run, emit: Emit): void {
-    this.#runs.delete(connection);
-    this.#release(run, emit);
+  private end(connection: number, run: Run, emit: Emit): void {
+    this.runs.delete(connection);
+    this.release(run, emit);
   }
 }

@@ -9,51 +9,51 @@ export interface PendingLimits {
 }
 
 export class PendingRecords {
-  readonly #limits: PendingLimits;
-  #records: AuditRecord[] = [];
+  private readonly limits: PendingLimits;
+  private records: AuditRecord[] = [];
   /** Of each of them, in the same order. */
-  #sizes: number[] = [];
-  #size = 0;
+  private sizes: number[] = [];
+  private total = 0;
   /** When the first of them came, in milliseconds since the epoch. */
-  #since = 0;
+  private since = 0;
 
   constructor(limits: PendingLimits) {
-    this.#limits = limits;
+    this.limits = limits;
   }
 
   get length(): number {
-    return this.#records.length;
+    return this.records.length;
   }
 
   get size(): number {
-    return this.#size;
+    return this.total;
   }
 
   /** How long they have waited, in milliseconds. */
   get ageMs(): number {
-    return this.#records.length === 0 ? 0 : Date.now() - this.#since;
+    return this.records.length === 0 ? 0 : Date.now() - this.since;
   }
 
   /** Returns false, and does not take it, when there is no room. */
   add(record: AuditRecord): boolean {
     const size = recordSize(record);
-    if (this.#records.length >= this.#limits.records || this.#size + size > this.#limits.size) return false;
-    if (this.#records.length === 0) this.#since = Date.now();
-    this.#records.push(record);
-    this.#sizes.push(size);
-    this.#size += size;
+    if (this.records.length >= this.limits.records || this.total + size > this.limits.size) return false;
+    if (this.records.length === 0) this.since = Date.now();
+    this.records.push(record);
+    this.sizes.push(size);
+    this.total += size;
     return true;
   }
 
   /** The oldest, at most so many. */
   first(count: number): readonly AuditRecord[] {
-    return this.#records.slice(0, count);
+    return this.records.slice(0, count);
   }
 
   /** Forgets the oldest so many. */
   drop(count: number): void {
-    for (const size of this.#sizes.slice(0, count)) this.#size -= size;
-    this.#records = this.#records.slice(count);
-    this.#sizes = this.#sizes.slice(count);
+    for (const size of this.sizes.slice(0, count)) this.total -= size;
+    this.records = this.records.slice(count);
+    this.sizes = this.sizes.slice(count);
   }
 }

@@ -48,7 +48,7 @@ type Texts = readonly [sql: string, parameter: string];
 class Conditions {
   readonly clauses: string[] = [];
   readonly parameters: Parameter[] = [];
-  readonly #texts: Texts[] = [];
+  private readonly texts: Texts[] = [];
 
   add(clause: string, ...parameters: Parameter[]): void {
     this.clauses.push(clause);
@@ -60,18 +60,20 @@ class Conditions {
     const [sql, parameter] = texts;
     const whole = clause(sql);
     this.add(whole, ...Array<string>(whole.split("?").length - 1).fill(parameter));
-    this.#texts.push(texts);
+    this.texts.push(texts);
   }
 
   /** Whether a segment has the texts at all; most do not have those of one sandbox or path, and need no scan. */
   canMatch(database: DatabaseSync): boolean {
-    return this.#texts.every(
+    return this.texts.every(
       ([sql, parameter]) => database.prepare(`${sql} LIMIT 1`).get(parameter) !== undefined,
     );
   }
 }
 
-const literal = (text: string): string => text.replace(/[[*?]/g, "[$&]");
+function literal(text: string): string {
+  return text.replace(/[[*?]/g, "[$&]");
+}
 
 /** The texts that a path, or the beginning of a base name, stands for. */
 function matchingTexts(path: string): Texts {
@@ -114,13 +116,13 @@ function conditionsOf(filter: AuditFilter): Conditions {
 /** The audit of a folder, for reading. */
 export class AuditReader {
   readonly folder: string;
-  #segments: OpenSegment[] = [];
+  private segments: OpenSegment[] = [];
 
   /** @throws AuditError when there is no audit, or it may not be read. */
   constructor(folder: string) {
     this.folder = folder;
-    this.#refresh();
-    if (this.#segments.length === 0) {
+    this.refresh();
+    if (this.segments.length === 0) {
       throw new AuditError(
         "folder",
         `There is no audit in ${folder}: the service has not run with it, or keeps it elsewhere.`,
@@ -135,9 +137,9 @@ export class AuditReader {
 
   /** The same one by one. Nothing is read beyond what is asked for. */
   *iterate(filter: AuditFilter = {}): Generator<StoredRecord, void, undefined> {
-    this.#refresh();
+    this.refresh();
     const newestFirst = filter.order !== "oldest";
-    const segments = newestFirst ? this.#segments.toReversed() : [...this.#segments];
+    const segments = newestFirst ? this.segments.toReversed() : [...this.segments];
     const where = conditionsOf(filter);
     let left = filter.limit ?? Number.POSITIVE_INFINITY;
     for (const { reader } of segments) {
@@ -147,7 +149,7 @@ export class AuditReader {
       const sql = `SELECT * FROM record ${clause} ORDER BY seq ${newestFirst ? "DESC" : "ASC"}`;
       for (const row of reader.database.prepare(sql).iterate(...where.parameters)) {
         const record = reader.record(row);
-        if (record.kind === "intent" && filter.completedIntents !== true && this.#isCompleted(record.seq))
+        if (record.kind === "intent" && filter.completedIntents !== true && this.isCompleted(record.seq))
           continue;
         yield record;
         left -= 1;
@@ -188,8 +190,8 @@ export class AuditReader {
 
   /** The place of the newest record; 0 if there is none. */
   lastSeq(): number {
-    this.#refresh();
-    for (const { reader, firstSeq } of this.#segments.toReversed()) {
+    this.refresh();
+    for (const { reader, firstSeq } of this.segments.toReversed()) {
       const row = reader.database.prepare("SELECT max(seq) AS seq FROM record").get();
       if (row?.seq !== null) return Number(row?.seq);
       if (firstSeq > 1) return firstSeq - 1;
@@ -198,26 +200,26 @@ export class AuditReader {
   }
 
   close(): void {
-    for (const { reader } of this.#segments) reader.database.close();
-    this.#segments = [];
+    for (const { reader } of this.segments) reader.database.close();
+    this.segments = [];
   }
 
   /** Opens segments that were begun, and closes those that were removed, since the last time. */
-  #refresh(): void {
+  private refresh(): void {
     const files = listSegments(this.folder);
     const present = new Set(files.map((file) => file.number));
-    for (const { file, reader } of this.#segments) {
+    for (const { file, reader } of this.segments) {
       if (!present.has(file.number)) reader.database.close();
     }
-    const kept = this.#segments.filter(({ file }) => present.has(file.number));
+    const kept = this.segments.filter(({ file }) => present.has(file.number));
     const known = new Set(kept.map(({ file }) => file.number));
     const opened = files.filter((file) => !known.has(file.number)).flatMap((file) => openSegment(file));
-    this.#segments = [...kept, ...opened].sort((a, b) => a.file.number - b.file.number);
+    this.segments = [...kept, ...opened].sort((a, b) => a.file.number - b.file.number);
   }
 
   /** Whether a request's record names this intent; it may be in the segment after. */
-  #isCompleted(seq: number): boolean {
-    return this.#segments.some(
+  private isCompleted(seq: number): boolean {
+    return this.segments.some(
       ({ reader }) =>
         reader.database.prepare("SELECT 1 FROM record WHERE intent = ? LIMIT 1").get(seq) !== undefined,
     );

@@ -37,7 +37,9 @@ interface Sealed {
   readonly lastHash: string;
 }
 
-const partOf = (maxBytes: number): number => Math.max(LEAST_SEGMENT, maxBytes / PARTS);
+function partOf(maxBytes: number): number {
+  return Math.max(LEAST_SEGMENT, maxBytes / PARTS);
+}
 
 /** Whether size alone leaves `applyRetention` something to do. Cheap: it looks at the files from outside. */
 export function isTooLarge(store: AuditStore, maxBytes: number): boolean {

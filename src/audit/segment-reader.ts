@@ -47,12 +47,12 @@ function memberAt<T>(members: readonly T[], row: RecordRow, column: string): T {
 
 export class SegmentReader {
   readonly database: DatabaseSync;
-  readonly #text: StatementSync;
-  readonly #texts = new Map<number, string>();
+  private readonly text: StatementSync;
+  private readonly texts = new Map<number, string>();
 
   constructor(database: DatabaseSync) {
     this.database = database;
-    this.#text = database.prepare("SELECT text FROM text WHERE id = ?");
+    this.text = database.prepare("SELECT text FROM text WHERE id = ?");
   }
 
   /** @throws MalformedRowError when the row does not mean a record. */
@@ -60,7 +60,7 @@ export class SegmentReader {
     const detail = optionalString(row, "detail");
     return {
       seq: Number(row.seq),
-      ...this.#fields(row),
+      ...this.fields(row),
       ...(detail === null ? {} : { detail: parseDetail(detail) }),
       hash: Buffer.from(row.hash as Uint8Array).toString("base64"),
     };
@@ -71,7 +71,7 @@ export class SegmentReader {
    * @throws MalformedRowError when the row does not mean a record.
    */
   canonicalText(row: RecordRow): string {
-    return canonicalText(Number(row.seq), this.#fields(row), optionalString(row, "detail"));
+    return canonicalText(Number(row.seq), this.fields(row), optionalString(row, "detail"));
   }
 
   /** The numbers of a row's subjects after the first. */
@@ -90,49 +90,49 @@ export class SegmentReader {
     return ids;
   }
 
-  #fields(row: RecordRow): AuditRecord {
+  private fields(row: RecordRow): AuditRecord {
     return {
       time: numberAt(row, "time"),
       kind: memberAt(AUDIT_KINDS, row, "kind"),
-      op: this.#textOf(numberAt(row, "op")),
-      sandbox: this.#optionalText(row, "sandbox"),
-      outer: this.#optionalText(row, "outer_derivation"),
+      op: this.textOf(numberAt(row, "op")),
+      sandbox: this.optionalText(row, "sandbox"),
+      outer: this.optionalText(row, "outer_derivation"),
       connection: optionalNumber(row, "connection"),
       uid: optionalNumber(row, "uid"),
       pid: optionalNumber(row, "pid"),
-      protocol: this.#optionalText(row, "protocol"),
+      protocol: this.optionalText(row, "protocol"),
       verdict: row.verdict === null ? undefined : memberAt(VERDICTS, row, "verdict"),
-      reason: this.#optionalText(row, "reason"),
-      subjects: this.#subjects(row),
+      reason: this.optionalText(row, "reason"),
+      subjects: this.subjects(row),
       durationUs: optionalNumber(row, "duration_us"),
       bytesIn: optionalNumber(row, "bytes_in"),
       bytesOut: optionalNumber(row, "bytes_out"),
-      upstreamError: this.#optionalText(row, "upstream_error"),
+      upstreamError: this.optionalText(row, "upstream_error"),
       count: numberAt(row, "count"),
       intent: optionalNumber(row, "intent"),
     };
   }
 
-  #subjects(row: RecordRow): string[] {
+  private subjects(row: RecordRow): string[] {
     const subject = optionalNumber(row, "subject");
     if (subject === undefined) return [];
     const ids = [subject, ...this.moreSubjects(row)];
-    return ids.map((id) => this.#textOf(id));
+    return ids.map((id) => this.textOf(id));
   }
 
-  #optionalText(row: RecordRow, column: string): string | undefined {
+  private optionalText(row: RecordRow, column: string): string | undefined {
     const id = optionalNumber(row, column);
-    return id === undefined ? undefined : this.#textOf(id);
+    return id === undefined ? undefined : this.textOf(id);
   }
 
-  #textOf(id: number): string {
-    const known = this.#texts.get(id);
+  private textOf(id: number): string {
+    const known = this.texts.get(id);
     if (known !== undefined) return known;
-    const row = this.#text.get(id);
+    const row = this.text.get(id);
     if (row === undefined) throw new MalformedRowError(`text ${id}, which it uses, is not there`);
-    if (this.#texts.size >= MAX_REMEMBERED) this.#texts.clear();
+    if (this.texts.size >= MAX_REMEMBERED) this.texts.clear();
     const text = String(row.text);
-    this.#texts.set(id, text);
+    this.texts.set(id, text);
     return text;
   }
 }

@@ -24,14 +24,14 @@ export class SegmentWriter {
   readonly database: DatabaseSync;
   readonly path: string;
   readonly segment: SegmentHead;
-  readonly #texts: TextTable;
-  readonly #begin: StatementSync;
-  readonly #commit: StatementSync;
-  readonly #syncFull: StatementSync;
-  readonly #syncNormal: StatementSync;
-  readonly #insert: StatementSync;
-  readonly #insertSubject: StatementSync;
-  #head: ChainHead;
+  private readonly texts: TextTable;
+  private readonly begin: StatementSync;
+  private readonly commit: StatementSync;
+  private readonly syncFull: StatementSync;
+  private readonly syncNormal: StatementSync;
+  private readonly insert: StatementSync;
+  private readonly insertSubject: StatementSync;
+  private headHash: ChainHead;
 
   /** Takes over a database that is a segment of our format. */
   constructor(database: DatabaseSync, path: string) {
@@ -40,24 +40,24 @@ export class SegmentWriter {
     const segment = segmentHead(database);
     if (segment === undefined) throw new Error(`${path} is not a segment of an audit.`);
     this.segment = segment;
-    this.#texts = new TextTable(database);
-    this.#begin = database.prepare("BEGIN IMMEDIATE");
-    this.#commit = database.prepare("COMMIT");
-    this.#syncFull = database.prepare("PRAGMA synchronous = FULL");
-    this.#syncNormal = database.prepare("PRAGMA synchronous = NORMAL");
+    this.texts = new TextTable(database);
+    this.begin = database.prepare("BEGIN IMMEDIATE");
+    this.commit = database.prepare("COMMIT");
+    this.syncFull = database.prepare("PRAGMA synchronous = FULL");
+    this.syncNormal = database.prepare("PRAGMA synchronous = NORMAL");
     const places = Array.from({ length: COLUMNS }, () => "?").join(", ");
-    this.#insert = database.prepare(`INSERT INTO record VALUES (${places})`);
-    this.#insertSubject = database.prepare("INSERT OR IGNORE INTO more_subject VALUES (?, ?)");
-    this.#head = lastRecord(database) ?? { seq: segment.firstSeq - 1, hash: segment.previousHash };
+    this.insert = database.prepare(`INSERT INTO record VALUES (${places})`);
+    this.insertSubject = database.prepare("INSERT OR IGNORE INTO more_subject VALUES (?, ?)");
+    this.headHash = lastRecord(database) ?? { seq: segment.firstSeq - 1, hash: segment.previousHash };
   }
 
   get head(): ChainHead {
-    return this.#head;
+    return this.headHash;
   }
 
   /** How many records this segment holds. */
   get length(): number {
-    return this.#head.seq - this.segment.firstSeq + 1;
+    return this.headHash.seq - this.segment.firstSeq + 1;
   }
 
   /**
@@ -65,23 +65,23 @@ export class SegmentWriter {
    * @throws the database's error.
    */
   write(records: readonly AuditRecord[], onEach?: (head: ChainHead) => void): void {
-    this.#begin.run();
-    let { seq, hash } = this.#head;
+    this.begin.run();
+    let { seq, hash } = this.headHash;
     try {
       for (const record of records) {
         seq += 1;
-        hash = this.#insertRecord(record, seq, hash);
+        hash = this.insertRecord(record, seq, hash);
         onEach?.({ seq, hash });
       }
-      this.#commit.run();
+      this.commit.run();
     } catch (error) {
-      this.#texts.rolledBack();
+      this.texts.rolledBack();
       // After some errors, a full disk among them, SQLite has rolled back by itself.
       if (this.database.isTransaction) this.database.exec("ROLLBACK");
       throw error;
     }
-    this.#head = { seq, hash };
-    this.#texts.committed();
+    this.headHash = { seq, hash };
+    this.texts.committed();
   }
 
   /**
@@ -90,11 +90,11 @@ export class SegmentWriter {
    */
   writeThrough(records: readonly AuditRecord[], onEach?: (head: ChainHead) => void): void {
     // In WAL mode a commit is synced only at FULL; that sync takes along what was committed before.
-    this.#syncFull.all();
+    this.syncFull.all();
     try {
       this.write(records, onEach);
     } finally {
-      this.#syncNormal.all();
+      this.syncNormal.all();
     }
   }
 
@@ -105,14 +105,14 @@ export class SegmentWriter {
   }
 
   /** Returns the hash of the record. */
-  #insertRecord(record: AuditRecord, seq: number, previousHash: string): string {
-    const texts = this.#texts;
+  private insertRecord(record: AuditRecord, seq: number, previousHash: string): string {
+    const texts = this.texts;
     const op = texts.get(record.op);
-    const sandbox = this.#optionalText(record.sandbox);
-    const outer = this.#optionalText(record.outer);
-    const protocol = this.#optionalText(record.protocol);
-    const reason = this.#optionalText(record.reason);
-    const upstreamError = this.#optionalText(record.upstreamError);
+    const sandbox = this.optionalText(record.sandbox);
+    const outer = this.optionalText(record.outer);
+    const protocol = this.optionalText(record.protocol);
+    const reason = this.optionalText(record.reason);
+    const upstreamError = this.optionalText(record.upstreamError);
     const subjects = (record.subjects ?? NONE).map((subject) => texts.get(subject));
     const { time, connection = null, uid = null, pid = null, durationUs = null } = record;
     const { bytesIn = null, bytesOut = null, count = 1, intent = null } = record;
@@ -128,7 +128,7 @@ export class SegmentWriter {
       `${detail === null ? null : JSON.stringify(detail)}]`;
     const hash = chainHash(previousHash, canonical);
 
-    this.#insert.run(
+    this.insert.run(
       seq,
       time,
       kindNumber.get(record.kind)!,
@@ -152,12 +152,12 @@ export class SegmentWriter {
       detail,
       Buffer.from(hash, "base64"),
     );
-    for (let index = 1; index < subjects.length; index++) this.#insertSubject.run(subjects[index]!.id, seq);
+    for (let index = 1; index < subjects.length; index++) this.insertSubject.run(subjects[index]!.id, seq);
     return hash;
   }
 
-  #optionalText(text: string | undefined): StoredText | typeof ABSENT {
-    return text === undefined ? ABSENT : this.#texts.get(text);
+  private optionalText(text: string | undefined): StoredText | typeof ABSENT {
+    return text === undefined ? ABSENT : this.texts.get(text);
   }
 }
 

@@ -56,19 +56,19 @@ export function nowMicroseconds(): number {
 
 export class AuditStore {
   readonly folder: string;
-  readonly #options: Required<Omit<AuditStoreOptions, "onWritten" | "onHealth">>;
-  readonly #onWritten: AuditStoreOptions["onWritten"];
-  readonly #onHealth: AuditStoreOptions["onHealth"];
-  readonly #coalescer = new Coalescer();
-  #writer: SegmentWriter;
-  readonly #pending: PendingRecords;
-  #lost = 0;
-  #lostUnreported = 0;
-  #failure: AuditError | undefined;
-  #batchTimer: NodeJS.Timeout | undefined;
-  #retryTimer: NodeJS.Timeout | undefined;
-  readonly #sweepTimer: NodeJS.Timeout;
-  #closed = false;
+  private readonly options: Required<Omit<AuditStoreOptions, "onWritten" | "onHealth">>;
+  private readonly onWritten: AuditStoreOptions["onWritten"];
+  private readonly onHealth: AuditStoreOptions["onHealth"];
+  private readonly coalescer = new Coalescer();
+  private writer: SegmentWriter;
+  private readonly queue: PendingRecords;
+  private lostRecords = 0;
+  private lostUnreported = 0;
+  private lastFailure: AuditError | undefined;
+  private batchTimer: NodeJS.Timeout | undefined;
+  private retryTimer: NodeJS.Timeout | undefined;
+  private readonly sweepTimer: NodeJS.Timeout;
+  private closed = false;
 
   /**
    * Opens the audit in a folder, and makes it if it is not there. One process at a time may do that.
@@ -76,7 +76,7 @@ export class AuditStore {
    */
   constructor(folder: string, options: AuditStoreOptions = {}) {
     this.folder = folder;
-    this.#options = {
+    this.options = {
       segmentRecords: options.segmentRecords ?? 1_000_000,
       batchRecords: options.batchRecords ?? 250,
       batchMs: options.batchMs ?? 20,
@@ -85,68 +85,67 @@ export class AuditStore {
       maxPending: options.maxPending ?? 20_000,
       maxPendingSize: options.maxPendingSize ?? 16 * 1024 * 1024,
     };
-    const { maxPending, maxPendingSize } = this.#options;
-    this.#pending = new PendingRecords({ records: maxPending, size: maxPendingSize });
-    this.#onWritten = options.onWritten;
-    this.#onHealth = options.onHealth;
+    const { maxPending, maxPendingSize } = this.options;
+    this.queue = new PendingRecords({ records: maxPending, size: maxPendingSize });
+    this.onWritten = options.onWritten;
+    this.onHealth = options.onHealth;
     makeAuditFolder(folder);
     try {
-      this.#writer = openLast(folder);
+      this.writer = openLast(folder);
       sealLeftovers(this.sealedSegments);
     } catch (error) {
       if (error instanceof AuditError) throw error;
       const message = `Cannot open the audit in ${folder}: ${(error as Error).message}.`;
       throw new AuditError("write", message, { cause: error });
     }
-    this.#sweepTimer = setInterval(() => this.#sweep(), this.#options.coalesceMs).unref();
+    this.sweepTimer = setInterval(() => this.sweep(), this.options.coalesceMs).unref();
   }
 
   /** Why nothing can be recorded now; undefined while all is well. */
   get failure(): AuditError | undefined {
-    return this.#failure;
+    return this.lastFailure;
   }
 
   get healthy(): boolean {
-    return this.#failure === undefined;
+    return this.lastFailure === undefined;
   }
 
   /** The end of the chain as it is on disk. */
   get head(): ChainHead {
-    return this.#writer.head;
+    return this.writer.head;
   }
 
   /** Records that wait to be written, those that are summed up included. */
   get pending(): number {
-    return this.#pending.length + this.#coalescer.size;
+    return this.queue.length + this.coalescer.size;
   }
 
   /** How long the oldest of them has waited to be written, in milliseconds. */
   get lagMs(): number {
-    return this.#pending.ageMs;
+    return this.queue.ageMs;
   }
 
   /** Records that could be neither written nor kept since the store was opened. */
   get lost(): number {
-    return this.#lost;
+    return this.lostRecords;
   }
 
   /** The segment being written. */
   get liveSegment(): { readonly path: string; readonly created: number } {
-    return { path: this.#writer.path, created: this.#writer.segment.created };
+    return { path: this.writer.path, created: this.writer.segment.created };
   }
 
   /** The sealed segments, oldest first. */
   get sealedSegments(): SegmentFile[] {
-    return listSegments(this.folder).filter((segment) => segment.number < this.#writer.segment.number);
+    return listSegments(this.folder).filter((segment) => segment.number < this.writer.segment.number);
   }
 
   /** Records something that has happened. Never throws. */
   append(record: AuditRecord): void {
-    this.#coalescer.add(boundRecord(record), this.#keep);
-    if (this.#pending.length === 0 || this.#failure !== undefined) return;
-    if (this.#pending.length >= this.#options.batchRecords || this.#pending.size >= BATCH_SIZE)
-      this.#writePending();
-    else this.#batchTimer ??= setTimeout(() => this.#writePending(), this.#options.batchMs);
+    this.coalescer.add(boundRecord(record), this.keep);
+    if (this.queue.length === 0 || this.lastFailure !== undefined) return;
+    if (this.queue.length >= this.options.batchRecords || this.queue.size >= BATCH_SIZE) this.writePending();
+    else this.batchTimer ??= setTimeout(() => this.writePending(), this.options.batchMs);
   }
 
   /**
@@ -155,22 +154,22 @@ export class AuditStore {
    * @throws AuditError when it cannot be committed; then it is not in the store.
    */
   appendDurable(record: AuditRecord): number {
-    if (this.#closed) throw new AuditError("closed", "The audit is closed.");
-    this.#requireHealthy();
-    this.#writePending();
-    this.#requireHealthy();
+    if (this.closed) throw new AuditError("closed", "The audit is closed.");
+    this.requireHealthy();
+    this.writePending();
+    this.requireHealthy();
     try {
-      return this.#write([boundRecord(record)], "through").seq;
+      return this.write([boundRecord(record)], "through").seq;
     } catch (error) {
-      throw this.#fail(error as Error);
+      throw this.fail(error as Error);
     }
   }
 
   /** Writes all that is held. Returns whether it could. */
   flush(): boolean {
-    this.#coalescer.sweep(this.#keep);
-    this.#writePending();
-    return this.#failure === undefined;
+    this.coalescer.sweep(this.keep);
+    this.writePending();
+    return this.lastFailure === undefined;
   }
 
   /**
@@ -180,7 +179,7 @@ export class AuditStore {
    */
   settledHead(): ChainHead {
     this.flush();
-    this.#writer.settle();
+    this.writer.settle();
     return this.head;
   }
 
@@ -189,97 +188,97 @@ export class AuditStore {
    * @throws the system's or the database's error; then the present one goes on.
    */
   rotate(): void {
-    const finished = this.#writer;
+    const finished = this.writer;
     if (finished.length === 0) return;
-    this.#writer = openNext(this.folder, finished.segment.number + 1, finished.head);
+    this.writer = openNext(this.folder, finished.segment.number + 1, finished.head);
     sealSegment(finished.database, finished.path);
   }
 
   /** Writes all that is held and closes. Returns whether all was written. */
   close(): boolean {
-    if (this.#closed) return this.#failure === undefined;
+    if (this.closed) return this.lastFailure === undefined;
     const complete = this.flush();
-    this.#closed = true;
-    clearTimeout(this.#batchTimer);
-    clearTimeout(this.#retryTimer);
-    clearInterval(this.#sweepTimer);
-    this.#writer.database.close();
+    this.closed = true;
+    clearTimeout(this.batchTimer);
+    clearTimeout(this.retryTimer);
+    clearInterval(this.sweepTimer);
+    this.writer.database.close();
     return complete;
   }
 
-  #requireHealthy(): void {
-    if (this.#failure !== undefined) throw new AuditError("unhealthy", this.#failure.message);
+  private requireHealthy(): void {
+    if (this.lastFailure !== undefined) throw new AuditError("unhealthy", this.lastFailure.message);
   }
 
-  readonly #keep = (record: AuditRecord): void => {
-    if (!this.#closed && this.#pending.add(record)) return;
-    this.#lost += 1;
-    this.#lostUnreported += 1;
+  private readonly keep = (record: AuditRecord): void => {
+    if (!this.closed && this.queue.add(record)) return;
+    this.lostRecords += 1;
+    this.lostUnreported += 1;
   };
 
-  #sweep(): void {
-    this.#coalescer.sweep(this.#keep);
-    if (this.#failure === undefined) this.#writePending();
+  private sweep(): void {
+    this.coalescer.sweep(this.keep);
+    if (this.lastFailure === undefined) this.writePending();
   }
 
   /** Writes what is pending, a batch at a time, until all is written or one fails. */
-  #writePending(): void {
-    clearTimeout(this.#batchTimer);
-    this.#batchTimer = undefined;
+  private writePending(): void {
+    clearTimeout(this.batchTimer);
+    this.batchTimer = undefined;
     try {
-      while (this.#pending.length > 0) {
-        const batch = this.#pending.first(this.#options.batchRecords);
-        this.#write(batch);
-        this.#pending.drop(batch.length);
+      while (this.queue.length > 0) {
+        const batch = this.queue.first(this.options.batchRecords);
+        this.write(batch);
+        this.queue.drop(batch.length);
       }
-      if (this.#lostUnreported > 0) this.#reportLost();
-      this.#recover();
+      if (this.lostUnreported > 0) this.reportLost();
+      this.recover();
     } catch (error) {
-      this.#fail(error as Error);
+      this.fail(error as Error);
     }
   }
 
-  #reportLost(): void {
-    const detail = { records: this.#lostUnreported };
-    this.#write([serviceRecord("lost", nowMicroseconds(), detail, "They could not be written in time.")]);
-    this.#lostUnreported = 0;
+  private reportLost(): void {
+    const detail = { records: this.lostUnreported };
+    this.write([serviceRecord("lost", nowMicroseconds(), detail, "They could not be written in time.")]);
+    this.lostUnreported = 0;
   }
 
-  #write(records: readonly AuditRecord[], how: "soon" | "through" = "soon"): ChainHead {
-    if (this.#writer.length >= this.#options.segmentRecords) this.rotate();
-    const told = this.#onWritten;
+  private write(records: readonly AuditRecord[], how: "soon" | "through" = "soon"): ChainHead {
+    if (this.writer.length >= this.options.segmentRecords) this.rotate();
+    const told = this.onWritten;
     const heads: ChainHead[] = [];
     const note = told === undefined ? undefined : (head: ChainHead) => void heads.push(head);
-    if (how === "through") this.#writer.writeThrough(records, note);
-    else this.#writer.write(records, note);
+    if (how === "through") this.writer.writeThrough(records, note);
+    else this.writer.write(records, note);
     if (told !== undefined) {
       const stored = records.map((record, index) => storedRecord(record, heads[index]!));
       // Later, so that an error in there is not taken for a failure to write.
       queueMicrotask(() => told(stored));
     }
-    return this.#writer.head;
+    return this.writer.head;
   }
 
-  #fail(error: Error): AuditError {
+  private fail(error: Error): AuditError {
     const message = `Cannot write the audit in ${this.folder}: ${error.message}. Requests are refused until it can be written.`;
     const failure = new AuditError("write", message, { cause: error });
-    if (this.#failure === undefined) {
+    if (this.lastFailure === undefined) {
       // Once it is written, it works again; and it tells from when on it did not.
-      this.#keep(serviceRecord("unwritable", nowMicroseconds(), {}, error.message));
-      queueMicrotask(() => this.#onHealth?.(failure));
+      this.keep(serviceRecord("unwritable", nowMicroseconds(), {}, error.message));
+      queueMicrotask(() => this.onHealth?.(failure));
     }
-    this.#failure = failure;
-    this.#retryTimer ??= setTimeout(() => {
-      this.#retryTimer = undefined;
-      this.#writePending();
-    }, this.#options.retryMs).unref();
+    this.lastFailure = failure;
+    this.retryTimer ??= setTimeout(() => {
+      this.retryTimer = undefined;
+      this.writePending();
+    }, this.options.retryMs).unref();
     return failure;
   }
 
-  #recover(): void {
-    if (this.#failure === undefined) return;
-    this.#failure = undefined;
-    queueMicrotask(() => this.#onHealth?.(undefined));
+  private recover(): void {
+    if (this.lastFailure === undefined) return;
+    this.lastFailure = undefined;
+    queueMicrotask(() => this.onHealth?.(undefined));
   }
 }
 

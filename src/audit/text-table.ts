@@ -13,46 +13,46 @@ export interface StoredText {
 }
 
 export class TextTable {
-  readonly #insert: StatementSync;
+  private readonly insert: StatementSync;
   /** Those used since the older ones were set aside, and those used before; the latter are dropped next. */
-  #recent = new Map<string, StoredText>();
-  #older = new Map<string, StoredText>();
+  private recent = new Map<string, StoredText>();
+  private older = new Map<string, StoredText>();
   /** Those numbered in the open transaction, which a rollback takes back. */
-  #uncommitted: string[] = [];
+  private uncommitted: string[] = [];
 
   constructor(database: DatabaseSync) {
-    this.#insert = database.prepare("INSERT INTO text (text) VALUES (?)");
+    this.insert = database.prepare("INSERT INTO text (text) VALUES (?)");
   }
 
   /** A text with a number of its, given to it now if none is remembered. */
   get(text: string): StoredText {
-    return this.#recent.get(text) ?? this.#remember(text, this.#older.get(text) ?? this.#store(text));
+    return this.recent.get(text) ?? this.remember(text, this.older.get(text) ?? this.store(text));
   }
 
   committed(): void {
-    if (this.#uncommitted.length > 0) this.#uncommitted = [];
+    if (this.uncommitted.length > 0) this.uncommitted = [];
   }
 
   rolledBack(): void {
-    for (const text of this.#uncommitted) {
-      this.#recent.delete(text);
-      this.#older.delete(text);
+    for (const text of this.uncommitted) {
+      this.recent.delete(text);
+      this.older.delete(text);
     }
-    this.#uncommitted = [];
+    this.uncommitted = [];
   }
 
-  #remember(text: string, stored: StoredText): StoredText {
-    if (this.#recent.size >= MAX_RECENT) {
-      this.#older = this.#recent;
-      this.#recent = new Map();
+  private remember(text: string, stored: StoredText): StoredText {
+    if (this.recent.size >= MAX_RECENT) {
+      this.older = this.recent;
+      this.recent = new Map();
     }
-    this.#recent.set(text, stored);
+    this.recent.set(text, stored);
     return stored;
   }
 
-  #store(text: string): StoredText {
-    const { lastInsertRowid } = this.#insert.run(text);
-    this.#uncommitted.push(text);
+  private store(text: string): StoredText {
+    const { lastInsertRowid } = this.insert.run(text);
+    this.uncommitted.push(text);
     return { id: Number(lastInsertRowid), json: JSON.stringify(text) };
   }
 }

@@ -58,24 +58,24 @@ class Misfit extends Error {
 }
 
 class Verification {
-  readonly #anchors: ReadonlyMap<number, Set<string>>;
-  readonly #onProgress: VerifyOptions["onProgress"];
-  #head: ChainHead | undefined;
-  #number: number | undefined;
-  #firstSeq = 1;
-  #records = 0;
-  #anchorsMet = 0;
+  private readonly anchors: ReadonlyMap<number, Set<string>>;
+  private readonly onProgress: VerifyOptions["onProgress"];
+  private head: ChainHead | undefined;
+  private number: number | undefined;
+  private firstSeq = 1;
+  private records = 0;
+  private anchorsMet = 0;
   /** What the first segment follows. */
-  #start: ChainHead | undefined;
+  private start: ChainHead | undefined;
   /** Whether a record says that everything up to there was retired. */
-  #startIsVouchedFor = false;
+  private startIsVouchedFor = false;
 
   constructor(options: VerifyOptions) {
     const anchors = new Map<number, Set<string>>();
     for (const { seq, hash } of options.anchors ?? [])
       anchors.set(seq, (anchors.get(seq) ?? new Set()).add(hash));
-    this.#anchors = anchors;
-    this.#onProgress = options.onProgress;
+    this.anchors = anchors;
+    this.onProgress = options.onProgress;
   }
 
   segment(file: SegmentFile): void {
@@ -84,15 +84,15 @@ class Verification {
       database = openForReading(file.path);
       if (database === undefined) return;
       checkDefinitions(file.path, database);
-      this.#begin(file, database);
-      this.#walk(file.path, new SegmentReader(database));
-      this.#checkSubjects(file.path, database);
+      this.begin(file, database);
+      this.walk(file.path, new SegmentReader(database));
+      this.checkSubjects(file.path, database);
       checkIndexes(file.path, database);
     } catch (error) {
       if (error instanceof Misfit || (error instanceof AuditError && error.code === "format")) throw error;
       throw new Misfit(
         file.path,
-        this.#nextSeq,
+        this.nextSeq,
         `The file cannot be read further: ${(error as Error).message}.`,
       );
     } finally {
@@ -101,9 +101,9 @@ class Verification {
   }
 
   finish(folder: string): VerifySuccess {
-    const head = this.#head;
+    const head = this.head;
     if (head === undefined) throw new Misfit(undefined, undefined, `There is no audit in ${folder}.`);
-    const beyond = [...this.#anchors.keys()].filter((seq) => seq > head.seq);
+    const beyond = [...this.anchors.keys()].filter((seq) => seq > head.seq);
     if (beyond.length > 0) {
       throw new Misfit(
         undefined,
@@ -111,18 +111,18 @@ class Verification {
         `The audit ends with record ${head.seq}, but an anchor knows record ${Math.max(...beyond)}: the end was cut off, or an older copy put in its place.`,
       );
     }
-    if (this.#firstSeq > 1 && !this.#startIsVouchedFor) {
-      const problem = `Records before ${this.#firstSeq} are missing, and no record says that they were retired.`;
+    if (this.firstSeq > 1 && !this.startIsVouchedFor) {
+      const problem = `Records before ${this.firstSeq} are missing, and no record says that they were retired.`;
       throw new Misfit(undefined, 1, problem);
     }
-    return { ok: true, records: this.#records, firstSeq: this.#firstSeq, head, anchors: this.#anchorsMet };
+    return { ok: true, records: this.records, firstSeq: this.firstSeq, head, anchors: this.anchorsMet };
   }
 
-  get #nextSeq(): number | undefined {
-    return this.#head === undefined ? undefined : this.#head.seq + 1;
+  private get nextSeq(): number | undefined {
+    return this.head === undefined ? undefined : this.head.seq + 1;
   }
 
-  #begin(file: SegmentFile, database: DatabaseSync): void {
+  private begin(file: SegmentFile, database: DatabaseSync): void {
     const segment = segmentHead(database);
     if (segment === undefined)
       throw new Misfit(file.path, undefined, "The file does not say where in the chain it begins.");
@@ -133,32 +133,32 @@ class Verification {
         `The file is segment ${segment.number} under the name of ${file.number}.`,
       );
     }
-    if (this.#number === undefined || this.#head === undefined) {
-      this.#firstSeq = segment.firstSeq;
-      this.#head = { seq: segment.firstSeq - 1, hash: segment.previousHash };
-      this.#start = this.#head;
-      this.#checkAnchor(file.path, this.#head);
+    if (this.number === undefined || this.head === undefined) {
+      this.firstSeq = segment.firstSeq;
+      this.head = { seq: segment.firstSeq - 1, hash: segment.previousHash };
+      this.start = this.head;
+      this.checkAnchor(file.path, this.head);
     } else {
-      this.#checkContinues(file, segment, this.#number, this.#head);
+      this.checkContinues(file, segment, this.number, this.head);
     }
-    this.#number = file.number;
+    this.number = file.number;
   }
 
-  #checkContinues(file: SegmentFile, segment: SegmentHead, before: number, head: ChainHead): void {
+  private checkContinues(file: SegmentFile, segment: SegmentHead, before: number, head: ChainHead): void {
     if (segment.number !== before + 1) {
-      throw new Misfit(file.path, this.#nextSeq, `Segment ${before + 1} is missing.`);
+      throw new Misfit(file.path, this.nextSeq, `Segment ${before + 1} is missing.`);
     }
     if (segment.firstSeq !== head.seq + 1 || segment.previousHash !== head.hash) {
       throw new Misfit(
         file.path,
-        this.#nextSeq,
+        this.nextSeq,
         `It goes on from record ${segment.firstSeq - 1}, but segment ${before} ends with record ${head.seq}, or with another hash.`,
       );
     }
   }
 
-  #walk(path: string, reader: SegmentReader): void {
-    let head = this.#head!;
+  private walk(path: string, reader: SegmentReader): void {
+    let head = this.head!;
     for (const row of reader.database.prepare("SELECT * FROM record ORDER BY seq").iterate()) {
       const seq = Number(row.seq);
       const expected = head.seq + 1;
@@ -178,25 +178,25 @@ class Verification {
         );
       }
       head = { seq, hash };
-      this.#head = head;
-      this.#checkAnchor(path, head);
-      this.#records += 1;
-      if (row.kind === SERVICE_KIND) this.#checkRetired(reader.record(row));
-      if (this.#records % PROGRESS_EVERY === 0) this.#onProgress?.(this.#records);
+      this.head = head;
+      this.checkAnchor(path, head);
+      this.records += 1;
+      if (row.kind === SERVICE_KIND) this.checkRetired(reader.record(row));
+      if (this.records % PROGRESS_EVERY === 0) this.onProgress?.(this.records);
     }
   }
 
-  #checkRetired(record: StoredRecord): void {
+  private checkRetired(record: StoredRecord): void {
     if (record.op !== "retire") return;
     const { lastSeq, lastHash } = record.detail ?? {};
-    if (lastSeq === this.#start?.seq && lastHash === this.#start?.hash) this.#startIsVouchedFor = true;
+    if (lastSeq === this.start?.seq && lastHash === this.start?.hash) this.startIsVouchedFor = true;
   }
 
-  #checkAnchor(path: string, head: ChainHead): void {
-    const hashes = this.#anchors.get(head.seq);
+  private checkAnchor(path: string, head: ChainHead): void {
+    const hashes = this.anchors.get(head.seq);
     if (hashes === undefined) return;
     if (hashes.size === 1 && hashes.has(head.hash)) {
-      this.#anchorsMet += 1;
+      this.anchorsMet += 1;
       return;
     }
     throw new Misfit(
@@ -207,7 +207,7 @@ class Verification {
   }
 
   /** The table that finds records by their further subjects has exactly what the records say. */
-  #checkSubjects(path: string, database: DatabaseSync): void {
+  private checkSubjects(path: string, database: DatabaseSync): void {
     const wrong = database
       .prepare(
         `WITH said AS (SELECT DISTINCT json_each.value AS text, record.seq AS seq

@@ -13,11 +13,11 @@ export class UnreachableError extends Error {
  * @param config the file that `--config` names
  * @throws UnreachableError with what to do; ControlError when the service refuses; ConfigError
  */
-export const askRunningService = async <Name extends ControlRequestName>(
+export async function askRunningService<Name extends ControlRequestName>(
   config: string | undefined,
   name: Name,
   asks: ControlRequests[Name]["asks"],
-): Promise<ControlRequests[Name]["answer"]> => {
+): Promise<ControlRequests[Name]["answer"]> {
   const { controlDir } = loadConfig({ path: config }).runtime;
   // Only now: help and errors of usage need no channel.
   const { askService, ControlError } = await import("../service/control/control.ts");
@@ -28,4 +28,4 @@ export const askRunningService = async <Name extends ControlRequestName>(
       throw new UnreachableError(error.message, { cause: error });
     throw error;
   }
-};
+}

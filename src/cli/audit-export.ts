@@ -10,7 +10,7 @@ import {
   withStoreOptions,
 } from "./audit-options.ts";
 
-const exportAll = async (options: StoreOptions & FilterOptions): Promise<void> => {
+async function exportAll(options: StoreOptions & FilterOptions): Promise<void> {
   const filter = filterOf(options);
   for (const folder of foldersOf(options)) {
     const reader = new AuditReader(folder);
@@ -20,20 +20,23 @@ const exportAll = async (options: StoreOptions & FilterOptions): Promise<void> =
       reader.close();
     }
   }
-};
+}
 
-export const exportCommand = (): Command =>
-  withFilterOptions(withStoreOptions(new Command("export")))
-    .summary("write records as JSON lines")
-    .description(
-      "Write every record that matches as a line of JSON, oldest first, in the form of 'nix-broker audit --json', intents included.",
-    )
-    .addHelpText(
-      "after",
-      `
+export function exportCommand(): Command {
+  return (
+    withFilterOptions(withStoreOptions(new Command("export")))
+      .summary("write records as JSON lines")
+      .description(
+        "Write every record that matches as a line of JSON, oldest first, in the form of 'nix-broker audit --json', intents included.",
+      )
+      .addHelpText(
+        "after",
+        `
 Examples:
   nix-broker audit export > audit.jsonl
   nix-broker audit export --verdict deny --since 7d | jq -r .reason | sort | uniq -c`,
-    )
-    // Options that both commands have may be given to either.
-    .action((_options, command: Command) => exportAll(command.optsWithGlobals()));
+      )
+      // Options that both commands have may be given to either.
+      .action((_options, command: Command) => exportAll(command.optsWithGlobals()))
+  );
+}

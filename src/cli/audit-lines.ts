@@ -4,22 +4,25 @@ import type { StoredRecord } from "../audit/record.ts";
 import { formatTime } from "../audit/time.ts";
 
 /** A store path without the store's folder: the hash comes first, which is what `--path` and `--drv` take. */
-const shortPath = (subject: string): string => subject.slice(subject.lastIndexOf("/") + 1) || subject;
+function shortPath(subject: string): string {
+  return subject.slice(subject.lastIndexOf("/") + 1) || subject;
+}
 
-const milliseconds = (microseconds: number): string =>
-  microseconds < 10_000 ? (microseconds / 1000).toFixed(1) : String(Math.round(microseconds / 1000));
+function milliseconds(microseconds: number): string {
+  return microseconds < 10_000 ? (microseconds / 1000).toFixed(1) : String(Math.round(microseconds / 1000));
+}
 
 const RED = "\u001b[31m";
 const YELLOW = "\u001b[33m";
 const PLAIN = "\u001b[0m";
 
-const colourOf = (record: StoredRecord): string => {
+function colourOf(record: StoredRecord): string {
   if (record.verdict === "deny") return RED;
   return record.upstreamError === undefined ? "" : YELLOW;
-};
+}
 
 /** One record on one line: cut to the terminal's width, denials in colour, if it is a terminal. */
-export const recordLine = (record: StoredRecord, terminal?: { readonly columns: number }): string => {
+export function recordLine(record: StoredRecord, terminal?: { readonly columns: number }): string {
   const subjects = record.subjects ?? [];
   const more = subjects.length > 1 ? ` +${subjects.length - 1}` : "";
   const times = record.count !== undefined && record.count > 1 ? ` ×${record.count}` : "";
@@ -38,7 +41,7 @@ export const recordLine = (record: StoredRecord, terminal?: { readonly columns: 
   const colour = process.env.NO_COLOR ? "" : colourOf(record);
   const cut = line.slice(0, terminal.columns);
   return colour === "" ? cut : `${colour}${cut}${PLAIN}`;
-};
+}
 
 /** The line above the columns. */
 export const headerLine = [

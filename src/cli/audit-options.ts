@@ -26,13 +26,14 @@ export interface FilterOptions {
   readonly until?: string;
 }
 
-export const withStoreOptions = (command: Command): Command =>
-  command
+export function withStoreOptions(command: Command): Command {
+  return command
     .addOption(configOption())
     .option("--store <FOLDER>", "the audit's folder (default: the configuration's)");
+}
 
-export const withFilterOptions = (command: Command): Command =>
-  command
+export function withFilterOptions(command: Command): Command {
+  return command
     .option("--sandbox <ID>", "of this sandbox: its id, or the beginning of it")
     .option("--drv <DRV>", "of the outer build of this derivation: a path, or the beginning of its hash")
     .option("--op <OPERATION>", "of this operation, e.g. AddToStore")
@@ -44,16 +45,18 @@ export const withFilterOptions = (command: Command): Command =>
       "from then on: 90s, 30m, 2h, 7d ago, today, yesterday, 14:30, 2026-11-22, 2026-11-22T18:00",
     )
     .option("--until <TIME>", "before then");
+}
 
 /** The folder of the service's audit. */
-export const folderOf = (options: StoreOptions): string =>
-  options.store ?? loadConfig({ path: options.config }).audit.path;
+export function folderOf(options: StoreOptions): string {
+  return options.store ?? loadConfig({ path: options.config }).audit.path;
+}
 
 /**
  * The folders of all audits: the service's, and those of single connections.
  * @throws AuditError when there is none.
  */
-export const foldersOf = (options: StoreOptions): string[] => {
+export function foldersOf(options: StoreOptions): string[] {
   const folder = folderOf(options);
   const folders = auditFolders(folder);
   if (folders.length > 0) return folders;
@@ -61,14 +64,15 @@ export const foldersOf = (options: StoreOptions): string[] => {
     "folder",
     `There is no audit in ${folder}: the service has not run with it, or keeps it elsewhere (audit.path, --store).`,
   );
-};
+}
 
 /** The beginning of a hash has no slash; whatever has is a path. */
-const pathOrBeginning = (text: string | undefined): string | undefined =>
-  text?.includes("/") ? givenStorePath(text) : text;
+function pathOrBeginning(text: string | undefined): string | undefined {
+  return text?.includes("/") ? givenStorePath(text) : text;
+}
 
 /** @throws UsageError */
-export const filterOf = (options: FilterOptions): AuditFilter => {
+export function filterOf(options: FilterOptions): AuditFilter {
   const time = (option: string, text: string | undefined): number | undefined => {
     try {
       return text === undefined ? undefined : parseTime(text);
@@ -86,11 +90,11 @@ export const filterOf = (options: FilterOptions): AuditFilter => {
     since: time("--since", options.since),
     until: time("--until", options.until),
   };
-};
+}
 
-export const positive = (text: string): number => {
+export function positive(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1)
     throw new InvalidArgumentError("It must be a number from 1 on.");
   return value;
-};
+}

@@ -13,7 +13,7 @@ interface Options extends StoreOptions {
 }
 
 /** @param given how many anchors there were to check it by */
-const sentence = (folder: string, result: VerifyResult, given: number): string => {
+function sentence(folder: string, result: VerifyResult, given: number): string {
   if (!result.ok) {
     const where = [result.file, result.seq === undefined ? undefined : `record ${result.seq}`].filter(
       (part) => part !== undefined,
@@ -29,9 +29,9 @@ const sentence = (folder: string, result: VerifyResult, given: number): string =
         ? ". All anchors are of records before those: a cut-off end would not be missed"
         : ". Without --anchors, records cut off at its end would not be missed";
   return `${folder}: whole: ${records} records${older}${checked}.\n  head: ${formatAnchor(head)}`;
-};
+}
 
-const verify = (options: Options): void => {
+function verify(options: Options): void {
   const service = folderOf(options);
   const anchors = (options.anchors ?? []).flatMap((file) => readAnchors(file));
   // That the service's audit is wholly gone is what anchors can tell of.
@@ -45,26 +45,29 @@ const verify = (options: Options): void => {
     else if (result.ok) console.log(sentence(folder, result, own.length));
     else console.error(sentence(folder, result, own.length));
   }
-};
+}
 
-export const verifyCommand = (): Command =>
-  withStoreOptions(new Command("verify"))
-    .summary("prove that no record was changed, removed or added")
-    .description(
-      "Prove that no record was changed, removed, moved or added: walks the chain of hashes, and names the first record that does not fit. Exit code 1 if there is one.",
-    )
-    .option(
-      "--anchors <FILE>",
-      "heads of the chain kept elsewhere, to see whether its end was cut off, or an older copy put in its place: the service's log, or lines 'SEQ HASH'; - for standard input; may be given again",
-      collect,
-    )
-    .addOption(jsonOption())
-    .addHelpText(
-      "after",
-      `
+export function verifyCommand(): Command {
+  return (
+    withStoreOptions(new Command("verify"))
+      .summary("prove that no record was changed, removed or added")
+      .description(
+        "Prove that no record was changed, removed, moved or added: walks the chain of hashes, and names the first record that does not fit. Exit code 1 if there is one.",
+      )
+      .option(
+        "--anchors <FILE>",
+        "heads of the chain kept elsewhere, to see whether its end was cut off, or an older copy put in its place: the service's log, or lines 'SEQ HASH'; - for standard input; may be given again",
+        collect,
+      )
+      .addOption(jsonOption())
+      .addHelpText(
+        "after",
+        `
 Examples:
   nix-broker audit verify
   journalctl --unit=nix-broker --output=cat | nix-broker audit verify --anchors -`,
-    )
-    // Options that both commands have may be given to either.
-    .action((_options, command: Command) => verify(command.optsWithGlobals()));
+      )
+      // Options that both commands have may be given to either.
+      .action((_options, command: Command) => verify(command.optsWithGlobals()))
+  );
+}

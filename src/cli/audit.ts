@@ -28,24 +28,24 @@ interface Options extends StoreOptions, FilterOptions {
 }
 
 /** The newest records of one audit, oldest first. */
-const newestOf = (folder: string, filter: AuditFilter, limit: number): StoredRecord[] => {
+function newestOf(folder: string, filter: AuditFilter, limit: number): StoredRecord[] {
   const reader = new AuditReader(folder);
   try {
     return reader.query({ ...filter, limit }).reverse();
   } finally {
     reader.close();
   }
-};
+}
 
 /** Audits of other versions may have operations of other names, so that one that is not known is no error. */
-const unknownOperation = (op: string | undefined): string => {
+function unknownOperation(op: string | undefined): string {
   const names = [...operationNames, "handshake", "unknown", "Build", "begin", "end", ...SERVICE_EVENTS];
   if (op === undefined || names.some((name) => name.toLowerCase() === op.toLowerCase())) return "";
   const near = nearest(op, names);
   return `: no operation or event is called "${escapeText(op)}"${near === undefined ? "" : `; did you mean "${near}"?`}`;
-};
+}
 
-const list = async (options: Options): Promise<void> => {
+async function list(options: Options): Promise<void> {
   const filter = filterOf(options);
   const { limit, json, follow } = options;
   const service = folderOf(options);
@@ -74,10 +74,10 @@ const list = async (options: Options): Promise<void> => {
   } finally {
     reader?.close();
   }
-};
+}
 
-export const command = (): Command =>
-  withFilterOptions(
+export function command(): Command {
+  return withFilterOptions(
     withStoreOptions(
       new Command("audit")
         .description(
@@ -107,3 +107,4 @@ JSON: one record a line: "seq", "time" (ISO 8601, UTC), "kind", "op", "sandbox",
     .action(list)
     .addCommand(verifyCommand())
     .addCommand(exportCommand());
+}

@@ -63,7 +63,7 @@ export interface BuildArguments {
 }
 
 /** @throws UsageError */
-export const parseBuildArguments = (args: readonly string[]): BuildArguments => {
+export function parseBuildArguments(args: readonly string[]): BuildArguments {
   const what: string[] = [];
   const how: string[] = [];
   let outLink: string | undefined = "result";
@@ -92,7 +92,7 @@ export const parseBuildArguments = (args: readonly string[]): BuildArguments => 
     }
   }
   return { what, how, outLink, maxRounds };
-};
+}
 
 /** A command of Nix's failed; it has said why itself. */
 class NixFailure extends Error {
@@ -105,8 +105,8 @@ class NixFailure extends Error {
 }
 
 /** Runs a command of Nix's, whose messages go to standard error. @returns the lines of its output. */
-const nix = (program: string, args: readonly string[]): Promise<string[]> =>
-  new Promise((resolve, reject) => {
+function nix(program: string, args: readonly string[]): Promise<string[]> {
+  return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ["inherit", "pipe", "inherit"] });
     let output = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -118,12 +118,14 @@ const nix = (program: string, args: readonly string[]): Promise<string[]> =>
       else reject(new NixFailure(program, code ?? 1));
     });
   });
+}
 
 /** The paths that outputs are at: what Nix prints are links to them if it made any. */
-const outputsOf = (installable: Installable, how: readonly string[]): Promise<string[]> =>
-  nix("nix-store", [...how, "--realise", installable]);
+function outputsOf(installable: Installable, how: readonly string[]): Promise<string[]> {
+  return nix("nix-store", [...how, "--realise", installable]);
+}
 
-const buildAll = async ({ what, how, maxRounds }: BuildArguments, roots: string): Promise<StorePath[]> => {
+async function buildAll({ what, how, maxRounds }: BuildArguments, roots: string): Promise<StorePath[]> {
   // Links keep everything from the garbage collector until the results are linked.
   let rooted = 0;
   const first = await nix("nix-build", [...what, "--out-link", join(roots, "first")]);
@@ -151,16 +153,16 @@ const buildAll = async ({ what, how, maxRounds }: BuildArguments, roots: string)
         ),
     },
   );
-};
+}
 
-const linkResults = async (results: readonly StorePath[], outLink: string): Promise<void> => {
+async function linkResults(results: readonly StorePath[], outLink: string): Promise<void> {
   for (const [index, path] of results.entries()) {
     const link = index === 0 ? outLink : `${outLink}-${index + 1}`;
     await nix("nix-store", ["--realise", path, "--add-root", link, "--indirect"]);
   }
-};
+}
 
-const build = async (args: readonly string[]): Promise<void> => {
+async function build(args: readonly string[]): Promise<void> {
   const parsed = parseBuildArguments(args);
   const roots = mkdtempSync(join(tmpdir(), "nix-broker-build-"));
   try {
@@ -173,10 +175,10 @@ const build = async (args: readonly string[]): Promise<void> => {
   } finally {
     rmSync(roots, { recursive: true, force: true });
   }
-};
+}
 
-export const command = (): Command =>
-  new Command("build")
+export function command(): Command {
+  return new Command("build")
     .description(
       "Build like nix-build, and go on while an output has nix-support/continuation: build the derivations that the file names, until none is left. Needs a Nix, and no nix-broker service.",
     )
@@ -197,3 +199,4 @@ Examples:
 Exits with what nix-build or nix-store exits with if they fail. docs/lib.md tells of continuations.`,
     )
     .action((args: string[]) => build(args));
+}

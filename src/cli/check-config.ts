@@ -11,7 +11,7 @@ interface Options {
   readonly rootSubset?: true;
 }
 
-const checkConfig = (argument: string | undefined, options: Options): void => {
+function checkConfig(argument: string | undefined, options: Options): void {
   if (options.json && options.rootSubset) throw new UsageError("--json and --root-subset exclude each other");
   try {
     const config = loadConfig({ path: argument ?? options.config });
@@ -28,10 +28,10 @@ const checkConfig = (argument: string | undefined, options: Options): void => {
     console.log(JSON.stringify({ file: error.file ?? null, ok: false, problems }));
     process.exitCode = exitCodes.usage;
   }
-};
+}
 
-export const command = (): Command =>
-  new Command("check-config")
+export function command(): Command {
+  return new Command("check-config")
     .description(
       "Check a configuration file. Every problem is named with its line, its key and what was expected; docs/configuration.md lists all keys.",
     )
@@ -49,3 +49,4 @@ Examples:
 JSON: {"file": FILE or null, "ok": true or false, "problems": [{"line", "key", "message"}]}`,
     )
     .action(checkConfig);
+}

@@ -24,7 +24,7 @@ export type Installable = string;
  * @param file named in errors
  * @throws ContinuationError naming the first line that is wrong.
  */
-export const parseContinuation = (text: string, file: string, storeDir: string): Installable[] => {
+export function parseContinuation(text: string, file: string, storeDir: string): Installable[] {
   const installables: Installable[] = [];
   text.split("\n").forEach((line, index) => {
     if (line === "" || line.startsWith("#")) return;
@@ -37,10 +37,10 @@ export const parseContinuation = (text: string, file: string, storeDir: string):
     if (!installables.includes(line)) installables.push(line);
   });
   return installables;
-};
+}
 
 /** What an output says is to be built next; undefined if it is a result. @throws ContinuationError */
-export const readContinuation = (output: StorePath): Installable[] | undefined => {
+export function readContinuation(output: StorePath): Installable[] | undefined {
   const file = `${output}/${continuationFile}`;
   let text: string;
   try {
@@ -55,7 +55,7 @@ export const readContinuation = (output: StorePath): Installable[] | undefined =
     throw error;
   }
   return parseContinuation(text, file, output.slice(0, output.lastIndexOf("/")));
-};
+}
 
 /** Builds derivations, all at once, and tells the outputs of each in its place. */
 export type Realise = (installables: readonly Installable[]) => Promise<readonly (readonly StorePath[])[]>;
@@ -75,11 +75,11 @@ export interface FollowOptions {
  * @returns the results, each once
  * @throws ContinuationError for a cycle, and after too many rounds.
  */
-export const followContinuations = async (
+export async function followContinuations(
   first: readonly StorePath[],
   realise: Realise,
   { maxRounds, read = readContinuation, onRound }: FollowOptions,
-): Promise<StorePath[]> => {
+): Promise<StorePath[]> {
   /** What came of each output; undefined for a result. */
   const followed = new Map<StorePath, readonly StorePath[] | undefined>();
   let frontier = [...new Set(first)];
@@ -106,13 +106,13 @@ export const followContinuations = async (
       );
     frontier = [...new Set(built.flat())].filter((path) => !followed.has(path));
   }
-};
+}
 
 /** @throws ContinuationError when an output leads back to itself. */
-const results = (
+function results(
   first: readonly StorePath[],
   followed: ReadonlyMap<StorePath, readonly StorePath[] | undefined>,
-): StorePath[] => {
+): StorePath[] {
   const found = new Set<StorePath>();
   const done = new Set<StorePath>();
   const visit = (path: StorePath, chain: readonly StorePath[]): void => {
@@ -128,4 +128,4 @@ const results = (
   };
   for (const path of first) visit(path, []);
   return [...found];
-};
+}

@@ -10,22 +10,29 @@ export interface Finding {
   readonly advice: string | null;
 }
 
-export const ok = (topic: string, text: string): Finding => ({ state: "ok", topic, text, advice: null });
+export function ok(topic: string, text: string): Finding {
+  return { state: "ok", topic, text, advice: null };
+}
 
-export const warning = (topic: string, text: string, advice: string): Finding => ({
-  state: "warning",
-  topic,
-  text,
-  advice,
-});
+export function warning(topic: string, text: string, advice: string): Finding {
+  return {
+    state: "warning",
+    topic,
+    text,
+    advice,
+  };
+}
 
-export const problem = (topic: string, text: string, advice: string): Finding => ({
-  state: "problem",
-  topic,
-  text,
-  advice,
-});
+export function problem(topic: string, text: string, advice: string): Finding {
+  return {
+    state: "problem",
+    topic,
+    text,
+    advice,
+  };
+}
 
 /** Something that this user may not look at. */
-export const unseen = (topic: string, what: string): Finding =>
-  warning(topic, `${what} cannot be seen by this user`, "run nix-broker doctor as root");
+export function unseen(topic: string, what: string): Finding {
+  return warning(topic, `${what} cannot be seen by this user`, "run nix-broker doctor as root");
+}

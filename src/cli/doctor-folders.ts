@@ -111,7 +111,9 @@ const rootDefaults: Readonly<Record<string, string>> = {
   gcroots_dir: "/nix/var/nix/gcroots/nix-broker",
   service_user: "nix-broker",
 };
-const defaultOf = (key: string): string => rootDefaults[key] ?? "";
+function defaultOf(key: string): string {
+  return rootDefaults[key] ?? "";
+}
 
 function valuesIn(text: string): Map<string, string> {
   const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));

@@ -19,7 +19,7 @@ interface Options {
 }
 
 /** The configuration; if it cannot be used, the defaults, so that the rest can be checked all the same. */
-const loadOrDefaults = (path: string | undefined): { config: Config; findings: Finding[] } => {
+function loadOrDefaults(path: string | undefined): { config: Config; findings: Finding[] } {
   try {
     return { config: loadConfig({ path }), findings: [] };
   } catch (error) {
@@ -28,9 +28,9 @@ const loadOrDefaults = (path: string | undefined): { config: Config; findings: F
     const finding = problem("configuration", text, "correct it; what follows was checked with the defaults");
     return { config: parseConfig(""), findings: [finding] };
   }
-};
+}
 
-const checkEnvironment = (perBuild: boolean): Finding[] => {
+function checkEnvironment(perBuild: boolean): Finding[] {
   if (!perBuild || process.getuid?.() !== 0 || process.env.NIX_REMOTE === "daemon") return [];
   return [
     warning(
@@ -39,10 +39,10 @@ const checkEnvironment = (perBuild: boolean): Finding[] => {
       "set NIX_REMOTE=daemon in root's environment",
     ),
   ];
-};
+}
 
 /** Everything that `nix-broker doctor` looks at, in the order it is told. */
-export const diagnose = async (configPath: string | undefined): Promise<Finding[]> => {
+export async function diagnose(configPath: string | undefined): Promise<Finding[]> {
   const { config, findings } = loadOrDefaults(configPath);
   const settings = new NixSettings();
   const users = new UserDatabase();
@@ -63,7 +63,7 @@ export const diagnose = async (configPath: string | undefined): Promise<Finding[
     ...(uid === undefined ? [] : checkFolders(config, uid, perBuild)),
     ...(perBuild ? checkRootConfig(config) : []),
   ];
-};
+}
 
 const marks: Readonly<Record<Finding["state"], string>> = {
   ok: "ok      ",
@@ -71,17 +71,20 @@ const marks: Readonly<Record<Finding["state"], string>> = {
   problem: "PROBLEM ",
 };
 
-const lineOf = ({ state, topic, text, advice }: Finding): string => {
+function lineOf({ state, topic, text, advice }: Finding): string {
   const line = `${marks[state]} ${escapeText(`${topic}: ${text}`)}`;
   return advice === null ? line : `${line}\n          → ${escapeText(advice)}`;
-};
+}
 
-const count = (findings: readonly Finding[], state: Finding["state"]): number =>
-  findings.filter((finding) => finding.state === state).length;
+function count(findings: readonly Finding[], state: Finding["state"]): number {
+  return findings.filter((finding) => finding.state === state).length;
+}
 
-const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? "" : "s"}`;
+function counted(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
 
-const doctor = async (options: Options): Promise<void> => {
+async function doctor(options: Options): Promise<void> {
   const findings = await diagnose(options.config);
   const problems = count(findings, "problem");
   if (options.json) console.log(jsonText({ ok: problems === 0, findings }));
@@ -90,10 +93,10 @@ const doctor = async (options: Options): Promise<void> => {
     console.log(`\n${counted(problems, "problem")}, ${counted(count(findings, "warning"), "warning")}.`);
   }
   if (problems > 0) process.exitCode = exitCodes.notSo;
-};
+}
 
-export const command = (): Command =>
-  new Command("doctor")
+export function command(): Command {
+  return new Command("doctor")
     .description(
       "Check this installation: nix-daemon's settings and hooks, users, folders, the service, the linker, the audit. Each finding is ok, a warning or a problem, with what to do. Changes nothing. Root sees everything; other users are told what they cannot see.",
     )
@@ -109,3 +112,4 @@ JSON: {"ok": true or false, "findings": [{"state": "ok", "warning" or "problem",
 Exit code 1 if there is a problem.`,
     )
     .action(doctor);
+}

@@ -3,7 +3,7 @@
 const sizeUnits = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 /** Bytes with a unit: `1.5 MiB`. */
-export const sizeText = (bytes: number): string => {
+export function sizeText(bytes: number): string {
   let value = bytes;
   let unit = 0;
   while (value >= 1024 && unit < sizeUnits.length - 1) {
@@ -11,10 +11,10 @@ export const sizeText = (bytes: number): string => {
     unit++;
   }
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${sizeUnits[unit]}`;
-};
+}
 
 /** How long something takes or has lasted, in its two largest units: `3 d 4 h`, `12 s`, `0.25 s`. */
-export const durationText = (seconds: number): string => {
+export function durationText(seconds: number): string {
   if (seconds < 10 && !Number.isInteger(seconds)) return `${seconds.toFixed(2)} s`;
   const whole = Math.round(seconds);
   const parts: [number, string][] = [
@@ -29,8 +29,9 @@ export const durationText = (seconds: number): string => {
     .filter(([value], index) => index === 0 || value > 0)
     .map(([value, unit]) => `${value} ${unit}`)
     .join(" ");
-};
+}
 
 /** How long ago an ISO 8601 time was. */
-export const agoText = (time: string, now = Date.now()): string =>
-  durationText(Math.max(0, Math.round((now - Date.parse(time)) / 1000)));
+export function agoText(time: string, now = Date.now()): string {
+  return durationText(Math.max(0, Math.round((now - Date.parse(time)) / 1000)));
+}

@@ -3,7 +3,7 @@ import { realpathSync } from "node:fs";
 import { dirname } from "node:path";
 
 /** A store path as given, or what a link such as `./result` leads to; without what is below it. */
-export const givenStorePath = (given: string): string => {
+export function givenStorePath(given: string): string {
   let path = given;
   if (!/^\/nix\/store\/[^/]+$/.test(given)) {
     try {
@@ -14,4 +14,4 @@ export const givenStorePath = (given: string): string => {
   }
   while (/\/[0-9a-z]{32}-[^/]+\/./.test(path)) path = dirname(path);
   return path;
-};
+}

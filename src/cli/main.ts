@@ -62,7 +62,7 @@ Examples:
 Exit codes: 0 done, 1 what was asked about is not so, 2 usage or configuration, 3 the service cannot be reached.`;
 
 /** The command that the arguments name. Only its file is loaded; for the overview, none is. */
-const programFor = async (args: readonly string[]): Promise<Command> => {
+async function programFor(args: readonly string[]): Promise<Command> {
   const program = new Command("nix-broker")
     .description(
       "Brokers the Nix daemon socket into sandboxes: recursive Nix with full purity on a stock Nix.",
@@ -81,18 +81,18 @@ const programFor = async (args: readonly string[]): Promise<Command> => {
     else program.command(name).summary(entry.summary);
   }
   return program;
-};
+}
 
 /** Makes every command, nested ones too, throw instead of leaving the process. */
-const strict = (command: Command): void => {
+function strict(command: Command): void {
   command.exitOverride().showHelpAfterError("(--help says more)");
   command.commands.forEach(strict);
-};
+}
 
 /** Commands that write an audit: for them one that cannot be opened is a failure like any other. */
 const writers: ReadonlySet<string | undefined> = new Set(["serve", "stdio"]);
 
-const exitCodeOf = (error: unknown, command: string | undefined): number => {
+function exitCodeOf(error: unknown, command: string | undefined): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
   // By name, so that the configuration's code is not loaded for commands that have none.
   const name = error instanceof Error ? error.name : "";
@@ -100,14 +100,14 @@ const exitCodeOf = (error: unknown, command: string | undefined): number => {
   // An audit that is not there or may not be read is not thereby one that does not verify.
   const configuration = name === "ConfigError" || (name === "AuditError" && !writers.has(command));
   return configuration || error instanceof UsageError ? exitCodes.usage : exitCodes.notSo;
-};
+}
 
 /**
  * Runs the command that the arguments name.
  *
  * @returns the exit code: {@link exitCodes}, or what the command left in `process.exitCode`.
  */
-export const main = async (args: readonly string[]): Promise<number> => {
+export async function main(args: readonly string[]): Promise<number> {
   try {
     const program = await programFor(args);
     strict(program);
@@ -123,7 +123,7 @@ export const main = async (args: readonly string[]): Promise<number> => {
     }
     return exitCodeOf(error, args[0]);
   }
-};
+}
 
 if (import.meta.main) {
   // A reader that has seen enough (`nix-broker audit | head`) is no failure.

@@ -26,38 +26,46 @@ interface Row {
   readonly what: string;
 }
 
-const loadProfile = ({ config, profile }: Options): Profile =>
-  profileNamed(loadConfig({ path: config }), profile);
+function loadProfile({ config, profile }: Options): Profile {
+  return profileNamed(loadConfig({ path: config }), profile);
+}
 
-const tableOf = (profile: Profile): Row[] =>
-  operationNames.map((operation) => ({
+function tableOf(profile: Profile): Row[] {
+  return operationNames.map((operation) => ({
     operation,
     number: operations[operation].number,
     group: rules[operation].group ?? null,
     verdict: verdictOf(operation, profile),
     what: refuseOperation(operation, profile) ?? rules[operation].summary,
   }));
+}
 
-const limitLines = (limits: Limits): string[][] =>
-  limitNames.map((name) => [`  ${limitTable[name].key}`, limitText(limitTable[name], limits[name])]);
+function limitLines(limits: Limits): string[][] {
+  return limitNames.map((name) => [`  ${limitTable[name].key}`, limitText(limitTable[name], limits[name])]);
+}
 
-const listed = (value: string | readonly string[]): string =>
-  typeof value === "string" ? value : value.join(", ") || "none";
+function listed(value: string | readonly string[]): string {
+  return typeof value === "string" ? value : value.join(", ") || "none";
+}
 
-const profileLines = (profile: Profile): string[][] => [
-  ["fixed outputs", listed(profile.fixedOutputs)],
-  ["admit fixed outputs", profile.admitFixedOutputs ? "yes" : "no"],
-  ["systems", listed(profile.systems)],
-  ["required system features", listed(profile.requiredSystemFeatures)],
-  ["inner logs", profile.innerLogs],
-  ["content-addressed", profile.contentAddressed ? "yes" : "no"],
-  ["view of a static socket", listed(profile.view)],
-];
+function profileLines(profile: Profile): string[][] {
+  return [
+    ["fixed outputs", listed(profile.fixedOutputs)],
+    ["admit fixed outputs", profile.admitFixedOutputs ? "yes" : "no"],
+    ["systems", listed(profile.systems)],
+    ["required system features", listed(profile.requiredSystemFeatures)],
+    ["inner logs", profile.innerLogs],
+    ["content-addressed", profile.contentAddressed ? "yes" : "no"],
+    ["view of a static socket", listed(profile.view)],
+  ];
+}
 
 /** JSON has no infinity: an unlimited bound is null. */
-const profileJson = ({ name, ...profile }: Profile) => ({ profile: name, ...profile });
+function profileJson({ name, ...profile }: Profile) {
+  return { profile: name, ...profile };
+}
 
-const printPolicy = (options: Options): void => {
+function printPolicy(options: Options): void {
   const profile = loadProfile(options);
   const rows = tableOf(profile);
   if (options.json) {
@@ -70,7 +78,7 @@ const printPolicy = (options: Options): void => {
   console.log(alignedColumns([header, ...lines]));
   console.log(`\n${alignedColumns(profileLines(profile))}`);
   console.log(`\nlimits\n${alignedColumns(limitLines(profile.limits))}`);
-};
+}
 
 const verdictWords: Readonly<Record<Verdict, string>> = {
   forward: "forwarded: upstream is asked with a request written anew, and its reply is censored",
@@ -78,7 +86,7 @@ const verdictWords: Readonly<Record<Verdict, string>> = {
   deny: "denied",
 };
 
-const explain = (operation: string, options: Options): void => {
+function explain(operation: string, options: Options): void {
   const profile = loadProfile(options);
   const rows = tableOf(profile);
   const row = rows.find((candidate) => candidate.operation.toLowerCase() === operation.toLowerCase());
@@ -104,10 +112,10 @@ const explain = (operation: string, options: Options): void => {
       ? `A profile with "${row.group}" among its operations permits it.`
       : `It is of the group "${row.group}", which this profile permits.`,
   );
-};
+}
 
-export const command = (): Command =>
-  new Command("policy")
+export function command(): Command {
+  return new Command("policy")
     .description(
       "Print what becomes of every operation under a profile, and the profile's settings and limits.",
     )
@@ -134,3 +142,4 @@ JSON: the profile's settings under their names in the code, "operations": [{"ope
           explain(operation, self.optsWithGlobals() as Options),
         ),
     );
+}

@@ -23,7 +23,7 @@ const formats: Readonly<Record<Format, (build: ProvenanceBuild, anchor: string) 
   json: (build, anchor) => jsonText(provenanceStatement(build, { version: packageJson.version, anchor }), 2),
 };
 
-const print = (out: string, options: Options): void => {
+function print(out: string, options: Options): void {
   const path = givenStorePath(out);
   for (const folder of foldersOf(options)) {
     const reader = new AuditReader(folder);
@@ -40,10 +40,10 @@ const print = (out: string, options: Options): void => {
   throw new Error(
     `no record tells of ${path}: it was not built in or for a sandbox of nix-broker, or the records of it were retired`,
   );
-};
+}
 
-export const command = (): Command =>
-  withStoreOptions(new Command("provenance"))
+export function command(): Command {
+  return withStoreOptions(new Command("provenance"))
     .description(
       "Show how an output came about: the inner builds that were asked for while it was built, across nested sandboxes, what was added to the store for them, and who asked.",
     )
@@ -62,3 +62,4 @@ Examples:
 JSON is an in-toto Statement v1 with a predicate of SLSA Provenance v1; see docs/audit.md.`,
     )
     .action(print);
+}

@@ -13,19 +13,27 @@ interface Options {
 
 const ID_SHOWN = 12;
 
-const shortId = (id: string | null): string => id?.slice(0, ID_SHOWN) ?? "";
+function shortId(id: string | null): string {
+  return id?.slice(0, ID_SHOWN) ?? "";
+}
 
 /** `hash-name` without the store's folder. */
-const baseOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+function baseOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
 
 /** The name of a derivation: what people called it. */
-const nameOf = (path: string): string =>
-  baseOf(path)
-    .slice(33)
-    .replace(/\.drv$/, "") || baseOf(path);
+function nameOf(path: string): string {
+  return (
+    baseOf(path)
+      .slice(33)
+      .replace(/\.drv$/, "") || baseOf(path)
+  );
+}
 
-const what = ({ derivation, socket }: SandboxSummary): string =>
-  derivation !== null ? nameOf(derivation) : (socket ?? "");
+function what({ derivation, socket }: SandboxSummary): string {
+  return derivation !== null ? nameOf(derivation) : (socket ?? "");
+}
 
 const heading = [
   "ID",
@@ -42,8 +50,8 @@ const heading = [
 ];
 
 /** The table of `nix-broker sandboxes`. */
-export const sandboxTable = (sandboxes: readonly SandboxSummary[]): string =>
-  alignedColumns([
+export function sandboxTable(sandboxes: readonly SandboxSummary[]): string {
+  return alignedColumns([
     heading,
     ...sandboxes.map((sandbox) =>
       [
@@ -61,18 +69,19 @@ export const sandboxTable = (sandboxes: readonly SandboxSummary[]): string =>
       ].map(escapeText),
     ),
   ]);
+}
 
-const pathLines = (title: string, list: PathList): string[] => {
+function pathLines(title: string, list: PathList): string[] {
   const more = list.total - list.paths.length;
   return [
     `${title} (${list.total})`,
     ...list.paths.map((path) => `  ${escapeText(path)}`),
     ...(more > 0 ? [`  and ${more} more`] : []),
   ];
-};
+}
 
 /** The page of `nix-broker sandboxes ID`. */
-export const detailsText = (sandbox: SandboxDetails): string => {
+export function detailsText(sandbox: SandboxDetails): string {
   const facts = [
     ["id", sandbox.id],
     sandbox.derivation === null ? ["socket", sandbox.socket ?? ""] : ["outer build", sandbox.derivation],
@@ -106,9 +115,9 @@ export const detailsText = (sandbox: SandboxDetails): string => {
     `inner builds that ended (the newest ${sandbox.innerBuilds.length})`,
     ...(builds.length === 0 ? [] : [alignedColumns(builds)]),
   ].join("\n");
-};
+}
 
-const sandboxes = async (id: string | undefined, options: Options): Promise<void> => {
+async function sandboxes(id: string | undefined, options: Options): Promise<void> {
   if (id === undefined) {
     const found = await askRunningService(options.config, "sandboxes", {});
     if (options.json) console.log(jsonText(found));
@@ -117,10 +126,10 @@ const sandboxes = async (id: string | undefined, options: Options): Promise<void
     const found = await askRunningService(options.config, "sandbox", { id });
     console.log(options.json ? jsonText(found) : detailsText(found));
   }
-};
+}
 
-export const command = (): Command =>
-  new Command("sandboxes")
+export function command(): Command {
+  return new Command("sandboxes")
     .description(
       "List the running sandboxes; with an ID (or its beginning) tell what the view of that one started with, what it gained, and its inner builds.",
     )
@@ -140,3 +149,4 @@ added to the store, both for the whole family of nested sandboxes; VIEW is how m
 JSON: a list, or one object; docs/control.md lists the fields. Exit code 3 if the service cannot be reached.`,
     )
     .action(sandboxes);
+}

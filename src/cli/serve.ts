@@ -16,8 +16,8 @@ interface Options {
 }
 
 /** Resolves at the first signal that asks to stop. At the second the process ends at once. */
-const stopSignal = (): Promise<void> =>
-  new Promise((asked) => {
+function stopSignal(): Promise<void> {
+  return new Promise((asked) => {
     let already = false;
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {
@@ -27,8 +27,9 @@ const stopSignal = (): Promise<void> =>
       });
     }
   });
+}
 
-const serve = async (options: Options): Promise<void> => {
+async function serve(options: Options): Promise<void> {
   if (options.listen === undefined) {
     for (const name of ["profile", "view", "allow"] as const) {
       if (options[name] !== undefined)
@@ -46,10 +47,10 @@ const serve = async (options: Options): Promise<void> => {
   const service = await startService(config);
   await stopAsked;
   await service.stop();
-};
+}
 
-export const command = (): Command =>
-  new Command("serve")
+export function command(): Command {
+  return new Command("serve")
     .description(
       "Run the broker until SIGTERM or SIGINT; then what is in flight is finished first, unless a second signal comes.",
     )
@@ -75,3 +76,4 @@ Examples:
   nix-broker serve --listen /run/user/1000/broker/socket --profile agent --allow alice`,
     )
     .action(serve);
+}

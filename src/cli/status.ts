@@ -11,23 +11,23 @@ interface Options {
   readonly json?: true;
 }
 
-const linkerText = ({ error, sandboxes, queued, linked, waiting }: LinkerReport): string => {
+function linkerText({ error, sandboxes, queued, linked, waiting }: LinkerReport): string {
   const facts = [
     sandboxes === null ? "" : `${sandboxes} sandboxes, ${queued} queued, ${linked} paths linked`,
     waiting === 0 ? "" : `${waiting} requests wait for it`,
   ];
   const state = error === null ? "ok" : `NOT OK: ${error} (builds that opt in are refused)`;
   return [state, ...facts.filter((fact) => fact !== "")].join("; ");
-};
+}
 
-const upstreamText = ({ at, error, protocol, nixVersion }: StatusReport["upstream"]): string => {
+function upstreamText({ at, error, protocol, nixVersion }: StatusReport["upstream"]): string {
   const version = `${nixVersion === null ? "Nix" : `Nix ${nixVersion}`}, protocol ${protocol}`;
   const state = error === null ? "ok" : `NOT OK: ${error}`;
   return `${state}; ${protocol === null ? "never reached" : version}; ${at}`;
-};
+}
 
 /** What `nix-broker status` prints for people, a topic a line. */
-export const statusText = (report: StatusReport): string => {
+export function statusText(report: StatusReport): string {
   const { service, pool, sandboxes, connections, requests, innerBuilds, audit, limitsHit } = report;
   const limits = Object.entries(limitsHit).map(([limit, count]) => `${limit} ${count}×`);
   const rows = [
@@ -54,15 +54,15 @@ export const statusText = (report: StatusReport): string => {
     ["limits hit", limits.length === 0 ? "none" : limits.join(", ")],
   ];
   return alignedColumns(rows.map(([topic, text]) => [topic!, escapeText(text!)]));
-};
+}
 
-const status = async (options: Options): Promise<void> => {
+async function status(options: Options): Promise<void> {
   const report = await askRunningService(options.config, "status", {});
   console.log(options.json ? jsonText(report) : statusText(report));
-};
+}
 
-export const command = (): Command =>
-  new Command("status")
+export function command(): Command {
+  return new Command("status")
     .description(
       "Tell how the running service fares: upstream, sandboxes, requests, audit, linker, limits. Asks over the control socket, which root, the service's user and members of runtime.admin_group may use.",
     )
@@ -77,3 +77,4 @@ Example:
 JSON: one object; docs/control.md lists its fields. Exit code 3 if the service cannot be reached.`,
     )
     .action(status);
+}

@@ -8,16 +8,16 @@ interface Options {
   readonly profile: string;
 }
 
-const stdio = async (options: Options): Promise<void> => {
+async function stdio(options: Options): Promise<void> {
   const config = loadConfig({ path: options.config });
   const profile = profileNamed(config, options.profile);
   // Only now: help and errors of usage need no service.
   const { serveStdio } = await import("../service/stdio.ts");
   await serveStdio(config, { profile });
-};
+}
 
-export const command = (): Command =>
-  new Command("stdio")
+export function command(): Command {
+  return new Command("stdio")
     .description(
       "Serve one connection on standard input and output: one sandbox that ends with it. Messages go to standard error.",
     )
@@ -30,3 +30,4 @@ Example, in authorized_keys, for clients with --store ssh-ng://broker@host, with
   command="nix-broker stdio --config FILE --profile pure",restrict ssh-ed25519 …`,
     )
     .action(stdio);
+}

@@ -1,5 +1,5 @@
 /** Lines with their columns aligned: two blanks between them, none at the ends. */
-export const alignedColumns = (rows: readonly (readonly string[])[]): string => {
+export function alignedColumns(rows: readonly (readonly string[])[]): string {
   const columns = Math.max(0, ...rows.map((row) => row.length));
   const widths = Array.from({ length: columns }, (_, column) =>
     Math.max(...rows.map((row) => row[column]?.length ?? 0)),
@@ -12,4 +12,4 @@ export const alignedColumns = (rows: readonly (readonly string[])[]): string => 
         .trimEnd(),
     )
     .join("\n");
-};
+}

@@ -8,8 +8,9 @@ export interface ConfigProblem {
   readonly message: string;
 }
 
-const problemText = ({ line, key, message }: ConfigProblem): string =>
-  [line === undefined ? "" : `line ${line}: `, key === "" ? "" : `${key}: `, message].join("");
+function problemText({ line, key, message }: ConfigProblem): string {
+  return [line === undefined ? "" : `line ${line}: `, key === "" ? "" : `${key}: `, message].join("");
+}
 
 /** A configuration that cannot be used. Names every problem that was found, not only the first. */
 export class ConfigError extends Error {

@@ -7,7 +7,9 @@ const loopbackHosts: Readonly<Record<string, "127.0.0.1" | "::1">> = {
   "[::1]": "::1",
 };
 
-const isPort = (port: number): boolean => Number.isInteger(port) && port >= 0 && port <= 65_535;
+function isPort(port: number): boolean {
+  return Number.isInteger(port) && port >= 0 && port <= 65_535;
+}
 
 /**
  * Reads a place to listen: a port, `HOST:PORT` with a loopback host, or an absolute path (`unix:` before it is
@@ -15,7 +17,7 @@ const isPort = (port: number): boolean => Number.isInteger(port) && port >= 0 &&
  *
  * @returns the endpoint, or what is wrong with the text.
  */
-export const parseEndpoint = (value: string | number): Endpoint | string => {
+export function parseEndpoint(value: string | number): Endpoint | string {
   if (typeof value === "number" || /^\d+$/.test(value)) {
     const port = Number(value);
     return isPort(port) ? { kind: "tcp", host: "127.0.0.1", port } : `${value} is no port: 0 to 65535 are`;
@@ -30,10 +32,10 @@ export const parseEndpoint = (value: string | number): Endpoint | string => {
   return host === undefined
     ? `${JSON.stringify(match[1])} is not this machine alone: listen on 127.0.0.1, [::1] or a Unix socket, and put a proxy in front for other machines`
     : { kind: "tcp", host, port: Number(match[2]) };
-};
+}
 
 /** The endpoint as one would write it, for messages. */
-export const endpointText = (endpoint: Endpoint): string => {
+export function endpointText(endpoint: Endpoint): string {
   if (endpoint.kind === "unix") return `unix:${endpoint.path}`;
   return `${endpoint.host === "::1" ? "[::1]" : endpoint.host}:${endpoint.port}`;
-};
+}

@@ -20,30 +20,32 @@ export interface Kind<T> {
 }
 
 /** Adds a problem in words of ours. */
-const problem = (payload: z.core.ParsePayload, message: string): void => {
+function problem(payload: z.core.ParsePayload, message: string): void {
   payload.issues.push({ code: "custom", message, input: payload.value });
-};
+}
 
 /** What `schema` accepts, turned into something else, or refused after all. */
-const turned = <A, B>(schema: z.ZodMiniType<A>, turn: (value: A, payload: z.core.ParsePayload) => B) =>
-  z.pipe(schema, z.transform(turn));
+function turned<A, B>(schema: z.ZodMiniType<A>, turn: (value: A, payload: z.core.ParsePayload) => B) {
+  return z.pipe(schema, z.transform(turn));
+}
 
-const shown = (value: unknown): string => {
+function shown(value: unknown): string {
   if (value === undefined) return "missing";
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
-};
+}
 
 /** The messages of ours among zod's issues, also inside the alternatives of a union. */
-const ownMessages = (issues: readonly z.core.$ZodIssue[]): string[] =>
-  issues.flatMap((issue) => {
+function ownMessages(issues: readonly z.core.$ZodIssue[]): string[] {
+  return issues.flatMap((issue) => {
     if (issue.code === "invalid_union") return issue.errors.flatMap(ownMessages);
     return issue.code === "custom" ? [issue.message] : [];
   });
+}
 
 /** A value whose errors say what was expected, in words of ours, and what is there. */
-export const checked = <T>({ type, schema }: Kind<T>) =>
-  turned(z.unknown(), (raw, context): T => {
+export function checked<T>({ type, schema }: Kind<T>) {
+  return turned(z.unknown(), (raw, context): T => {
     const result = schema.safeParse(raw);
     if (result.success) return result.data;
     const own = ownMessages(result.error.issues);
@@ -51,21 +53,25 @@ export const checked = <T>({ type, schema }: Kind<T>) =>
     for (const message of messages) problem(context, message);
     return z.NEVER;
   });
+}
 
 // Other programs read these values line by line, and the hooks print folders as TARGET=SOURCE.
 const printable = z.string().check(z.regex(/^(?!\s)[^\x00-\x1f\x7f]*(?<!\s)$/));
 const nonEmpty = printable.check(z.minLength(1));
 const absoluteText = printable.check(z.regex(/^\/./), z.regex(/^(?!.*\/\.\.?(?:\/|$))/));
-const normalised = (schema: z.ZodMiniType<string>) =>
-  turned(schema, (path) => path.replace(/\/+/g, "/").replace(/\/$/, ""));
+function normalised(schema: z.ZodMiniType<string>) {
+  return turned(schema, (path) => path.replace(/\/+/g, "/").replace(/\/$/, ""));
+}
 const absolute = normalised(absoluteText);
 const natural = z.int().check(z.minimum(0));
 
-const nixWords = (words: readonly string[]): string =>
-  `types.enum [ ${words.map((word) => JSON.stringify(word)).join(" ")} ]`;
+function nixWords(words: readonly string[]): string {
+  return `types.enum [ ${words.map((word) => JSON.stringify(word)).join(" ")} ]`;
+}
 const nixList = "types.listOf types.str";
-const nixEither = (...alternatives: readonly [string, string]): string =>
-  `types.either ${alternatives.map((type) => (type.includes(" ") ? `(${type})` : type)).join(" ")}`;
+function nixEither(...alternatives: readonly [string, string]): string {
+  return `types.either ${alternatives.map((type) => (type.includes(" ") ? `(${type})` : type)).join(" ")}`;
+}
 
 export const flag: Kind<boolean> = { type: "true or false", nix: "types.bool", schema: z.boolean() };
 export const absolutePath: Kind<string> = { type: "an absolute path", nix: "types.path", schema: absolute };
@@ -96,26 +102,31 @@ export const groupName: Kind<string> = {
   nix: "types.str",
   schema: z.string().check(z.regex(/^[a-z_][a-z0-9_-]*$/)),
 };
-export const count = (least: number, most: number): Kind<number> => ({
-  type: `a whole number from ${least} to ${most}`,
-  nix: `types.ints.between ${least} ${most}`,
-  schema: z.int().check(z.minimum(least), z.maximum(most)),
-});
-export const oneOf = <const T extends readonly string[]>(...words: T): Kind<T[number]> => ({
-  type: words.map((word) => `"${word}"`).join(" or "),
-  nix: nixWords(words),
-  schema: z.enum(words),
-});
+export function count(least: number, most: number): Kind<number> {
+  return {
+    type: `a whole number from ${least} to ${most}`,
+    nix: `types.ints.between ${least} ${most}`,
+    schema: z.int().check(z.minimum(least), z.maximum(most)),
+  };
+}
+export function oneOf<const T extends readonly string[]>(...words: T): Kind<T[number]> {
+  return {
+    type: words.map((word) => `"${word}"`).join(" or "),
+    nix: nixWords(words),
+    schema: z.enum(words),
+  };
+}
 
 const unlimited = turned(z.literal("unlimited"), () => Number.POSITIVE_INFINITY);
-const withUnit = (parse: (text: string) => number | undefined) =>
-  turned(z.string(), (text, context) => {
+function withUnit(parse: (text: string) => number | undefined) {
+  return turned(z.string(), (text, context) => {
     const parsed = parse(text);
     if (parsed !== undefined) return parsed;
     // Not in words of ours: what was expected is said for number and text together.
     context.issues.push({ code: "invalid_type", expected: "number", input: text });
     return z.NEVER;
   });
+}
 export const size: Kind<number> = {
   type: 'a number of bytes, or a text like "64 MiB"',
   nix: nixEither("types.ints.unsigned", "types.str"),
@@ -127,11 +138,13 @@ export const duration: Kind<number> = {
   schema: z.union([natural, withUnit(parseDuration)]),
   text: (seconds) => `"${formatDuration(seconds)}"`,
 };
-export const orUnlimited = (kind: Kind<number>): Kind<number> => ({
-  type: `${kind.type}, or "unlimited"`,
-  nix: nixEither(kind.nix, nixWords(["unlimited"])),
-  schema: z.union([unlimited, kind.schema]),
-});
+export function orUnlimited(kind: Kind<number>): Kind<number> {
+  return {
+    type: `${kind.type}, or "unlimited"`,
+    nix: nixEither(kind.nix, nixWords(["unlimited"])),
+    schema: z.union([unlimited, kind.schema]),
+  };
+}
 
 export const view: Kind<"empty" | "store" | string[]> = {
   type: '"empty", "store", or a list of store paths',
@@ -204,7 +217,7 @@ export const operationList: Kind<(typeof operationGroups)[number][]> = {
 };
 
 /** What a bound may be, by its unit. */
-export const limitKind = (row: LimitRow): Kind<number> => {
+export function limitKind(row: LimitRow): Kind<number> {
   const kinds: Record<LimitRow["unit"], Kind<number>> = {
     bytes: size,
     seconds: duration,
@@ -212,4 +225,4 @@ export const limitKind = (row: LimitRow): Kind<number> => {
     "count a minute": { type: "a whole number, a minute", nix: "types.ints.unsigned", schema: natural },
   };
   return row.unlimited ? orUnlimited(kinds[row.unit]) : kinds[row.unit];
-};
+}

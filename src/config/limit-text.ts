@@ -2,8 +2,8 @@ import type { LimitRow } from "../policy/limits.ts";
 import { formatDuration, formatSize } from "./units.ts";
 
 /** A bound's value as one would write it in the file. */
-export const limitText = (row: LimitRow, value: number = row.default): string => {
+export function limitText(row: LimitRow, value: number = row.default): string {
   if (value === Number.POSITIVE_INFINITY) return '"unlimited"';
   if (row.unit === "bytes") return `"${formatSize(value)}"`;
   return row.unit === "seconds" ? `"${formatDuration(value)}"` : String(value);
-};
+}

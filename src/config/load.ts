@@ -13,16 +13,17 @@ export const defaultConfigPath = "/etc/nix-broker/config.toml";
 
 type Path = readonly (string | number)[];
 
-const dotted = (path: Path): string =>
-  path
+function dotted(path: Path): string {
+  return path
     .map((part, index) => {
       if (typeof part === "number") return `[${part}]`;
       const name = /^[A-Za-z0-9_-]+$/.test(part) ? part : JSON.stringify(part);
       return index === 0 ? name : `.${name}`;
     })
     .join("");
+}
 
-const problemsOf = (issue: z.core.$ZodIssue): { path: Path; message: string }[] => {
+function problemsOf(issue: z.core.$ZodIssue): { path: Path; message: string }[] {
   const path = issue.path.filter((part) => typeof part !== "symbol");
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => ({
@@ -35,9 +36,9 @@ const problemsOf = (issue: z.core.$ZodIssue): { path: Path; message: string }[] 
     return [{ path, message: `expected ${wanted}` }];
   }
   return [{ path, message: issue.message }];
-};
+}
 
-const parseToml = (file: string | undefined, text: string): unknown => {
+function parseToml(file: string | undefined, text: string): unknown {
   try {
     return parse(text);
   } catch (error) {
@@ -45,15 +46,15 @@ const parseToml = (file: string | undefined, text: string): unknown => {
     const message = `this is no TOML: ${error.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "")}`;
     throw new ConfigError(file, [{ line: error.line, key: "", message }]);
   }
-};
+}
 
 /**
  * Reads the text of a configuration file.
  *
  * @param file the file's name, for messages; `undefined` if there is none.
- * @throws {ConfigError} naming every problem with its line.
+ * @throws ConfigError naming every problem with its line.
  */
-export const parseConfig = (text: string, file?: string): Config => {
+export function parseConfig(text: string, file?: string): Config {
   const raw = parseToml(file, text);
   const lineOf = tomlLines(text);
   const problems: ConfigProblem[] = [];
@@ -70,7 +71,7 @@ export const parseConfig = (text: string, file?: string): Config => {
   const config = resolveConfig(file, result.data, report);
   if (problems.length > 0) throw new ConfigError(file, problems);
   return config;
-};
+}
 
 /** Where to look for the configuration; both have defaults. */
 export interface ConfigSource {
@@ -83,9 +84,9 @@ export interface ConfigSource {
  * Loads the configuration: the named file, else that of `$NIX_BROKER_CONFIG`, else
  * {@link defaultConfigPath} if it exists, else the defaults alone.
  *
- * @throws {ConfigError} if the file cannot be read or used.
+ * @throws ConfigError if the file cannot be read or used.
  */
-export const loadConfig = ({ path, environment = process.env }: ConfigSource = {}): Config => {
+export function loadConfig({ path, environment = process.env }: ConfigSource = {}): Config {
   const named = path ?? (environment.NIX_BROKER_CONFIG || undefined);
   const file = named ?? defaultConfigPath;
   let text: string;
@@ -100,4 +101,4 @@ export const loadConfig = ({ path, environment = process.env }: ConfigSource = {
     throw new ConfigError(file, [{ line: undefined, key: "", message: `${reason}${from}` }]);
   }
   return parseConfig(text, file);
-};
+}

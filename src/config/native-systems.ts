@@ -11,5 +11,6 @@ const linuxSystems: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Nix's names for the systems that a machine builds for itself. */
-export const nativeSystems = (architecture: string = process.arch): readonly string[] =>
-  linuxSystems[architecture] ?? [`${architecture}-linux`];
+export function nativeSystems(architecture: string = process.arch): readonly string[] {
+  return linuxSystems[architecture] ?? [`${architecture}-linux`];
+}

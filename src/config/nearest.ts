@@ -1,5 +1,5 @@
 /** The number of characters to insert, remove, replace or swap with their neighbour to get from `a` to `b`. */
-const distance = (a: string, b: string): number => {
+function distance(a: string, b: string): number {
   const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, column) => column)];
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
@@ -14,10 +14,10 @@ const distance = (a: string, b: string): number => {
     rows.push(row);
   }
   return rows[a.length]![b.length]!;
-};
+}
 
 /** The candidate that a person who typed `word` most likely meant, if any is near. */
-export const nearest = (word: string, candidates: Iterable<string>): string | undefined => {
+export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
   // Nobody mistypes more than a third of a word; and long input must not cost time.
   let bestDistance = Math.min(4, Math.max(2, Math.floor(word.length / 3))) + 1;
@@ -27,11 +27,11 @@ export const nearest = (word: string, candidates: Iterable<string>): string | un
     if (found < bestDistance) [best, bestDistance] = [candidate, found];
   }
   return best;
-};
+}
 
 /** `; did you mean "x"?`, or the names there are where none is near. */
-export const suggestion = (word: string, candidates: readonly string[]): string => {
+export function suggestion(word: string, candidates: readonly string[]): string {
   const near = nearest(word, candidates);
   if (near !== undefined) return `; did you mean "${near}"?`;
   return candidates.length === 0 ? "" : `; there are ${candidates.map((name) => `"${name}"`).join(", ")}`;
-};
+}

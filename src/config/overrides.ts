@@ -16,28 +16,29 @@ export interface Overrides {
   readonly allow?: readonly string[] | undefined;
 }
 
-const wrong = (key: string, message: string): ConfigError =>
-  new ConfigError(undefined, [{ line: undefined, key, message }]);
+function wrong(key: string, message: string): ConfigError {
+  return new ConfigError(undefined, [{ line: undefined, key, message }]);
+}
 
 /**
  * The profile of a name.
  *
- * @throws {ConfigError} if there is none; `key` says where the name comes from.
+ * @throws ConfigError if there is none; `key` says where the name comes from.
  */
-export const profileNamed = (config: Config, name: string, key = "--profile"): Profile => {
+export function profileNamed(config: Config, name: string, key = "--profile"): Profile {
   const profile = config.profiles.get(name);
   if (profile === undefined) {
     throw wrong(key, `there is no profile "${name}"${suggestion(name, [...config.profiles.keys()])}`);
   }
   return profile;
-};
+}
 
 /**
  * Where a view starts, from the command line: `empty`, `store`, `build`, or store paths.
  *
- * @throws {ConfigError} if it is none of these.
+ * @throws ConfigError if it is none of these.
  */
-export const parseView = (words: readonly string[], storeDir: string): ListenConfig["view"] => {
+export function parseView(words: readonly string[], storeDir: string): ListenConfig["view"] {
   const [first] = words;
   if (words.length === 1 && (first === "empty" || first === "store" || first === "build")) return first;
   for (const word of words) {
@@ -49,10 +50,10 @@ export const parseView = (words: readonly string[], storeDir: string): ListenCon
     }
   }
   return words.length === 0 ? "empty" : words;
-};
+}
 
 /** The configuration with what the command line says. Throws {@link ConfigError} as its parts do. */
-export const withOverrides = (config: Config, overrides: Overrides): Config => {
+export function withOverrides(config: Config, overrides: Overrides): Config {
   const upstream =
     overrides.upstream === undefined
       ? config.upstream
@@ -68,4 +69,4 @@ export const withOverrides = (config: Config, overrides: Overrides): Config => {
   };
   // The command line speaks last: a socket that the file names too is opened once, as said here.
   return { ...config, upstream, listen: [...config.listen.filter((other) => other.path !== path), listen] };
-};
+}

@@ -33,21 +33,23 @@ profile = "mirror-only"
 \`\`\`
 `;
 
-const docOf = (schema: z.ZodMiniType): KeyDoc => {
+function docOf(schema: z.ZodMiniType): KeyDoc {
   const doc = keyDocs.get(schema);
   if (doc === undefined) throw new Error("a key of the configuration schema has no documentation");
   return doc;
-};
+}
 
-const cell = (text: string): string => text.replaceAll("|", "\\|");
+function cell(text: string): string {
+  return text.replaceAll("|", "\\|");
+}
 
-const defaultCell = (doc: KeyDoc): string => {
+function defaultCell(doc: KeyDoc): string {
   if (doc.default === undefined) return "required";
   return /^["[\d]|^(?:true|false)$/.test(doc.default) ? `\`${doc.default}\`` : doc.default;
-};
+}
 
-const keyTable = (keys: readonly (readonly [string, KeyDoc])[]): string =>
-  [
+function keyTable(keys: readonly (readonly [string, KeyDoc])[]): string {
+  return [
     "| key | value | default | meaning |",
     "|---|---|---|---|",
     ...keys.map(
@@ -55,22 +57,25 @@ const keyTable = (keys: readonly (readonly [string, KeyDoc])[]): string =>
         `| \`${key}\` | ${cell(doc.type ?? "a table")} | ${cell(defaultCell(doc))} | ${cell(doc.description)} |`,
     ),
   ].join("\n");
+}
 
-const shapeAt = (path: readonly (string | number)[]): [string, z.ZodMiniType][] => {
+function shapeAt(path: readonly (string | number)[]): [string, z.ZodMiniType][] {
   const schema = schemaAt(path);
   return schema instanceof z.ZodMiniObject
     ? Object.entries(schema.shape as Record<string, z.ZodMiniType>)
     : [];
-};
+}
 
-const section = (heading: string, description: string, path: readonly (string | number)[]): string => {
+function section(heading: string, description: string, path: readonly (string | number)[]): string {
   const keys = shapeAt(path).map(([key, schema]) => [key, docOf(schema)] as const);
   return `\n## ${heading}\n\n${description}\n\n${keyTable(keys)}\n`;
-};
+}
 
-const yes = (value: boolean): string => (value ? "yes" : "no");
+function yes(value: boolean): string {
+  return value ? "yes" : "no";
+}
 
-const builtinSection = (): string => {
+function builtinSection(): string {
   const profiles = builtinProfiles(["(this machine's)"]);
   const row = (label: string, show: (name: (typeof builtinProfileNames)[number]) => string): string =>
     `| ${[label, ...builtinProfileNames.map(show)].join(" | ")} |`;
@@ -95,10 +100,10 @@ const builtinSection = (): string => {
     "All of them allow the systems that this machine builds for itself and `builtin`, and no system features.",
     "",
   ].join("\n");
-};
+}
 
 /** The text of `docs/configuration.md`, from the schema and the built-in profiles. */
-export const configurationReference = (): string => {
+export function configurationReference(): string {
   const sections = Object.entries(configSchema.shape as Record<string, z.ZodMiniType>).map(
     ([name, schema]) => {
       const { description } = docOf(schema);
@@ -108,4 +113,4 @@ export const configurationReference = (): string => {
     },
   );
   return [preface, ...sections, builtinSection()].join("");
-};
+}

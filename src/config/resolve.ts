@@ -18,33 +18,38 @@ type Path = readonly (string | number)[];
 /** Notes a problem at a key. */
 export type Report = (path: Path, message: string) => void;
 
-const limitsFrom = (table: Readonly<Record<string, number | undefined>>, base: Limits): Limits =>
-  Object.fromEntries(
+function limitsFrom(table: Readonly<Record<string, number | undefined>>, base: Limits): Limits {
+  return Object.fromEntries(
     limitNames.map((name) => [name, table[limitTable[name].key] ?? base[name]]),
   ) as unknown as Limits;
+}
 
-const given = <T, U>(value: T | undefined, fallback: U): T | U => (value === undefined ? fallback : value);
+function given<T, U>(value: T | undefined, fallback: U): T | U {
+  return value === undefined ? fallback : value;
+}
 
-const extendProfile = (name: string, table: ProfileTable, base: Profile): Profile => ({
-  name,
-  summary: given(table.summary, `Extends ${base.name}.`),
-  operations:
-    table.operations === undefined
-      ? base.operations
-      : (Object.fromEntries(
-          operationGroups.map((group) => [group, table.operations?.includes(group) === true]),
-        ) as Record<OperationGroup, boolean>),
-  fixedOutputs: given(table.fixed_outputs, base.fixedOutputs),
-  admitFixedOutputs: given(table.admit_fixed_outputs, base.admitFixedOutputs),
-  systems: given(table.systems, base.systems),
-  requiredSystemFeatures: given(table.required_system_features, base.requiredSystemFeatures),
-  innerLogs: given(table.inner_logs, base.innerLogs),
-  contentAddressed: given(table.content_addressed, base.contentAddressed),
-  view: given(table.view, base.view),
-  limits: limitsFrom(table.limits ?? {}, base.limits),
-});
+function extendProfile(name: string, table: ProfileTable, base: Profile): Profile {
+  return {
+    name,
+    summary: given(table.summary, `Extends ${base.name}.`),
+    operations:
+      table.operations === undefined
+        ? base.operations
+        : (Object.fromEntries(
+            operationGroups.map((group) => [group, table.operations?.includes(group) === true]),
+          ) as Record<OperationGroup, boolean>),
+    fixedOutputs: given(table.fixed_outputs, base.fixedOutputs),
+    admitFixedOutputs: given(table.admit_fixed_outputs, base.admitFixedOutputs),
+    systems: given(table.systems, base.systems),
+    requiredSystemFeatures: given(table.required_system_features, base.requiredSystemFeatures),
+    innerLogs: given(table.inner_logs, base.innerLogs),
+    contentAddressed: given(table.content_addressed, base.contentAddressed),
+    view: given(table.view, base.view),
+    limits: limitsFrom(table.limits ?? {}, base.limits),
+  };
+}
 
-const resolveProfiles = (file: ConfigFile, limits: Limits, report: Report): Map<string, Profile> => {
+function resolveProfiles(file: ConfigFile, limits: Limits, report: Report): Map<string, Profile> {
   const profiles = new Map<string, Profile>(Object.entries(builtinProfiles(nativeSystems(), limits)));
   const names = [...builtinProfileNames, ...Object.keys(file.profiles)];
 
@@ -87,28 +92,28 @@ const resolveProfiles = (file: ConfigFile, limits: Limits, report: Report): Map<
     }
   }
   return profiles;
-};
+}
 
-const checkView = (
+function checkView(
   view: ListenConfig["view"] | undefined,
   storeDir: string,
   path: Path,
   report: Report,
-): void => {
+): void {
   if (view === undefined || typeof view === "string") return;
   view.forEach((item, index) => {
     if (!isStorePath(item, storeDir)) {
       report([...path, index], `${JSON.stringify(item)} is no store path: ${storeDir}/HASH-NAME is expected`);
     }
   });
-};
+}
 
 /**
  * Turns a file that fits the schema into the configuration in force, checking what the schema cannot: names of
  * profiles, paths of sockets, keys that contradict each other. Problems go to `report`; where there are any, the
  * result must not be used.
  */
-export const resolveConfig = (name: string | undefined, file: ConfigFile, report: Report): Config => {
+export function resolveConfig(name: string | undefined, file: ConfigFile, report: Report): Config {
   const builtin = builtinProfiles(nativeSystems());
   const limits = limitsFrom(file.limits, defaultLimits);
   const profiles = resolveProfiles(file, limits, report);
@@ -211,4 +216,4 @@ export const resolveConfig = (name: string | undefined, file: ConfigFile, report
     web: { listen: web.listen, tokenFile: web.token_file ?? `${file.runtime.state_dir}/web-token` },
     log: { level: file.log.level },
   };
-};
+}

@@ -18,7 +18,7 @@ export const rootConfigKeys = [
  * `key=value` a line, nothing quoted, every key of {@link rootConfigKeys} once, in order. An empty value is none.
  * The schema keeps control characters, and so newlines, out of every value.
  */
-export const rootConfigText = (config: Config): string => {
+export function rootConfigText(config: Config): string {
   const values: Record<(typeof rootConfigKeys)[number], string> = {
     store_dir: config.upstream.storeDir,
     upstream_socket: config.upstream.command === undefined ? config.upstream.socket : "",
@@ -31,4 +31,4 @@ export const rootConfigText = (config: Config): string => {
     next_post_build_hook: config.hooks.nextPostBuildHook,
   };
   return rootConfigKeys.map((key) => `${key}=${values[key]}\n`).join("");
-};
+}

@@ -45,36 +45,46 @@ export interface KeyDoc {
 /** The documentation of every key of {@link configSchema}. */
 export const keyDocs = z.registry<KeyDoc>();
 
-const documented = <S extends z.ZodMiniType>(schema: S, doc: KeyDoc): S => {
+function documented<S extends z.ZodMiniType>(schema: S, doc: KeyDoc): S {
   keyDocs.add(schema, doc);
   return schema;
-};
+}
 
-const key = <T>(kind: Kind<T>, fallback: T, description: string) =>
-  documented(z._default(checked(kind), fallback as never), {
+function key<T>(kind: Kind<T>, fallback: T, description: string) {
+  return documented(z._default(checked(kind), fallback as never), {
     description,
     type: kind.type,
     nix: kind.nix,
     default: (kind.text ?? JSON.stringify)(fallback),
   });
+}
 
-const requiredKey = <T>(kind: Kind<T>, description: string) =>
-  documented(checked(kind), { description, type: kind.type, nix: kind.nix });
+function requiredKey<T>(kind: Kind<T>, description: string) {
+  return documented(checked(kind), { description, type: kind.type, nix: kind.nix });
+}
 
 /** A key whose default is not a constant; `fallback` tells it in words. */
-const optionalKey = <T>(kind: Kind<T>, fallback: string, description: string) =>
-  documented(z.optional(checked(kind)), { description, type: kind.type, nix: kind.nix, default: fallback });
+function optionalKey<T>(kind: Kind<T>, fallback: string, description: string) {
+  return documented(z.optional(checked(kind)), {
+    description,
+    type: kind.type,
+    nix: kind.nix,
+    default: fallback,
+  });
+}
 
-const table = <S extends z.core.$ZodLooseShape>(description: string, shape: S) =>
-  documented(z.prefault(z.strictObject(shape), {} as never), { description });
+function table<S extends z.core.$ZodLooseShape>(description: string, shape: S) {
+  return documented(z.prefault(z.strictObject(shape), {} as never), { description });
+}
 
-const limitKeys = (fallback: (row: LimitRow) => string) =>
-  Object.fromEntries(
+function limitKeys(fallback: (row: LimitRow) => string) {
+  return Object.fromEntries(
     limitNames.map((limit: LimitName) => {
       const row: LimitRow = limitTable[limit];
       return [row.key, optionalKey(limitKind(row), fallback(row), row.summary)];
     }),
   );
+}
 
 const listenSchema = z.strictObject({
   path: requiredKey(absolutePath, "The Unix socket to open. Its folder is what one mounts into a sandbox."),
@@ -136,10 +146,12 @@ const profileSchema = z.strictObject({
   }),
 });
 
-const http = (fallback: string, listen: string, token: string) => ({
-  listen: optionalKey(endpoint, "nothing listens", listen),
-  token_file: optionalKey(absolutePath, fallback, token),
-});
+function http(fallback: string, listen: string, token: string) {
+  return {
+    listen: optionalKey(endpoint, "nothing listens", listen),
+    token_file: optionalKey(absolutePath, fallback, token),
+  };
+}
 
 /** The configuration file, as TOML parses it. */
 export const configSchema = z.strictObject({
@@ -261,15 +273,16 @@ export type ConfigFile = z.output<typeof configSchema>;
 export type ProfileTable = ConfigFile["profiles"][string];
 export type ListenTable = ConfigFile["listen"][number];
 
-const unwrapped = (schema: z.ZodMiniType): z.ZodMiniType =>
-  schema instanceof z.ZodMiniDefault ||
-  schema instanceof z.ZodMiniPrefault ||
-  schema instanceof z.ZodMiniOptional
+function unwrapped(schema: z.ZodMiniType): z.ZodMiniType {
+  return schema instanceof z.ZodMiniDefault ||
+    schema instanceof z.ZodMiniPrefault ||
+    schema instanceof z.ZodMiniOptional
     ? unwrapped(schema.def.innerType as z.ZodMiniType)
     : schema;
+}
 
 /** The tables and lists of tables inside the schema: what is at a path, without the wrappers of its default. */
-export const schemaAt = (path: readonly (string | number)[]): z.ZodMiniType | undefined => {
+export function schemaAt(path: readonly (string | number)[]): z.ZodMiniType | undefined {
   let schema: z.ZodMiniType | undefined = configSchema;
   for (const part of path) {
     const inner: z.ZodMiniType | undefined = schema === undefined ? undefined : unwrapped(schema);
@@ -280,10 +293,10 @@ export const schemaAt = (path: readonly (string | number)[]): z.ZodMiniType | un
     else return undefined;
   }
   return schema === undefined ? undefined : unwrapped(schema);
-};
+}
 
 /** The keys that the table at a path may have. */
-export const knownKeys = (path: readonly (string | number)[]): readonly string[] => {
+export function knownKeys(path: readonly (string | number)[]): readonly string[] {
   const schema = schemaAt(path);
   return schema instanceof z.ZodMiniObject ? Object.keys(schema.shape) : [];
-};
+}

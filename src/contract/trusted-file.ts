@@ -21,7 +21,9 @@ export class UntrustedFileError extends Error {
 }
 
 /** The user that everything trusted belongs to: root, or whoever runs a rootless Nix. */
-export const owner = (): number => process.geteuid?.() ?? 0;
+export function owner(): number {
+  return process.geteuid?.() ?? 0;
+}
 
 /** @throws UntrustedFileError when `stats` belong to somebody else, or anybody else may write. */
 export function requireTrusted(stats: Stats, path: string): void {

@@ -64,62 +64,62 @@ export class ByteStream {
   /** Called once when both directions are closed, with the error if that is why. */
   onClose: ((error?: Error) => void) | undefined;
 
-  readonly #inbox: Inbox;
-  readonly #readable: Readable;
-  readonly #writable: Writable;
-  readonly #transport: Transport;
-  readonly #maxBuffer: number;
-  readonly #written: (error?: Error | null) => void;
-  readonly #oneObject: boolean;
-  #reading = true;
-  #ended = false;
-  #closed = false;
-  #enlarged = false;
-  #error: Error | undefined;
-  #reader: Waiter | undefined;
-  #writers: Waiter[] = [];
+  private readonly inbox: Inbox;
+  private readonly readable: Readable;
+  private readonly writable: Writable;
+  private readonly transport: Transport;
+  private readonly maxBuffer: number;
+  private readonly written: (error?: Error | null) => void;
+  private readonly oneObject: boolean;
+  private reading = true;
+  private sawEnd = false;
+  private isClosed = false;
+  private enlarged = false;
+  private error: Error | undefined;
+  private reader: Waiter | undefined;
+  private writers: Waiter[] = [];
 
   /** `transport` puts what it reads into `inbox`, and says so by `delivered()`. */
   constructor(inbox: Inbox, transport: Transport, options: ByteStreamOptions = {}) {
-    this.#inbox = inbox;
-    this.#transport = transport;
-    this.#readable = transport.readable;
-    this.#writable = transport.writable;
-    this.#maxBuffer = options.maxBuffer ?? DEFAULT_MAX_BUFFER;
+    this.inbox = inbox;
+    this.transport = transport;
+    this.readable = transport.readable;
+    this.writable = transport.writable;
+    this.maxBuffer = options.maxBuffer ?? DEFAULT_MAX_BUFFER;
     this.peer = options.peer;
     // A failed write closes the stream, which rejects the writers.
-    this.#written = (error) => {
-      if (!error) this.#settleWriters();
+    this.written = (error) => {
+      if (!error) this.settleWriters();
     };
-    this.#oneObject = Object.is(this.#readable, this.#writable);
+    this.oneObject = Object.is(this.readable, this.writable);
     this.closed = new Promise((resolve) => {
-      let open = this.#oneObject ? 1 : 2;
+      let open = this.oneObject ? 1 : 2;
       const closedOne = (): void => {
         open -= 1;
         if (open > 0) return;
-        this.#close();
+        this.close();
         resolve();
       };
       const fail = (error: Error): void => this.destroy(error);
-      this.#readable.on("error", fail).on("close", closedOne);
-      if (!this.#oneObject) this.#writable.on("error", fail).on("close", closedOne);
+      this.readable.on("error", fail).on("close", closedOne);
+      if (!this.oneObject) this.writable.on("error", fail).on("close", closedOne);
     });
-    this.#readable.on("end", () => this.#end());
+    this.readable.on("end", () => this.handleEnd());
   }
 
   /** The bytes received and not consumed: a view that is valid until the next `fill()` or `consume()`. May be empty. */
   get available(): Buffer {
-    return this.#inbox.available;
+    return this.inbox.available;
   }
 
   /** Bytes that were written and not yet taken by the kernel. */
   get writableLength(): number {
-    return this.#writable.writableLength;
+    return this.writable.writableLength;
   }
 
   /** Whether the peer has ended its direction (bytes may still be available). */
   get ended(): boolean {
-    return this.#ended;
+    return this.sawEnd;
   }
 
   /**
@@ -127,8 +127,8 @@ export class ByteStream {
    * @throws RangeError if there are not that many.
    */
   consume(count: number): void {
-    this.#inbox.consume(count);
-    if (!this.#reading) this.#resume();
+    this.inbox.consume(count);
+    if (!this.reading) this.resume();
   }
 
   /**
@@ -140,36 +140,36 @@ export class ByteStream {
    * @throws ByteStreamError "too-long" if `want` exceeds the bound, "busy" if another fill() waits, or the socket's error.
    */
   fill(want = 0): Promise<boolean> {
-    if (want > this.#maxBuffer) {
-      const message = `A message of ${want} bytes was asked for in one piece; the bound is ${this.#maxBuffer} bytes.`;
+    if (want > this.maxBuffer) {
+      const message = `A message of ${want} bytes was asked for in one piece; the bound is ${this.maxBuffer} bytes.`;
       return failed(new ByteStreamError("too-long", message));
     }
-    if (this.#reader !== undefined) {
+    if (this.reader !== undefined) {
       return failed(new ByteStreamError("busy", "Two readers wait for the same byte stream."));
     }
-    const more = this.#inbox.hasUnseen;
-    this.#inbox.allow(want);
-    this.#inbox.gather();
-    if (!this.#reading) this.#resume();
+    const more = this.inbox.hasUnseen;
+    this.inbox.allow(want);
+    this.inbox.gather();
+    if (!this.reading) this.resume();
     if (more) return YES;
-    if (this.#error !== undefined) return failed(this.#error);
-    if (this.#ended || this.#closed) return NO;
-    if (!this.#inbox.hasRoom) {
-      const held = this.#inbox.pending;
+    if (this.error !== undefined) return failed(this.error);
+    if (this.sawEnd || this.isClosed) return NO;
+    if (!this.inbox.hasRoom) {
+      const held = this.inbox.pending;
       const message = `${held} bytes are available and none were consumed; ask for more with fill(want).`;
       return failed(new ByteStreamError("too-long", message));
     }
     return new Promise((resolve, reject) => {
-      this.#reader = { resolve, reject };
+      this.reader = { resolve, reject };
     });
   }
 
   /** Before and after a bulk transfer: private buffers, and a larger send buffer in the kernel (which stays). */
   bulk(on: boolean): void {
-    this.#inbox.setBulk(on);
-    if (on && !this.#enlarged) {
-      this.#enlarged = true;
-      this.#transport.enlargeSendBuffer?.();
+    this.inbox.setBulk(on);
+    if (on && !this.enlarged) {
+      this.enlarged = true;
+      this.transport.enlargeSendBuffer?.();
     }
   }
 
@@ -178,14 +178,14 @@ export class ByteStream {
    * a promise that resolves when all that was written so far has been taken, and rejects if the stream closes first.
    */
   write(bytes: Buffer): undefined | Promise<void> {
-    const writable = this.#writable;
+    const writable = this.writable;
     if (writable.destroyed || writable.writableEnded) {
-      return failed(this.#error ?? new ByteStreamError("closed", "The byte stream is closed for writing."));
+      return failed(this.error ?? new ByteStreamError("closed", "The byte stream is closed for writing."));
     }
-    writable.write(bytes, this.#written);
+    writable.write(bytes, this.written);
     if (writable.writableLength === 0) return undefined;
     const taken = new Promise<boolean>((resolve, reject) => {
-      this.#writers.push({ resolve, reject });
+      this.writers.push({ resolve, reject });
     }).then(() => undefined);
     taken.catch(() => {});
     return taken;
@@ -193,14 +193,14 @@ export class ByteStream {
 
   /** Ends our direction once everything written is out; the peer may still send. */
   end(): void {
-    this.#writable.end();
+    this.writable.end();
   }
 
   /** Closes both directions at once. Waiting readers and writers fail with `error`, or with "closed". */
   destroy(error?: Error): void {
-    this.#error ??= error;
-    this.#readable.destroy();
-    if (!this.#oneObject) this.#writable.destroy();
+    this.error ??= error;
+    this.readable.destroy();
+    if (!this.oneObject) this.writable.destroy();
   }
 
   /**
@@ -208,52 +208,52 @@ export class ByteStream {
    * transport must have stopped, and is resumed by its `resume()`.
    */
   delivered(): boolean {
-    const reader = this.#reader;
+    const reader = this.reader;
     if (reader !== undefined) {
-      this.#reader = undefined;
-      this.#inbox.gather();
+      this.reader = undefined;
+      this.inbox.gather();
       reader.resolve(true);
     }
-    this.#reading = this.#inbox.hasRoom;
-    return this.#reading;
+    this.reading = this.inbox.hasRoom;
+    return this.reading;
   }
 
-  #resume(): void {
-    if (!this.#inbox.hasRoom || this.#ended || this.#closed) return;
-    this.#reading = true;
-    this.#readable.resume();
+  private resume(): void {
+    if (!this.inbox.hasRoom || this.sawEnd || this.isClosed) return;
+    this.reading = true;
+    this.readable.resume();
   }
 
-  #settleWriters(): void {
-    if (this.#writers.length === 0 || this.#writable.writableLength > 0) return;
-    const writers = this.#writers;
-    this.#writers = [];
+  private settleWriters(): void {
+    if (this.writers.length === 0 || this.writable.writableLength > 0) return;
+    const writers = this.writers;
+    this.writers = [];
     for (const writer of writers) writer.resolve(true);
   }
 
-  #end(): void {
-    this.#ended = true;
-    const reader = this.#reader;
-    this.#reader = undefined;
+  private handleEnd(): void {
+    this.sawEnd = true;
+    const reader = this.reader;
+    this.reader = undefined;
     reader?.resolve(false);
     this.onEnd?.();
   }
 
-  #close(): void {
-    this.#closed = true;
-    const reader = this.#reader;
-    const writers = this.#writers;
-    this.#reader = undefined;
-    this.#writers = [];
+  private close(): void {
+    this.isClosed = true;
+    const reader = this.reader;
+    const writers = this.writers;
+    this.reader = undefined;
+    this.writers = [];
     if (reader !== undefined) {
-      if (this.#error === undefined) reader.resolve(false);
-      else reader.reject(this.#error);
+      if (this.error === undefined) reader.resolve(false);
+      else reader.reject(this.error);
     }
     if (writers.length > 0) {
       const reason =
-        this.#error ?? new ByteStreamError("closed", "The byte stream was closed before all was written.");
+        this.error ?? new ByteStreamError("closed", "The byte stream was closed before all was written.");
       for (const writer of writers) writer.reject(reason);
     }
-    this.onClose?.(this.#error);
+    this.onClose?.(this.error);
   }
 }

@@ -53,70 +53,69 @@ function roundUp(bytes: number): number {
 
 export class Inbox {
   // The first run of bytes, the one that `available` shows.
-  #buffer: Buffer = EMPTY;
-  #start = 0;
-  #end = 0;
+  private buffer: Buffer = EMPTY;
+  private start = 0;
+  private end = 0;
   // A second run that arrived while the first was not consumed. Its buffer is EMPTY when there is none.
-  #nextBuffer: Buffer = EMPTY;
-  #nextStart = 0;
-  #nextEnd = 0;
+  private nextBuffer: Buffer = EMPTY;
+  private nextStart = 0;
+  private nextEnd = 0;
 
-  #view: Buffer | undefined;
+  private view: Buffer | undefined;
   /** The second run became the first, and nobody has looked at it since. */
-  #unseen = false;
-  #limit = DEFAULT_LIMIT;
-  #bulk = false;
-  #slabs: Slab[] = [];
-  #armed: Slab | undefined;
+  private unseen = false;
+  private limit = DEFAULT_LIMIT;
+  private bulk = false;
+  private slabs: Slab[] = [];
+  private armed: Slab | undefined;
 
   /** The bytes that arrived and were not consumed; may be empty. Valid until the next consume() or gather(). */
   get available(): Buffer {
-    this.#unseen = false;
-    this.#view ??= this.#buffer.subarray(this.#start, this.#end);
-    return this.#view;
+    this.unseen = false;
+    this.view ??= this.buffer.subarray(this.start, this.end);
+    return this.view;
   }
 
   /** All bytes held, those behind `available` included. */
   get pending(): number {
-    return this.#end - this.#start + (this.#nextEnd - this.#nextStart);
+    return this.end - this.start + (this.nextEnd - this.nextStart);
   }
 
   /** Whether there are bytes that the owner has not seen: behind `available`, or in its place since it was looked at. */
   get hasUnseen(): boolean {
-    return this.hasMore || this.#unseen;
+    return this.hasMore || this.unseen;
   }
 
   /** Whether bytes have arrived behind `available`, so that gather() adds some at once. */
   get hasMore(): boolean {
-    return this.#nextEnd > this.#nextStart;
+    return this.nextEnd > this.nextStart;
   }
 
   /** Whether the armed target may be written to: false is back-pressure. */
   get hasRoom(): boolean {
-    const armed = this.#armed;
-    if (armed !== undefined && (armed.whole === this.#buffer || armed.whole === this.#nextBuffer))
-      return false;
-    return this.pending < this.#limit;
+    const armed = this.armed;
+    if (armed !== undefined && (armed.whole === this.buffer || armed.whole === this.nextBuffer)) return false;
+    return this.pending < this.limit;
   }
 
   /** Chooses where the next read goes. Called once before the first read and once after every read. */
   arm(): Buffer {
-    this.#armed = this.#bulk ? this.#freeSlab() : undefined;
-    return this.#armed?.target ?? shared;
+    this.armed = this.bulk ? this.freeSlab() : undefined;
+    return this.armed?.target ?? shared;
   }
 
   /** Takes note of `count` bytes that were read into the armed target. */
   received(count: number): void {
-    const armed = this.#armed;
-    if (armed === undefined) this.#append(shared.subarray(0, count));
-    else if (this.hasMore) this.#append(armed.target.subarray(0, count));
-    else this.#adopt(armed.whole, HEADROOM, HEADROOM + count);
+    const armed = this.armed;
+    if (armed === undefined) this.append(shared.subarray(0, count));
+    else if (this.hasMore) this.append(armed.target.subarray(0, count));
+    else this.adopt(armed.whole, HEADROOM, HEADROOM + count);
   }
 
   /** Takes over a chunk that came in a buffer of its own. */
   push(chunk: Buffer): void {
-    if (this.hasMore) this.#append(chunk);
-    else this.#adopt(chunk, 0, chunk.length);
+    if (this.hasMore) this.append(chunk);
+    else this.adopt(chunk, 0, chunk.length);
   }
 
   /**
@@ -124,128 +123,128 @@ export class Inbox {
    * @throws RangeError if there are not that many.
    */
   consume(count: number): void {
-    const start = this.#start + count;
-    if (count < 0 || start > this.#end) {
-      throw new RangeError(`Cannot consume ${count} bytes: ${this.#end - this.#start} are available.`);
+    const start = this.start + count;
+    if (count < 0 || start > this.end) {
+      throw new RangeError(`Cannot consume ${count} bytes: ${this.end - this.start} are available.`);
     }
-    this.#start = start;
-    this.#view = undefined;
-    if (start === this.#end) this.#advance();
+    this.start = start;
+    this.view = undefined;
+    if (start === this.end) this.advance();
   }
 
   /** Lets at least `want` bytes be held, until `available` is consumed to its end. */
   allow(want: number): void {
-    this.#limit = Math.max(DEFAULT_LIMIT, want);
+    this.limit = Math.max(DEFAULT_LIMIT, want);
   }
 
   /** Makes what arrived behind `available` part of it. */
   gather(): void {
     if (!this.hasMore) return;
-    this.#view = undefined;
-    const rest = this.#end - this.#start;
-    if (rest <= this.#nextStart) {
-      this.#buffer.copy(this.#nextBuffer, this.#nextStart - rest, this.#start, this.#end);
-      this.#promoteNext(this.#nextStart - rest);
+    this.view = undefined;
+    const rest = this.end - this.start;
+    if (rest <= this.nextStart) {
+      this.buffer.copy(this.nextBuffer, this.nextStart - rest, this.start, this.end);
+      this.promoteNext(this.nextStart - rest);
     } else {
-      const next = this.#nextBuffer.subarray(this.#nextStart, this.#nextEnd);
-      this.#clearNext();
-      this.#appendToFirst(next);
+      const next = this.nextBuffer.subarray(this.nextStart, this.nextEnd);
+      this.clearNext();
+      this.appendToFirst(next);
     }
-    this.#releaseUnused();
+    this.releaseUnused();
   }
 
   /** Uses private buffers for what is read from now on, or the shared one. */
   setBulk(on: boolean): void {
-    if (on === this.#bulk) return;
-    this.#bulk = on;
+    if (on === this.bulk) return;
+    this.bulk = on;
     if (on) {
-      while (this.#slabs.length < 2) this.#slabs.push(takeSlab());
+      while (this.slabs.length < 2) this.slabs.push(takeSlab());
     } else {
-      this.#releaseUnused();
+      this.releaseUnused();
     }
   }
 
-  #freeSlab(): Slab | undefined {
-    const free = this.#slabs.find((slab) => slab.whole !== this.#buffer && slab.whole !== this.#nextBuffer);
+  private freeSlab(): Slab | undefined {
+    const free = this.slabs.find((slab) => slab.whole !== this.buffer && slab.whole !== this.nextBuffer);
     // None is free: then reading stops, and the first run's is the one that is free first.
-    return free ?? this.#slabs.find((slab) => slab.whole === this.#buffer);
+    return free ?? this.slabs.find((slab) => slab.whole === this.buffer);
   }
 
-  #adopt(buffer: Buffer, start: number, end: number): void {
-    if (this.#start === this.#end) {
-      this.#buffer = buffer;
-      this.#start = start;
-      this.#end = end;
-      this.#view = undefined;
+  private adopt(buffer: Buffer, start: number, end: number): void {
+    if (this.start === this.end) {
+      this.buffer = buffer;
+      this.start = start;
+      this.end = end;
+      this.view = undefined;
     } else {
-      this.#nextBuffer = buffer;
-      this.#nextStart = start;
-      this.#nextEnd = end;
+      this.nextBuffer = buffer;
+      this.nextStart = start;
+      this.nextEnd = end;
     }
   }
 
-  #append(bytes: Buffer): void {
+  private append(bytes: Buffer): void {
     if (!this.hasMore) {
-      this.#view = undefined;
-      this.#appendToFirst(bytes);
+      this.view = undefined;
+      this.appendToFirst(bytes);
       return;
     }
-    this.#adopt(
-      Buffer.concat([this.#nextBuffer.subarray(this.#nextStart, this.#nextEnd), bytes]),
+    this.adopt(
+      Buffer.concat([this.nextBuffer.subarray(this.nextStart, this.nextEnd), bytes]),
       0,
-      this.#nextEnd - this.#nextStart + bytes.length,
+      this.nextEnd - this.nextStart + bytes.length,
     );
   }
 
   /** Copies bytes behind the first run: in place if there is room, else in a larger buffer. Old views stay intact. */
-  #appendToFirst(bytes: Buffer): void {
-    const held = this.#end - this.#start;
-    if (held === 0) this.#start = this.#end = 0;
-    if (this.#end + bytes.length > this.#buffer.length || this.#isSlab(this.#buffer)) {
+  private appendToFirst(bytes: Buffer): void {
+    const held = this.end - this.start;
+    if (held === 0) this.start = this.end = 0;
+    if (this.end + bytes.length > this.buffer.length || this.isSlab(this.buffer)) {
       const larger = Buffer.allocUnsafeSlow(roundUp(held + bytes.length));
-      this.#buffer.copy(larger, 0, this.#start, this.#end);
-      this.#buffer = larger;
-      this.#start = 0;
-      this.#end = held;
+      this.buffer.copy(larger, 0, this.start, this.end);
+      this.buffer = larger;
+      this.start = 0;
+      this.end = held;
     }
-    bytes.copy(this.#buffer, this.#end);
-    this.#end += bytes.length;
+    bytes.copy(this.buffer, this.end);
+    this.end += bytes.length;
   }
 
   /** The first run is consumed: goes on with the second, or with nothing. */
-  #advance(): void {
-    this.#limit = DEFAULT_LIMIT;
+  private advance(): void {
+    this.limit = DEFAULT_LIMIT;
     if (this.hasMore) {
-      this.#promoteNext(this.#nextStart);
-      this.#unseen = true;
-    } else if (this.#isSlab(this.#buffer) || this.#buffer.length > KEPT_BYTES) {
-      this.#buffer = EMPTY;
-      this.#start = this.#end = 0;
+      this.promoteNext(this.nextStart);
+      this.unseen = true;
+    } else if (this.isSlab(this.buffer) || this.buffer.length > KEPT_BYTES) {
+      this.buffer = EMPTY;
+      this.start = this.end = 0;
     }
-    if (this.#slabs.length > 0) this.#releaseUnused();
+    if (this.slabs.length > 0) this.releaseUnused();
   }
 
-  #promoteNext(start: number): void {
-    this.#buffer = this.#nextBuffer;
-    this.#start = start;
-    this.#end = this.#nextEnd;
-    this.#clearNext();
+  private promoteNext(start: number): void {
+    this.buffer = this.nextBuffer;
+    this.start = start;
+    this.end = this.nextEnd;
+    this.clearNext();
   }
 
-  #clearNext(): void {
-    this.#nextBuffer = EMPTY;
-    this.#nextStart = this.#nextEnd = 0;
+  private clearNext(): void {
+    this.nextBuffer = EMPTY;
+    this.nextStart = this.nextEnd = 0;
   }
 
-  #isSlab(buffer: Buffer): boolean {
-    return this.#slabs.some((slab) => slab.whole === buffer);
+  private isSlab(buffer: Buffer): boolean {
+    return this.slabs.some((slab) => slab.whole === buffer);
   }
 
   /** After a bulk transfer, gives back the slabs that neither hold bytes nor wait for a read. */
-  #releaseUnused(): void {
-    if (this.#bulk) return;
-    this.#slabs = this.#slabs.filter((slab) => {
-      const used = slab === this.#armed || slab.whole === this.#buffer || slab.whole === this.#nextBuffer;
+  private releaseUnused(): void {
+    if (this.bulk) return;
+    this.slabs = this.slabs.filter((slab) => {
+      const used = slab === this.armed || slab.whole === this.buffer || slab.whole === this.nextBuffer;
       if (!used) releaseSlab(slab);
       return used;
     });

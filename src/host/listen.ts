@@ -43,26 +43,26 @@ export type OnStream = (stream: ByteStream) => void;
 export class Listener {
   /** Undefined for a socket that was passed to us. */
   readonly path: string | undefined;
-  readonly #server: net.Server;
-  readonly #inode: Stats | undefined;
+  private readonly server: net.Server;
+  private readonly inode: Stats | undefined;
 
   constructor(server: net.Server, path?: string) {
-    this.#server = server;
+    this.server = server;
     this.path = path;
-    this.#inode = path === undefined ? undefined : lstatSync(path);
+    this.inode = path === undefined ? undefined : lstatSync(path);
   }
 
   /** Accepts no more; removes the socket file if it is still ours. Accepted streams live on. */
   async close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
     // Its whole folder may be going away at this moment.
-    if (this.path !== undefined && this.#isOurs(this.path)) rmSync(this.path, { force: true });
+    if (this.path !== undefined && this.isOurs(this.path)) rmSync(this.path, { force: true });
     await closed;
   }
 
-  #isOurs(path: string): boolean {
+  private isOurs(path: string): boolean {
     const now = lstatSync(path, { throwIfNoEntry: false });
-    return now !== undefined && now.ino === this.#inode?.ino && now.dev === this.#inode.dev;
+    return now !== undefined && now.ino === this.inode?.ino && now.dev === this.inode.dev;
   }
 }
 

@@ -37,10 +37,10 @@ function socketAddress(name: string): Buffer {
 export class Notifier {
   /** How often `watchdog()` must be called at least, in milliseconds; undefined when no watchdog is set. */
   readonly watchdogMs: number | undefined;
-  readonly #address: Buffer;
+  private readonly address: Buffer;
 
   private constructor(address: Buffer, watchdogMs: number | undefined) {
-    this.#address = address;
+    this.address = address;
     this.watchdogMs = watchdogMs;
   }
 
@@ -64,33 +64,33 @@ export class Notifier {
 
   /** We serve. */
   ready(status?: string): NotifyError | undefined {
-    return this.#send(status === undefined ? "READY=1" : `READY=1\nSTATUS=${oneLine(status)}`);
+    return this.send(status === undefined ? "READY=1" : `READY=1\nSTATUS=${oneLine(status)}`);
   }
 
   /** We are about to stop. */
   stopping(): NotifyError | undefined {
-    return this.#send("STOPPING=1");
+    return this.send("STOPPING=1");
   }
 
   /** A line for `systemctl status`. */
   status(text: string): NotifyError | undefined {
-    return this.#send(`STATUS=${oneLine(text)}`);
+    return this.send(`STATUS=${oneLine(text)}`);
   }
 
   /** We are alive. */
   watchdog(): NotifyError | undefined {
-    return this.#send("WATCHDOG=1");
+    return this.send("WATCHDOG=1");
   }
 
   /** Returned, not thrown: that the manager does not listen is no reason to stop serving. */
-  #send(state: string): NotifyError | undefined {
+  private send(state: string): NotifyError | undefined {
     const fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
       return new NotifyError(`Cannot make a socket to notify the service manager: ${lastErrorName()}.`);
     try {
       const bytes = Buffer.from(state);
       const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
-      if (sendto(fd, bytes, bytes.length, flags, this.#address, this.#address.length) >= 0) return undefined;
+      if (sendto(fd, bytes, bytes.length, flags, this.address, this.address.length) >= 0) return undefined;
       return new NotifyError(`Cannot notify the service manager: ${lastErrorName()}.`);
     } finally {
       closeSync(fd);

@@ -68,25 +68,25 @@ function isPresent<T>(value: T | undefined): value is T {
 
 /** The users and groups of this machine as they were when it was made. */
 export class UserDatabase {
-  readonly #users: User[];
-  readonly #groups: Group[];
+  private readonly users: User[];
+  private readonly groups: Group[];
 
   /** `folder` holds `passwd` and `group`. */
   constructor(folder = "/etc") {
-    this.#users = readLines(`${folder}/passwd`).map(parseUser).filter(isPresent);
-    this.#groups = readLines(`${folder}/group`).map(parseGroup).filter(isPresent);
+    this.users = readLines(`${folder}/passwd`).map(parseUser).filter(isPresent);
+    this.groups = readLines(`${folder}/group`).map(parseGroup).filter(isPresent);
   }
 
   /** The id of a user given by name or number; undefined if there is no such name. */
   userId(user: string): number | undefined {
     if (/^\d+$/.test(user)) return Number(user);
-    return this.#user(user)?.uid;
+    return this.user(user)?.uid;
   }
 
   /** The id of a group given by name or number; undefined if there is no such name. */
   groupId(group: string): number | undefined {
     if (/^\d+$/.test(group)) return Number(group);
-    return this.#group(group)?.gid;
+    return this.group(group)?.gid;
   }
 
   /**
@@ -94,10 +94,10 @@ export class UserDatabase {
    * Undefined if there is no such group. A listed member that does not exist is left out.
    */
   groupMembers(name: string): number[] | undefined {
-    const group = this.#group(name);
+    const group = this.group(name);
     if (group === undefined) return undefined;
-    const listed = group.members.map((member) => this.#user(member)?.uid).filter(isPresent);
-    const primary = this.#users.filter((user) => user.gid === group.gid).map((user) => user.uid);
+    const listed = group.members.map((member) => this.user(member)?.uid).filter(isPresent);
+    const primary = this.users.filter((user) => user.gid === group.gid).map((user) => user.uid);
     return [...new Set([...listed, ...primary])];
   }
 
@@ -130,15 +130,15 @@ export class UserDatabase {
     return { anyone: false, uids };
   }
 
-  #user(name: string): User | undefined {
-    const known = this.#users.find((user) => user.name === name);
+  private user(name: string): User | undefined {
+    const known = this.users.find((user) => user.name === name);
     if (known !== undefined) return known;
     const line = getent("passwd", name);
     return line === undefined ? undefined : parseUser(line);
   }
 
-  #group(name: string): Group | undefined {
-    const known = this.#groups.find((group) => group.name === name);
+  private group(name: string): Group | undefined {
+    const known = this.groups.find((group) => group.name === name);
     if (known !== undefined) return known;
     const line = getent("group", name);
     return line === undefined ? undefined : parseGroup(line);

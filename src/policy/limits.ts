@@ -22,21 +22,25 @@ export interface LimitRow {
   readonly summary: string;
 }
 
-const bounded = (key: string, unit: LimitUnit, value: number, summary: string): LimitRow => ({
-  key,
-  unit,
-  default: value,
-  unlimited: false,
-  summary,
-});
+function bounded(key: string, unit: LimitUnit, value: number, summary: string): LimitRow {
+  return {
+    key,
+    unit,
+    default: value,
+    unlimited: false,
+    summary,
+  };
+}
 
-const optional = (key: string, unit: LimitUnit, value: number, summary: string): LimitRow => ({
-  key,
-  unit,
-  default: value,
-  unlimited: true,
-  summary,
-});
+function optional(key: string, unit: LimitUnit, value: number, summary: string): LimitRow {
+  return {
+    key,
+    unit,
+    default: value,
+    unlimited: true,
+    summary,
+  };
+}
 
 export const limitTable = {
   textBytes: bounded(
@@ -144,12 +148,14 @@ export type Limits = { readonly [name in LimitName]: number };
 
 export const limitNames = Object.keys(limitTable) as readonly LimitName[];
 
-const mapLimits = (value: (name: LimitName) => number): Limits =>
-  Object.fromEntries(limitNames.map((name) => [name, value(name)])) as Limits;
+function mapLimits(value: (name: LimitName) => number): Limits {
+  return Object.fromEntries(limitNames.map((name) => [name, value(name)])) as Limits;
+}
 
 /** The bounds of a profile that says nothing about them. */
 export const defaultLimits: Limits = mapLimits((name) => limitTable[name].default);
 
 /** For each bound the tighter of two. */
-export const tighterLimits = (a: Limits, b: Partial<Limits>): Limits =>
-  mapLimits((name) => Math.min(a[name], b[name] ?? Number.POSITIVE_INFINITY));
+export function tighterLimits(a: Limits, b: Partial<Limits>): Limits {
+  return mapLimits((name) => Math.min(a[name], b[name] ?? Number.POSITIVE_INFINITY));
+}

@@ -49,10 +49,11 @@ export interface Profile {
 }
 
 /** The order of the authority that `fixedOutputs` gives; lists lie between `known` and `allow`. */
-const fixedOutputsRank = (value: FixedOutputs): number =>
-  value === "deny" ? 0 : value === "known" ? 1 : value === "allow" ? 3 : 2;
+function fixedOutputsRank(value: FixedOutputs): number {
+  return value === "deny" ? 0 : value === "known" ? 1 : value === "allow" ? 3 : 2;
+}
 
-const meetFixedOutputs = (a: FixedOutputs, b: FixedOutputs): FixedOutputs => {
+function meetFixedOutputs(a: FixedOutputs, b: FixedOutputs): FixedOutputs {
   if (typeof a === "string" || typeof b === "string") {
     return fixedOutputsRank(a) <= fixedOutputsRank(b) ? a : b;
   }
@@ -61,62 +62,72 @@ const meetFixedOutputs = (a: FixedOutputs, b: FixedOutputs): FixedOutputs => {
     ...b.filter((pattern) => a.some((other) => patternCovers(other, pattern))),
   ]);
   return common.size === 0 ? "known" : [...common];
-};
+}
 
-const meetList = (a: readonly string[], b: readonly string[]): readonly string[] =>
-  a.filter((item) => b.includes(item));
+function meetList(a: readonly string[], b: readonly string[]): readonly string[] {
+  return a.filter((item) => b.includes(item));
+}
 
-const meetSystems = (a: Profile["systems"], b: Profile["systems"]): Profile["systems"] =>
-  a === "any" ? b : b === "any" ? a : meetList(a, b);
+function meetSystems(a: Profile["systems"], b: Profile["systems"]): Profile["systems"] {
+  return a === "any" ? b : b === "any" ? a : meetList(a, b);
+}
 
-const meetViews = (a: ViewStart, b: ViewStart): ViewStart => {
+function meetViews(a: ViewStart, b: ViewStart): ViewStart {
   if (a === "store") return b;
   if (b === "store") return a;
   if (a === "empty" || b === "empty") return "empty";
   const common = meetList(a, b);
   return common.length === 0 ? "empty" : common;
-};
+}
 
 /**
  * The profile that permits what both permit. A sandbox nested in another gets the meet of its own profile and of
  * its asker's, so that nobody gains rights by asking somebody else to ask.
  */
-export const meet = (a: Profile, b: Profile): Profile => ({
-  name: a.name === b.name ? a.name : `${a.name}+${b.name}`,
-  summary:
-    a.name === b.name ? a.summary : `What both the profile "${a.name}" and the profile "${b.name}" permit.`,
-  operations: Object.fromEntries(
-    operationGroups.map((group) => [group, a.operations[group] && b.operations[group]]),
-  ) as Record<OperationGroup, boolean>,
-  fixedOutputs: meetFixedOutputs(a.fixedOutputs, b.fixedOutputs),
-  admitFixedOutputs: a.admitFixedOutputs && b.admitFixedOutputs,
-  systems: meetSystems(a.systems, b.systems),
-  requiredSystemFeatures: meetList(a.requiredSystemFeatures, b.requiredSystemFeatures),
-  innerLogs: a.innerLogs === "none" ? "none" : b.innerLogs,
-  contentAddressed: a.contentAddressed && b.contentAddressed,
-  view: meetViews(a.view, b.view),
-  limits: tighterLimits(a.limits, b.limits),
-});
+export function meet(a: Profile, b: Profile): Profile {
+  return {
+    name: a.name === b.name ? a.name : `${a.name}+${b.name}`,
+    summary:
+      a.name === b.name ? a.summary : `What both the profile "${a.name}" and the profile "${b.name}" permit.`,
+    operations: Object.fromEntries(
+      operationGroups.map((group) => [group, a.operations[group] && b.operations[group]]),
+    ) as Record<OperationGroup, boolean>,
+    fixedOutputs: meetFixedOutputs(a.fixedOutputs, b.fixedOutputs),
+    admitFixedOutputs: a.admitFixedOutputs && b.admitFixedOutputs,
+    systems: meetSystems(a.systems, b.systems),
+    requiredSystemFeatures: meetList(a.requiredSystemFeatures, b.requiredSystemFeatures),
+    innerLogs: a.innerLogs === "none" ? "none" : b.innerLogs,
+    contentAddressed: a.contentAddressed && b.contentAddressed,
+    view: meetViews(a.view, b.view),
+    limits: tighterLimits(a.limits, b.limits),
+  };
+}
 
-const withinList = (a: readonly string[], b: readonly string[]): boolean =>
-  a.every((item) => b.includes(item));
+function withinList(a: readonly string[], b: readonly string[]): boolean {
+  return a.every((item) => b.includes(item));
+}
 
-const withinFixedOutputs = (a: FixedOutputs, b: FixedOutputs): boolean =>
-  typeof a === "string" || typeof b === "string"
+function withinFixedOutputs(a: FixedOutputs, b: FixedOutputs): boolean {
+  return typeof a === "string" || typeof b === "string"
     ? fixedOutputsRank(a) <= fixedOutputsRank(b)
     : a.every((pattern) => b.some((other) => patternCovers(other, pattern)));
+}
 
-const withinViews = (a: ViewStart, b: ViewStart): boolean =>
-  b === "store" || a === "empty" || (a !== "store" && b !== "empty" && withinList(a, b));
+function withinViews(a: ViewStart, b: ViewStart): boolean {
+  return b === "store" || a === "empty" || (a !== "store" && b !== "empty" && withinList(a, b));
+}
 
 /** Whether everything that `a` permits is permitted by `b` too. */
-export const permitsNoMoreThan = (a: Profile, b: Profile): boolean =>
-  operationGroups.every((group) => !a.operations[group] || b.operations[group]) &&
-  withinFixedOutputs(a.fixedOutputs, b.fixedOutputs) &&
-  (!a.admitFixedOutputs || b.admitFixedOutputs) &&
-  (b.systems === "any" || (a.systems !== "any" && withinList(a.systems, b.systems))) &&
-  withinList(a.requiredSystemFeatures, b.requiredSystemFeatures) &&
-  (a.innerLogs === "none" || b.innerLogs === "lines") &&
-  (!a.contentAddressed || b.contentAddressed) &&
-  withinViews(a.view, b.view) &&
-  limitNames.every((name) => a.limits[name] <= b.limits[name]);
+export function permitsNoMoreThan(a: Profile, b: Profile): boolean {
+  return (
+    operationGroups.every((group) => !a.operations[group] || b.operations[group]) &&
+    withinFixedOutputs(a.fixedOutputs, b.fixedOutputs) &&
+    (!a.admitFixedOutputs || b.admitFixedOutputs) &&
+    (b.systems === "any" || (a.systems !== "any" && withinList(a.systems, b.systems))) &&
+    withinList(a.requiredSystemFeatures, b.requiredSystemFeatures) &&
+    (a.innerLogs === "none" || b.innerLogs === "lines") &&
+    (!a.contentAddressed || b.contentAddressed) &&
+    withinViews(a.view, b.view) &&
+    limitNames.every((name) => a.limits[name] <= b.limits[name])
+  );
+}

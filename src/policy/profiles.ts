@@ -5,12 +5,14 @@ import type { OperationGroup, Profile } from "./profile.ts";
 export const builtinProfileNames = ["query", "instantiate", "pure", "build", "agent"] as const;
 export type BuiltinProfileName = (typeof builtinProfileNames)[number];
 
-const groups = (...allowed: OperationGroup[]): Record<OperationGroup, boolean> => ({
-  query: allowed.includes("query"),
-  read: allowed.includes("read"),
-  add: allowed.includes("add"),
-  build: allowed.includes("build"),
-});
+function groups(...allowed: OperationGroup[]): Record<OperationGroup, boolean> {
+  return {
+    query: allowed.includes("query"),
+    read: allowed.includes("read"),
+    add: allowed.includes("add"),
+    build: allowed.includes("build"),
+  };
+}
 
 const GiB = 1024 ** 3;
 
@@ -31,10 +33,10 @@ const agentLimits: Partial<Limits> = {
  * @param systems the systems that this machine builds for itself; `builtin` is always among the allowed ones.
  * @param limits the bounds of all of them, from `[limits]`; `agent` has tighter ones of its own.
  */
-export const builtinProfiles = (
+export function builtinProfiles(
   systems: readonly string[],
   limits: Limits = defaultLimits,
-): Record<BuiltinProfileName, Profile> => {
+): Record<BuiltinProfileName, Profile> {
   const base = {
     admitFixedOutputs: false,
     systems: ["builtin", ...systems],
@@ -82,4 +84,4 @@ export const builtinProfiles = (
       limits: tighterLimits(limits, agentLimits),
     },
   };
-};
+}

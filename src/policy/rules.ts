@@ -35,8 +35,12 @@ export interface Rule<N extends OperationName = OperationName> {
 
 type Rules = { readonly [N in OperationName]: Rule<N> };
 
-const ofPath = (request: { path: StorePath }): string[] => [request.path];
-const ofPaths = (request: { paths: readonly string[] }): readonly string[] => request.paths;
+function ofPath(request: { path: StorePath }): string[] {
+  return [request.path];
+}
+function ofPaths(request: { paths: readonly string[] }): readonly string[] {
+  return request.paths;
+}
 
 /** @throws NotInView */
 async function infoOf(path: StorePath, view: ViewQueries): Promise<PathInfo> {

@@ -15,15 +15,15 @@ const urlShape = /^([a-z][a-z0-9+.-]*):\/\/((?:[a-z0-9._*-]*|\[[0-9a-f:.]+\])(?:
 /** Dot segments, encoded or not: the fetcher resolves them, so what is matched would not be what is fetched. */
 const dotSegment = /\/(?:\.|%2e){1,2}(?=[/?#]|$)/i;
 
-const split = (text: string): UrlParts | undefined => {
+function split(text: string): UrlParts | undefined {
   const match = urlShape.exec(text);
   if (match === null || /[^\x21-\x7e]/.test(text) || dotSegment.test(text)) return undefined;
   const [, scheme, authority, rest] = match;
   return { scheme: scheme!.toLowerCase(), authority: authority!.toLowerCase(), rest: rest! };
-};
+}
 
 /** Matches without a regular expression: clients choose the text, and must not be able to make it backtrack. */
-const globMatches = (pattern: string, text: string): boolean => {
+function globMatches(pattern: string, text: string): boolean {
   const pieces = pattern.split("*");
   const first = pieces[0]!;
   if (pieces.length === 1) return text === first;
@@ -37,24 +37,24 @@ const globMatches = (pattern: string, text: string): boolean => {
     from = at + piece.length;
   }
   return from <= end;
-};
+}
 
 /**
  * Says what is wrong with a pattern, or `undefined` if it can be used.
  */
-export const urlPatternProblem = (pattern: string): string | undefined => {
+export function urlPatternProblem(pattern: string): string | undefined {
   const parts = split(pattern);
   if (parts === undefined) {
     return "expected scheme://host/path, where * stands for any characters, without user, spaces, or . and .. segments";
   }
   return parts.authority === "" && parts.scheme !== "file" ? "expected a host after ://" : undefined;
-};
+}
 
 /**
  * Whether `url` is one that `pattern` stands for. The pattern comes first: the URL is a client's, and stars in it
  * must mean nothing. A URL of an unusual shape is matched by no pattern.
  */
-export const matchesUrlPattern = (pattern: string, url: string): boolean => {
+export function matchesUrlPattern(pattern: string, url: string): boolean {
   const wanted = split(pattern);
   const given = split(url);
   return (
@@ -64,10 +64,12 @@ export const matchesUrlPattern = (pattern: string, url: string): boolean => {
     globMatches(wanted.authority, given.authority) &&
     globMatches(wanted.rest, given.rest)
   );
-};
+}
 
 /**
  * Whether every URL that `narrow` stands for is one of `wide`'s. May say no where a closer look would say yes,
  * never the other way round: a star of `narrow` is covered by a star of `wide` alone.
  */
-export const patternCovers = (wide: string, narrow: string): boolean => matchesUrlPattern(wide, narrow);
+export function patternCovers(wide: string, narrow: string): boolean {
+  return matchesUrlPattern(wide, narrow);
+}

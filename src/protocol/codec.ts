@@ -69,36 +69,55 @@ export const optionalStorePath: Codec<string> = codec({ kind: "storePath", optio
 export const nothing: Codec<undefined> = codec({ kind: "nothing" });
 
 /** A number with a meaning worth documenting. */
-export const number = (about: string): Codec<number> => codec({ kind: "u64", about });
+export function number(about: string): Codec<number> {
+  return codec({ kind: "u64", about });
+}
 /** A string with a form worth documenting. */
-export const text = (about: string): Codec<string> => codec({ kind: "string", about });
+export function text(about: string): Codec<string> {
+  return codec({ kind: "string", about });
+}
 
-export const list = <T>(of: Codec<T>): Codec<T[]> => codec({ kind: "list", of: of.node, set: false });
+export function list<T>(of: Codec<T>): Codec<T[]> {
+  return codec({ kind: "list", of: of.node, set: false });
+}
 /** As `list`; the order means nothing and Nix writes it sorted. */
-export const set = <T>(of: Codec<T>): Codec<T[]> => codec({ kind: "list", of: of.node, set: true });
-export const map = <K, V>(key: Codec<K>, value: Codec<V>): Codec<Map<K, V>> =>
-  codec({ kind: "map", key: key.node, value: value.node });
-export const optional = <T>(of: Codec<T>): Codec<T | undefined> => codec({ kind: "optional", of: of.node });
+export function set<T>(of: Codec<T>): Codec<T[]> {
+  return codec({ kind: "list", of: of.node, set: true });
+}
+export function map<K, V>(key: Codec<K>, value: Codec<V>): Codec<Map<K, V>> {
+  return codec({ kind: "map", key: key.node, value: value.node });
+}
+export function optional<T>(of: Codec<T>): Codec<T | undefined> {
+  return codec({ kind: "optional", of: of.node });
+}
 
 type Fields = Record<string, Codec<unknown>>;
 type Struct<F extends Fields> = { [K in keyof F]: Infer<F[K]> };
 
-export const struct = <F extends Fields>(fields: F): Codec<Struct<F>> =>
-  codec({ kind: "struct", fields: Object.entries(fields).map(([name, { node }]) => [name, node] as const) });
+export function struct<F extends Fields>(fields: F): Codec<Struct<F>> {
+  return codec({
+    kind: "struct",
+    fields: Object.entries(fields).map(([name, { node }]) => [name, node] as const),
+  });
+}
 
 /** `tag` says which of the cases `value` is. */
 export type Variant<C extends readonly Codec<unknown>[]> = {
   [I in keyof C]: { tag: I extends `${infer N extends number}` ? N : never; value: Infer<C[I]> };
 }[number];
-export const variant = <const C extends readonly Codec<unknown>[]>(...cases: C): Codec<Variant<C>> =>
-  codec({ kind: "variant", cases: cases.map((c) => c.node) });
+export function variant<const C extends readonly Codec<unknown>[]>(...cases: C): Codec<Variant<C>> {
+  return codec({ kind: "variant", cases: cases.map((c) => c.node) });
+}
 
 /** From protocol 1.`minor` on; before it the value is `absent` and takes no bytes. */
-export const since = <T, A>(minor: number, value: Codec<T>, absent: A): Codec<T | A> =>
-  codec({ kind: "since", minor, value: value.node, absent });
+export function since<T, A>(minor: number, value: Codec<T>, absent: A): Codec<T | A> {
+  return codec({ kind: "since", minor, value: value.node, absent });
+}
 /** From protocol 1.`minor` on the one form, before it the other. */
-export const sinceElse = <T, E>(minor: number, value: Codec<T>, before: Codec<E>): Codec<T | E> =>
-  codec({ kind: "since", minor, value: value.node, before: before.node });
+export function sinceElse<T, E>(minor: number, value: Codec<T>, before: Codec<E>): Codec<T | E> {
+  return codec({ kind: "since", minor, value: value.node, before: before.node });
+}
 /** The one form where the feature was agreed on, else the other. */
-export const feature = <T, E>(name: Feature, withIt: Codec<T>, without: Codec<E>): Codec<T | E> =>
-  codec({ kind: "feature", feature: name, with: withIt.node, without: without.node });
+export function feature<T, E>(name: Feature, withIt: Codec<T>, without: Codec<E>): Codec<T | E> {
+  return codec({ kind: "feature", feature: name, with: withIt.node, without: without.node });
+}

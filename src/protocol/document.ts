@@ -238,14 +238,25 @@ function versions({ since, until }: Operation): string {
   return since > OLDEST_MINOR ? `from 1.${since} on` : "always";
 }
 
-const withAbout = (type: string, about: string | undefined): string => (about ? `${type}: ${about}` : type);
+function withAbout(type: string, about: string | undefined): string {
+  return about ? `${type}: ${about}` : type;
+}
 /** Only plain types have a plural; the words of others stay as they are, in parentheses. */
-const plural = (type: string): string =>
-  /^[a-z ]+$/.test(type) ? `${type}s` : type.startsWith("[") ? type : `(${type})`;
-const joined = (when: string, more: string): string => (when ? `${when}, ${more}` : more);
-const upperFirst = (text: string): string => text.slice(0, 1).toUpperCase() + text.slice(1);
-const lowerFirst = (text: string): string => text.slice(0, 1).toLowerCase() + text.slice(1);
-const anchor = (number: number, name: string): string => `${number}-${name.toLowerCase()}`;
+function plural(type: string): string {
+  return /^[a-z ]+$/.test(type) ? `${type}s` : type.startsWith("[") ? type : `(${type})`;
+}
+function joined(when: string, more: string): string {
+  return when ? `${when}, ${more}` : more;
+}
+function upperFirst(text: string): string {
+  return text.slice(0, 1).toUpperCase() + text.slice(1);
+}
+function lowerFirst(text: string): string {
+  return text.slice(0, 1).toLowerCase() + text.slice(1);
+}
+function anchor(number: number, name: string): string {
+  return `${number}-${name.toLowerCase()}`;
+}
 
 function table(head: readonly string[], rows: ReadonlyArray<readonly string[]>): string {
   const line = (cells: readonly string[]): string =>

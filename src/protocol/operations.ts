@@ -78,7 +78,9 @@ const path = struct({ path: storePath });
 const paths = set(storePath);
 /** Replies that say nothing but "done" carry a 1 where they carry anything. */
 const done = number("always 1");
-const framed = (): Body => "framed";
+function framed(): Body {
+  return "framed";
+}
 
 const addedPath = struct({ path: storePath });
 

@@ -23,7 +23,9 @@ export interface BuildFacts {
   readonly hasWorker: boolean;
 }
 
-const refused = (reason: string): OptIn => ({ kind: "refused", reason });
+function refused(reason: string): OptIn {
+  return { kind: "refused", reason };
+}
 
 /** @throws DerivationError when the attributes of the derivation cannot be read. */
 export function optIn(derivation: Derivation, facts: BuildFacts): OptIn {

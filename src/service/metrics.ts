@@ -48,136 +48,136 @@ interface RequestSeries {
 
 /** The registry of one broker. */
 export class Metrics implements Counters {
-  readonly #registry = new Registry();
-  readonly #requests: Counter<"operation" | "verdict">;
-  readonly #requestSeconds: Histogram<"operation">;
-  readonly #receivedBytes: Counter;
-  readonly #sentBytes: Counter;
-  readonly #builds: Counter<"result">;
-  readonly #buildSeconds: Histogram;
-  readonly #limitHits: Counter<"limit">;
-  readonly #refusedWaits: Counter<"reason">;
-  readonly #droppedLogLines: Counter;
+  private readonly registry = new Registry();
+  private readonly requests: Counter<"operation" | "verdict">;
+  private readonly requestSeconds: Histogram<"operation">;
+  private readonly receivedBytes: Counter;
+  private readonly sentBytes: Counter;
+  private readonly builds: Counter<"result">;
+  private readonly buildSeconds: Histogram;
+  private readonly limitHits: Counter<"limit">;
+  private readonly refusedWaits: Counter<"reason">;
+  private readonly droppedLogLines: Counter;
   /** Looking series up by their labels is most of what counting costs. */
-  readonly #series = new Map<string, RequestSeries>();
+  private readonly series = new Map<string, RequestSeries>();
 
   constructor(sources: MetricSources, version: string) {
-    const registers = [this.#registry];
-    this.#requests = new Counter({
+    const registers = [this.registry];
+    this.requests = new Counter({
       name: "nix_broker_requests_total",
       help: "Requests of clients, by operation and verdict.",
       labelNames: ["operation", "verdict"],
       registers,
     });
-    this.#requestSeconds = new Histogram({
+    this.requestSeconds = new Histogram({
       name: "nix_broker_request_duration_seconds",
       help: "From the first byte of a request to the last of its reply, by operation.",
       labelNames: ["operation"],
       buckets: REQUEST_BUCKETS,
       registers,
     });
-    this.#receivedBytes = new Counter({
+    this.receivedBytes = new Counter({
       name: "nix_broker_received_bytes_total",
       help: "Bytes received from clients.",
       registers,
     });
-    this.#sentBytes = new Counter({
+    this.sentBytes = new Counter({
       name: "nix_broker_sent_bytes_total",
       help: "Bytes sent to clients.",
       registers,
     });
-    this.#builds = new Counter({
+    this.builds = new Counter({
       name: "nix_broker_inner_builds_total",
       help: "Inner builds that ended, by result.",
       labelNames: ["result"],
       registers,
     });
-    this.#buildSeconds = new Histogram({
+    this.buildSeconds = new Histogram({
       name: "nix_broker_inner_build_duration_seconds",
       help: "How long inner builds took, as the broker saw it.",
       buckets: BUILD_BUCKETS,
       registers,
     });
-    this.#limitHits = new Counter({
+    this.limitHits = new Counter({
       name: "nix_broker_limit_hits_total",
       help: "Requests that were denied because a limit was reached, by limit.",
       labelNames: ["limit"],
       registers,
     });
-    this.#refusedWaits = new Counter({
+    this.refusedWaits = new Counter({
       name: "nix_broker_refused_waits_total",
       help: "Requests that were denied because they could wait for ever, by reason.",
       labelNames: ["reason"],
       registers,
     });
-    this.#droppedLogLines = new Counter({
+    this.droppedLogLines = new Counter({
       name: "nix_broker_dropped_log_lines_total",
       help: "Log lines of inner builds that were dropped because their client did not read.",
       registers,
     });
-    this.#startAtZero();
-    this.#addGauges(sources, version);
-    collectDefaultMetrics({ register: this.#registry });
+    this.startAtZero();
+    this.addGauges(sources, version);
+    collectDefaultMetrics({ register: this.registry });
   }
 
   /** The Content-Type of `text()`. */
   get contentType(): string {
-    return this.#registry.contentType;
+    return this.registry.contentType;
   }
 
   /** All metrics in Prometheus' text format. */
   text(): Promise<string> {
-    return this.#registry.metrics();
+    return this.registry.metrics();
   }
 
   request(operation: string, verdict: Verdict, seconds: number, bytesIn: number, bytesOut: number): void {
-    const series = this.#seriesOf(operation, verdict);
+    const series = this.seriesOf(operation, verdict);
     series.count.inc();
     series.seconds.observe(seconds);
-    this.#receivedBytes.inc(bytesIn);
-    this.#sentBytes.inc(bytesOut);
+    this.receivedBytes.inc(bytesIn);
+    this.sentBytes.inc(bytesOut);
   }
 
   build(ok: boolean, seconds: number): void {
-    this.#builds.inc({ result: ok ? "success" : "failure" });
-    this.#buildSeconds.observe(seconds);
+    this.builds.inc({ result: ok ? "success" : "failure" });
+    this.buildSeconds.observe(seconds);
   }
 
   limitHit(limit: LimitName): void {
-    this.#limitHits.inc({ limit });
+    this.limitHits.inc({ limit });
   }
 
   waitRefused(reason: WaitReason): void {
-    this.#refusedWaits.inc({ reason });
+    this.refusedWaits.inc({ reason });
   }
 
   logLinesDropped(lines: number): void {
-    this.#droppedLogLines.inc(lines);
+    this.droppedLogLines.inc(lines);
   }
 
-  #seriesOf(operation: string, verdict: Verdict): RequestSeries {
+  private seriesOf(operation: string, verdict: Verdict): RequestSeries {
     const key = `${operation}/${verdict}`;
-    const known = this.#series.get(key);
+    const known = this.series.get(key);
     if (known !== undefined) return known;
     // Whatever a caller passes, the labels stay bounded.
     const label = OPERATIONS.has(operation) ? operation : "unknown";
     const series = {
-      count: this.#requests.labels(label, verdict),
-      seconds: this.#requestSeconds.labels(label),
+      count: this.requests.labels(label, verdict),
+      seconds: this.requestSeconds.labels(label),
     };
-    if (label === operation) this.#series.set(key, series);
+    if (label === operation) this.series.set(key, series);
     return series;
   }
 
   /** So that a first event shows as an increase. Operations come as they are used: there are too many for that. */
-  #startAtZero(): void {
-    for (const result of ["success", "failure"]) this.#builds.inc({ result }, 0);
-    for (const limit of limitNames) this.#limitHits.inc({ limit }, 0);
-    for (const reason of WAIT_REASONS) this.#refusedWaits.inc({ reason }, 0);
+  private startAtZero(): void {
+    for (const result of ["success", "failure"]) this.builds.inc({ result }, 0);
+    for (const limit of limitNames) this.limitHits.inc({ limit }, 0);
+    for (const reason of WAIT_REASONS) this.refusedWaits.inc({ reason }, 0);
   }
 
-  #addGauges(sources: MetricSources, version: string): void {
-    const registers = [this.#registry];
+  private addGauges(sources: MetricSources, version: string): void {
+    const registers = [this.registry];
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,

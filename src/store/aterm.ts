@@ -41,25 +41,25 @@ export function atermString(value: string): string {
 
 /** Reads tokens from a text, front to back, in time linear in its length. */
 export class AtermReader {
-  readonly #bytes: Buffer;
-  readonly #text: string;
-  #at = 0;
+  private readonly bytes: Buffer;
+  private readonly text: string;
+  private at = 0;
   /** Where the next backslash at or after the position is; Infinity if there is none. */
-  #backslash = -1;
+  private backslash = -1;
   /** Room for the string that is being unescaped. */
-  #scratch: Buffer | undefined;
+  private scratch: Buffer | undefined;
 
   /** @throws AtermError if the text holds a byte that canonical ATerm never holds. */
   constructor(bytes: Buffer) {
-    this.#bytes = bytes;
-    this.#text = bytes.toString("latin1");
+    this.bytes = bytes;
+    this.text = bytes.toString("latin1");
     for (const [character, name] of [
       ["\n", "a newline"],
       ["\r", "a carriage return"],
       ["\t", "a tab"],
       ["\0", "a NUL"],
     ] as const) {
-      const at = this.#text.indexOf(character);
+      const at = this.text.indexOf(character);
       if (at >= 0) throw new AtermError(`Byte ${at} is ${name}, which this format never holds as such.`);
     }
   }
@@ -71,30 +71,29 @@ export class AtermReader {
 
   /** Takes that text if it comes next. */
   skip(token: string): boolean {
-    if (!this.#text.startsWith(token, this.#at)) return false;
-    this.#at += token.length;
+    if (!this.text.startsWith(token, this.at)) return false;
+    this.at += token.length;
     return true;
   }
 
   /** Takes a string. @throws AtermError */
   string(): string {
     this.expect('"');
-    const start = this.#at;
-    const close = this.#text.indexOf('"', start);
-    if (close < 0 || this.#nextBackslash(start) < close) return this.#escapedString(start);
-    this.#at = close + 1;
-    return this.#slice(start, close);
+    const start = this.at;
+    const close = this.text.indexOf('"', start);
+    if (close < 0 || this.nextBackslash(start) < close) return this.escapedString(start);
+    this.at = close + 1;
+    return this.slice(start, close);
   }
 
   /** Takes a string that Nix writes without escapes: a path, an output name, a hash, a system. @throws AtermError */
   plainString(): string {
     this.expect('"');
-    const start = this.#at;
-    const close = this.#text.indexOf('"', start);
-    if (close < 0 || this.#nextBackslash(start) < close)
-      throw this.error("expected a string without escapes");
-    this.#at = close + 1;
-    return this.#slice(start, close);
+    const start = this.at;
+    const close = this.text.indexOf('"', start);
+    if (close < 0 || this.nextBackslash(start) < close) throw this.error("expected a string without escapes");
+    this.at = close + 1;
+    return this.slice(start, close);
   }
 
   /** Takes a list in square brackets, each item by the given function. @throws AtermError */
@@ -108,51 +107,51 @@ export class AtermReader {
 
   /** @throws AtermError unless everything was read. */
   end(): void {
-    if (this.#at !== this.#text.length) throw this.error("expected the end");
+    if (this.at !== this.text.length) throw this.error("expected the end");
   }
 
   /** An error about the current position. */
   error(what: string): AtermError {
-    const next = quote(this.#text.slice(this.#at, this.#at + 20));
+    const next = quote(this.text.slice(this.at, this.at + 20));
     return new AtermError(
-      `At byte ${this.#at}: ${what}, found ${this.#at < this.#text.length ? next : "the end"}.`,
+      `At byte ${this.at}: ${what}, found ${this.at < this.text.length ? next : "the end"}.`,
     );
   }
 
   /** Byte by byte, because a hostile text may be nothing but escapes. */
-  #escapedString(start: number): string {
-    const bytes = this.#bytes;
-    this.#scratch ??= Buffer.allocUnsafe(bytes.length);
+  private escapedString(start: number): string {
+    const bytes = this.bytes;
+    this.scratch ??= Buffer.allocUnsafe(bytes.length);
     let length = 0;
     for (let at = start; at < bytes.length; at++) {
       let byte = bytes[at]!;
       if (byte === QUOTE) {
-        this.#at = at + 1;
-        return this.#scratch.toString("latin1", 0, length);
+        this.at = at + 1;
+        return this.scratch.toString("latin1", 0, length);
       }
       if (byte === BACKSLASH) {
         byte = byteOfLetter[bytes[at + 1] ?? 0]!;
         if (byte === 0) {
-          this.#at = at;
+          this.at = at;
           throw this.error('expected one of the escapes \\" \\\\ \\n \\r \\t');
         }
         at++;
       }
-      this.#scratch[length++] = byte;
+      this.scratch[length++] = byte;
     }
     throw this.error("expected a string, which has no end");
   }
 
-  #nextBackslash(from: number): number {
-    if (this.#backslash < from) {
-      const at = this.#text.indexOf("\\", from);
-      this.#backslash = at < 0 ? Number.POSITIVE_INFINITY : at;
+  private nextBackslash(from: number): number {
+    if (this.backslash < from) {
+      const at = this.text.indexOf("\\", from);
+      this.backslash = at < 0 ? Number.POSITIVE_INFINITY : at;
     }
-    return this.#backslash;
+    return this.backslash;
   }
 
   /** A copy, not a slice of the text: slices would keep the whole derivation in memory with one of its paths. */
-  #slice(start: number, end: number): string {
-    return this.#bytes.toString("latin1", start, end);
+  private slice(start: number, end: number): string {
+    return this.bytes.toString("latin1", start, end);
   }
 }

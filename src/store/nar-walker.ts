@@ -83,49 +83,49 @@ const entryChoice = choice('"entry" or ")"', [
 
 /** Walks over one NAR. */
 export class NarWalker {
-  readonly #onContents: ((slice: Buffer) => void) | undefined;
-  #mode: Mode = "run";
-  #run = header;
+  private readonly onContents: ((slice: Buffer) => void) | undefined;
+  private mode: Mode = "run";
+  private run = header;
   /** How many bytes of the run have matched. */
-  #matched = 0;
-  #choice = typeChoice;
+  private matched = 0;
+  private choice = typeChoice;
   /** What the length at hand is the length of. */
-  #lengthOf: "contents" | "name" | "target" = "contents";
+  private lengthOf: "contents" | "name" | "target" = "contents";
   /** Bytes of the length that were read, and their value. */
-  #lengthBytes = 0;
-  #lengthValue = 0;
+  private lengthBytes = 0;
+  private lengthValue = 0;
   /** Bytes left of contents, name, target or padding. */
-  #left = 0;
+  private left = 0;
   /** Bytes of padding that follow the contents, name or target at hand. */
-  #padding = 0;
-  #afterPadding = nodeEnd;
-  #name = "";
+  private padding = 0;
+  private afterPadding = nodeEnd;
+  private name = "";
   /** The last entry's name in each directory on the way down. */
-  readonly #lastNames: string[] = [];
-  #length = 0;
-  #rootType: NarNodeType | undefined;
-  #failure: NarError | undefined;
+  private readonly lastNames: string[] = [];
+  private walked = 0;
+  private rootKind: NarNodeType | undefined;
+  private failure: NarError | undefined;
 
   /**
    * @param onContents is given the contents of files as they pass by. A slice is part of the chunk that was pushed.
    */
   constructor(onContents?: (slice: Buffer) => void) {
-    this.#onContents = onContents;
+    this.onContents = onContents;
   }
 
   /** Whether the end of the NAR was reached. */
   get done(): boolean {
-    return this.#mode === "done";
+    return this.mode === "done";
   }
 
   /** Bytes of the NAR that were seen. */
   get length(): number {
-    return this.#length;
+    return this.walked;
   }
 
   /** What the root is; undefined until that was seen. */
   get rootType(): NarNodeType | undefined {
-    return this.#rootType;
+    return this.rootKind;
   }
 
   /**
@@ -134,196 +134,196 @@ export class NarWalker {
    * @throws NarError that says at which byte; the same one again if it is called once more.
    */
   push(chunk: Buffer): number {
-    if (this.#failure !== undefined) throw this.#failure;
+    if (this.failure !== undefined) throw this.failure;
     let at = 0;
-    while (at < chunk.length && this.#mode !== "done") at = this.#read(chunk, at);
-    this.#length += at;
+    while (at < chunk.length && this.mode !== "done") at = this.read(chunk, at);
+    this.walked += at;
     return at;
   }
 
   /** Reads as far as the mode goes, and gives the position after that. */
-  #read(chunk: Buffer, at: number): number {
-    switch (this.#mode) {
+  private read(chunk: Buffer, at: number): number {
+    switch (this.mode) {
       case "run":
-        return this.#readRun(chunk, at);
+        return this.readRun(chunk, at);
       case "choice":
-        this.#choose(chunk[at]!, at);
+        this.choose(chunk[at]!, at);
         return at;
       case "length":
-        return this.#readLength(chunk, at);
+        return this.readLength(chunk, at);
       case "contents":
-        return this.#skipContents(chunk, at);
+        return this.skipContents(chunk, at);
       case "name":
-        return this.#readName(chunk, at);
+        return this.readName(chunk, at);
       case "target":
-        return this.#readTarget(chunk, at);
+        return this.readTarget(chunk, at);
       case "padding":
-        return this.#readPadding(chunk, at);
+        return this.readPadding(chunk, at);
       case "done":
         return at;
     }
   }
 
-  #readRun(chunk: Buffer, start: number): number {
-    const { bytes, then } = this.#run;
+  private readRun(chunk: Buffer, start: number): number {
+    const { bytes, then } = this.run;
     let at = start;
-    let matched = this.#matched;
+    let matched = this.matched;
     const end = Math.min(chunk.length, start + bytes.length - matched);
     while (at < end) {
-      if (chunk[at] !== bytes[matched]) throw this.#fail(at, `it must go on with ${printable(bytes)}`);
+      if (chunk[at] !== bytes[matched]) throw this.fail(at, `it must go on with ${printable(bytes)}`);
       at++;
       matched++;
     }
-    this.#matched = matched;
-    if (matched === bytes.length) this.#step(then, at);
+    this.matched = matched;
+    if (matched === bytes.length) this.step(then, at);
     return at;
   }
 
   /** Consumes nothing: the byte is the first of the run that it chooses. */
-  #choose(byte: number, at: number): void {
-    const chosen = this.#choice.runs.get(byte);
-    if (chosen === undefined) throw this.#fail(at, `${this.#choice.what} must come next`);
-    this.#expect(chosen);
+  private choose(byte: number, at: number): void {
+    const chosen = this.choice.runs.get(byte);
+    if (chosen === undefined) throw this.fail(at, `${this.choice.what} must come next`);
+    this.expect(chosen);
   }
 
-  #step(step: Step, at: number): void {
+  private step(step: Step, at: number): void {
     switch (step) {
       case "choose-type":
-        if (this.#lastNames.length >= MAX_DEPTH)
-          throw this.#fail(at, `it is nested deeper than ${MAX_DEPTH} levels`);
-        this.#chooseFrom(typeChoice);
+        if (this.lastNames.length >= MAX_DEPTH)
+          throw this.fail(at, `it is nested deeper than ${MAX_DEPTH} levels`);
+        this.chooseFrom(typeChoice);
         break;
       case "choose-seven-letter-type":
-        this.#chooseFrom(sevenLetterTypeChoice);
+        this.chooseFrom(sevenLetterTypeChoice);
         break;
       case "choose-contents":
-        this.#rootType ??= "regular";
-        this.#chooseFrom(contentsChoice);
+        this.rootKind ??= "regular";
+        this.chooseFrom(contentsChoice);
         break;
       case "read-contents":
-        this.#expectLength("contents");
+        this.expectLength("contents");
         break;
       case "open-directory":
-        this.#rootType ??= "directory";
-        this.#lastNames.push("");
-        this.#chooseFrom(entryChoice);
+        this.rootKind ??= "directory";
+        this.lastNames.push("");
+        this.chooseFrom(entryChoice);
         break;
       case "choose-entry":
-        this.#chooseFrom(entryChoice);
+        this.chooseFrom(entryChoice);
         break;
       case "read-name":
-        this.#expectLength("name");
+        this.expectLength("name");
         break;
       case "close-directory":
-        this.#lastNames.pop();
-        this.#closeNode();
+        this.lastNames.pop();
+        this.closeNode();
         break;
       case "read-target":
-        this.#rootType ??= "symlink";
-        this.#expectLength("target");
+        this.rootKind ??= "symlink";
+        this.expectLength("target");
         break;
       case "close-node":
-        this.#closeNode();
+        this.closeNode();
         break;
     }
   }
 
-  #closeNode(): void {
-    if (this.#lastNames.length === 0) this.#mode = "done";
-    else this.#expect(entryEnd);
+  private closeNode(): void {
+    if (this.lastNames.length === 0) this.mode = "done";
+    else this.expect(entryEnd);
   }
 
-  #expect(run: Run): void {
-    this.#run = run;
-    this.#matched = 0;
-    this.#mode = "run";
+  private expect(run: Run): void {
+    this.run = run;
+    this.matched = 0;
+    this.mode = "run";
   }
 
-  #chooseFrom(choice: Choice): void {
-    this.#choice = choice;
-    this.#mode = "choice";
+  private chooseFrom(choice: Choice): void {
+    this.choice = choice;
+    this.mode = "choice";
   }
 
-  #expectLength(of: "contents" | "name" | "target"): void {
-    this.#lengthOf = of;
-    this.#lengthBytes = 0;
-    this.#lengthValue = 0;
-    this.#mode = "length";
+  private expectLength(of: "contents" | "name" | "target"): void {
+    this.lengthOf = of;
+    this.lengthBytes = 0;
+    this.lengthValue = 0;
+    this.mode = "length";
   }
 
-  #readLength(chunk: Buffer, start: number): number {
+  private readLength(chunk: Buffer, start: number): number {
     let at = start;
-    while (at < chunk.length && this.#lengthBytes < 8)
-      this.#lengthValue += chunk[at++]! * placeValues[this.#lengthBytes++]!;
-    if (this.#lengthBytes === 8) this.#startString(this.#lengthValue, at);
+    while (at < chunk.length && this.lengthBytes < 8)
+      this.lengthValue += chunk[at++]! * placeValues[this.lengthBytes++]!;
+    if (this.lengthBytes === 8) this.startString(this.lengthValue, at);
     return at;
   }
 
-  #startString(length: number, at: number): void {
-    const of = this.#lengthOf;
+  private startString(length: number, at: number): void {
+    const of = this.lengthOf;
     const longest = of === "name" ? MAX_NAME : of === "target" ? MAX_TARGET : Number.MAX_SAFE_INTEGER;
-    if (length > longest) throw this.#fail(at, `the ${of} must not be longer than ${longest} bytes`);
-    if (length === 0 && of !== "contents") throw this.#fail(at, `the ${of} must not be empty`);
-    this.#mode = of;
-    this.#left = length;
-    this.#padding = (8 - (length % 8)) % 8;
-    this.#afterPadding = of === "name" ? entryNode : nodeEnd;
-    this.#name = "";
-    if (length === 0) this.#endString();
+    if (length > longest) throw this.fail(at, `the ${of} must not be longer than ${longest} bytes`);
+    if (length === 0 && of !== "contents") throw this.fail(at, `the ${of} must not be empty`);
+    this.mode = of;
+    this.left = length;
+    this.padding = (8 - (length % 8)) % 8;
+    this.afterPadding = of === "name" ? entryNode : nodeEnd;
+    this.name = "";
+    if (length === 0) this.endString();
   }
 
-  #endString(): void {
-    if (this.#padding > 0) {
-      this.#left = this.#padding;
-      this.#mode = "padding";
-    } else this.#expect(this.#afterPadding);
+  private endString(): void {
+    if (this.padding > 0) {
+      this.left = this.padding;
+      this.mode = "padding";
+    } else this.expect(this.afterPadding);
   }
 
-  #skipContents(chunk: Buffer, start: number): number {
-    const end = Math.min(chunk.length, start + this.#left);
-    if (this.#onContents !== undefined) this.#onContents(chunk.subarray(start, end));
-    this.#left -= end - start;
-    if (this.#left === 0) this.#endString();
+  private skipContents(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.left);
+    if (this.onContents !== undefined) this.onContents(chunk.subarray(start, end));
+    this.left -= end - start;
+    if (this.left === 0) this.endString();
     return end;
   }
 
-  #readName(chunk: Buffer, start: number): number {
-    const end = Math.min(chunk.length, start + this.#left);
-    this.#name += chunk.toString("latin1", start, end);
-    this.#left -= end - start;
-    if (this.#left > 0) return end;
-    const name = this.#name;
+  private readName(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.left);
+    this.name += chunk.toString("latin1", start, end);
+    this.left -= end - start;
+    if (this.left > 0) return end;
+    const name = this.name;
     if (name === "." || name === ".." || name.includes("/") || name.includes("\0"))
-      throw this.#fail(end, `${quote(name)} cannot be the name of an entry`);
-    const directory = this.#lastNames.length - 1;
+      throw this.fail(end, `${quote(name)} cannot be the name of an entry`);
+    const directory = this.lastNames.length - 1;
     // One character a byte: the comparison is the one by bytes that the format wants.
-    if (name <= this.#lastNames[directory]!)
-      throw this.#fail(end, `the entry ${quote(name)} does not come after the one before it`);
-    this.#lastNames[directory] = name;
-    this.#endString();
+    if (name <= this.lastNames[directory]!)
+      throw this.fail(end, `the entry ${quote(name)} does not come after the one before it`);
+    this.lastNames[directory] = name;
+    this.endString();
     return end;
   }
 
-  #readTarget(chunk: Buffer, start: number): number {
-    const end = Math.min(chunk.length, start + this.#left);
+  private readTarget(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.left);
     for (let at = start; at < end; at++)
-      if (chunk[at] === 0) throw this.#fail(at, "the target of a symlink holds a NUL");
-    this.#left -= end - start;
-    if (this.#left === 0) this.#endString();
+      if (chunk[at] === 0) throw this.fail(at, "the target of a symlink holds a NUL");
+    this.left -= end - start;
+    if (this.left === 0) this.endString();
     return end;
   }
 
-  #readPadding(chunk: Buffer, start: number): number {
-    const end = Math.min(chunk.length, start + this.#left);
-    for (let at = start; at < end; at++) if (chunk[at] !== 0) throw this.#fail(at, "padding is not zero");
-    this.#left -= end - start;
-    if (this.#left === 0) this.#expect(this.#afterPadding);
+  private readPadding(chunk: Buffer, start: number): number {
+    const end = Math.min(chunk.length, start + this.left);
+    for (let at = start; at < end; at++) if (chunk[at] !== 0) throw this.fail(at, "padding is not zero");
+    this.left -= end - start;
+    if (this.left === 0) this.expect(this.afterPadding);
     return end;
   }
 
-  #fail(at: number, what: string): NarError {
-    this.#failure = new NarError(`The NAR is malformed at byte ${this.#length + at}: ${what}.`);
-    return this.#failure;
+  private fail(at: number, what: string): NarError {
+    this.failure = new NarError(`The NAR is malformed at byte ${this.walked + at}: ${what}.`);
+    return this.failure;
   }
 }
 

@@ -29,37 +29,37 @@ export class ReferenceScanner {
   /** The hash parts that were seen. */
   readonly found: Set<string> = new Set();
   /** Hash parts not seen so far, by their rolling hash. */
-  readonly #wanted = new Map<number, string[]>();
-  #wantedCount = 0;
+  private readonly wanted = new Map<number, string[]>();
+  private wantedCount = 0;
   /**
    * A filter in front of the map: the topmost bits of a rolling hash choose a word, the lowest two groups of five
    * choose bits in it, which are set if the hash is wanted.
    */
-  #filter = new Int32Array();
-  #filterShift = 0;
-  readonly #factor: number;
+  private filter = new Int32Array();
+  private filterShift = 0;
+  private readonly factor: number;
   /** What a byte adds to the rolling hash when it enters the window. */
-  readonly #entering = new Int32Array(256);
+  private readonly entering = new Int32Array(256);
   /** What it has become when it leaves the window. */
-  readonly #leaving = new Int32Array(256);
+  private readonly leaving = new Int32Array(256);
   /** The last 31 bytes of what was pushed, then room for the first 31 of what comes next. */
-  readonly #seam = Buffer.alloc(2 * (HASH_PART_LENGTH - 1));
-  #tailLength = 0;
+  private readonly seam = Buffer.alloc(2 * (HASH_PART_LENGTH - 1));
+  private tailLength = 0;
 
   /**
    * @param hashParts what to look for.
    * @throws StorePathError if one is not a hash part.
    */
   constructor(hashParts: Iterable<string>) {
-    randomFillSync(this.#entering);
-    this.#factor = randomFillSync(new Int32Array(1))[0]! | 1;
+    randomFillSync(this.entering);
+    this.factor = randomFillSync(new Int32Array(1))[0]! | 1;
     let power = 1;
-    for (let i = 0; i < HASH_PART_LENGTH; i++) power = Math.imul(power, this.#factor);
-    for (let byte = 0; byte < 256; byte++) this.#leaving[byte] = Math.imul(this.#entering[byte]!, power);
+    for (let i = 0; i < HASH_PART_LENGTH; i++) power = Math.imul(power, this.factor);
+    for (let byte = 0; byte < 256; byte++) this.leaving[byte] = Math.imul(this.entering[byte]!, power);
 
     const wanted = new Set(hashParts);
-    this.#makeRoom(wanted.size);
-    for (const hashPart of wanted) this.#want(hashPart);
+    this.makeRoom(wanted.size);
+    for (const hashPart of wanted) this.want(hashPart);
   }
 
   /**
@@ -72,10 +72,10 @@ export class ReferenceScanner {
   ): Promise<ReferenceScanner> {
     const scanner = new ReferenceScanner([]);
     const wanted = new Set(hashParts);
-    scanner.#makeRoom(wanted.size);
+    scanner.makeRoom(wanted.size);
     let taken = 0;
     for (const hashPart of wanted) {
-      scanner.#want(hashPart);
+      scanner.want(hashPart);
       if (++taken % AT_ONCE === 0) await pause();
     }
     return scanner;
@@ -86,67 +86,67 @@ export class ReferenceScanner {
    * be larger than a mebibyte.
    */
   push(chunk: Buffer): void {
-    if (this.#wantedCount === 0 || chunk.length === 0) return;
-    const seam = this.#seam;
+    if (this.wantedCount === 0 || chunk.length === 0) return;
+    const seam = this.seam;
     const head = Math.min(chunk.length, HASH_PART_LENGTH - 1);
-    chunk.copy(seam, this.#tailLength, 0, head);
-    const seamLength = this.#tailLength + head;
-    this.#scan(seam, seamLength);
-    this.#scan(chunk, chunk.length);
+    chunk.copy(seam, this.tailLength, 0, head);
+    const seamLength = this.tailLength + head;
+    this.scan(seam, seamLength);
+    this.scan(chunk, chunk.length);
     if (chunk.length >= HASH_PART_LENGTH - 1) {
-      this.#tailLength = chunk.copy(seam, 0, chunk.length - (HASH_PART_LENGTH - 1));
+      this.tailLength = chunk.copy(seam, 0, chunk.length - (HASH_PART_LENGTH - 1));
     } else {
-      this.#tailLength = Math.min(seamLength, HASH_PART_LENGTH - 1);
-      seam.copyWithin(0, seamLength - this.#tailLength, seamLength);
+      this.tailLength = Math.min(seamLength, HASH_PART_LENGTH - 1);
+      seam.copyWithin(0, seamLength - this.tailLength, seamLength);
     }
   }
 
-  #makeRoom(count: number): void {
-    this.#wantedCount = count;
+  private makeRoom(count: number): void {
+    this.wantedCount = count;
     const bits = Math.ceil(Math.log2(count * FILTER_BITS_EACH + 1));
     const words = Math.min(Math.max(bits, MIN_FILTER_BITS), MAX_FILTER_BITS) - 5;
-    this.#filter = new Int32Array(2 ** words);
-    this.#filterShift = 32 - words;
+    this.filter = new Int32Array(2 ** words);
+    this.filterShift = 32 - words;
   }
 
-  #want(hashPart: string): void {
+  private want(hashPart: string): void {
     if (!isHashPart(hashPart))
       throw new StorePathError(`${quote(hashPart)} is not the hash part of a store path.`);
-    const hash = this.#hashOf(Buffer.from(hashPart, "latin1"), 0);
-    this.#filter[hash >>> this.#filterShift]! |= filterBits(hash);
-    const same = this.#wanted.get(hash);
-    if (same === undefined) this.#wanted.set(hash, [hashPart]);
+    const hash = this.hashOf(Buffer.from(hashPart, "latin1"), 0);
+    this.filter[hash >>> this.filterShift]! |= filterBits(hash);
+    const same = this.wanted.get(hash);
+    if (same === undefined) this.wanted.set(hash, [hashPart]);
     else same.push(hashPart);
   }
 
-  #hashOf(bytes: Buffer, start: number): number {
+  private hashOf(bytes: Buffer, start: number): number {
     let hash = 0;
     for (let at = start; at < start + HASH_PART_LENGTH; at++)
-      hash = (Math.imul(hash, this.#factor) + this.#entering[bytes[at]!]!) | 0;
+      hash = (Math.imul(hash, this.factor) + this.entering[bytes[at]!]!) | 0;
     return hash;
   }
 
-  #scan(bytes: Buffer, length: number): void {
+  private scan(bytes: Buffer, length: number): void {
     let start = 0;
     while (start + HASH_PART_LENGTH <= length) {
       let at = start + HASH_PART_LENGTH - 1;
       while (at >= start && isDigit[bytes[at]!] === 1) at--;
-      start = at < start ? this.#scanRun(bytes, start, length) : at + 1;
+      start = at < start ? this.scanRun(bytes, start, length) : at + 1;
     }
   }
 
   /** Looks up every window of a run of digits, of which the first window is known. Gives the position after the run. */
-  #scanRun(bytes: Buffer, start: number, length: number): number {
-    const filter = this.#filter;
-    const shift = this.#filterShift;
-    const factor = this.#factor;
-    const entering = this.#entering;
-    const leaving = this.#leaving;
-    let hash = this.#hashOf(bytes, start);
+  private scanRun(bytes: Buffer, start: number, length: number): number {
+    const filter = this.filter;
+    const shift = this.filterShift;
+    const factor = this.factor;
+    const entering = this.entering;
+    const leaving = this.leaving;
+    let hash = this.hashOf(bytes, start);
     let end = start + HASH_PART_LENGTH;
     while (true) {
       const bits = filterBits(hash);
-      if ((filter[hash >>> shift]! & bits) === bits) this.#lookUp(hash, bytes, end);
+      if ((filter[hash >>> shift]! & bits) === bits) this.lookUp(hash, bytes, end);
       if (end >= length) return end;
       const next = bytes[end]!;
       if (isDigit[next] === 0) return end + 1;
@@ -156,16 +156,16 @@ export class ReferenceScanner {
     }
   }
 
-  #lookUp(hash: number, bytes: Buffer, end: number): void {
-    const candidates = this.#wanted.get(hash);
+  private lookUp(hash: number, bytes: Buffer, end: number): void {
+    const candidates = this.wanted.get(hash);
     if (candidates === undefined) return;
     const seen = bytes.toString("latin1", end - HASH_PART_LENGTH, end);
     const index = candidates.indexOf(seen);
     if (index < 0) return;
     // Taken out, so that a stream that repeats one reference is not looked at more closely than others.
     candidates.splice(index, 1);
-    if (candidates.length === 0) this.#wanted.delete(hash);
-    this.#wantedCount--;
+    if (candidates.length === 0) this.wanted.delete(hash);
+    this.wantedCount--;
     this.found.add(seen);
   }
 }

@@ -18,7 +18,9 @@ const frameThatIsAnOperation = Buffer.concat([
   frameHeader(QUERY_ALL_VALID_PATHS),
   Buffer.alloc(QUERY_ALL_VALID_PATHS),
 ]);
-const file = (contents: string) => writeNar({ type: "regular", contents: Buffer.from(contents) });
+function file(contents: string) {
+  return writeNar({ type: "regular", contents: Buffer.from(contents) });
+}
 
 describeAttack("framing", ({ version, minor, bare, brokered, broker, hostPath }) => {
   const unknownMethod = (client: RawClient): Promise<void> =>

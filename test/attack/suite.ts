@@ -31,9 +31,12 @@ export interface AttackOptions {
 }
 
 /** The oldest and the newest: where what matters is the form of the protocol. */
-export const extremes = (): NixVersion[] =>
-  [...new Set([lab.versions[0], lab.versions.at(-1)])].filter((v) => v !== undefined);
-export const newest = (): NixVersion[] => lab.versions.slice(-1);
+export function extremes(): NixVersion[] {
+  return [...new Set([lab.versions[0], lab.versions.at(-1)])].filter((v) => v !== undefined);
+}
+export function newest(): NixVersion[] {
+  return lab.versions.slice(-1);
+}
 
 const minors: Readonly<Record<NixVersion, number>> = {
   "2.3": 21,

@@ -21,13 +21,15 @@ function fill(path: string, ...subjects: number[]): string {
   return anchor;
 }
 
-const audit = (command: string, ...args: string[]) =>
-  nixBroker(["audit", command, "--store", folder.path, ...args]);
-const subjectsOf = (lines: string): string[] =>
-  lines
+function audit(command: string, ...args: string[]) {
+  return nixBroker(["audit", command, "--store", folder.path, ...args]);
+}
+function subjectsOf(lines: string): string[] {
+  return lines
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line).subjects[0]);
+}
 
 test("verify says that all is whole, and with which head", () => {
   const anchor = fill(folder.path, 1, 2, 3);

@@ -26,8 +26,9 @@ sed -i "s/OUTER/$name/" inner.nix
 `;
 
 /** Clients that open the derivations which they built: of 2.26 on always, of 2.8 where the daemon's are 2.3's. */
-const opensDerivations = (client: NixVersion, daemon: NixVersion): boolean =>
-  !["2.3", "2.8"].includes(client) || (client === "2.8" && daemon === "2.3");
+function opensDerivations(client: NixVersion, daemon: NixVersion): boolean {
+  return !["2.3", "2.8"].includes(client) || (client === "2.8" && daemon === "2.3");
+}
 
 describeEachVersion("inside a build", (version, daemon) => {
   let broker: TestBroker;

@@ -17,16 +17,18 @@ const other = "/nix/store/11111111111111111111111111111111-other";
 const hour = 3_600_000_000;
 const noon = Date.parse("2026-01-02T12:00:00Z") * 1000;
 
-const request = (record: Partial<AuditRecord>): AuditRecord => ({
-  kind: "request",
-  time: noon,
-  op: "IsValidPath",
-  sandbox: "one",
-  verdict: "answer",
-  subjects: [source],
-  durationUs: 1500,
-  ...record,
-});
+function request(record: Partial<AuditRecord>): AuditRecord {
+  return {
+    kind: "request",
+    time: noon,
+    op: "IsValidPath",
+    sandbox: "one",
+    verdict: "answer",
+    subjects: [source],
+    durationUs: 1500,
+    ...record,
+  };
+}
 
 beforeAll(() => {
   const store = new AuditStore(folder);
@@ -45,12 +47,15 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(join(folder, ".."), { recursive: true }));
 
-const audit = (...args: string[]) => nixBroker(["audit", "--store", folder, ...args]);
-const operations = (...args: string[]): string[] =>
-  audit("--json", ...args)
+function audit(...args: string[]) {
+  return nixBroker(["audit", "--store", folder, ...args]);
+}
+function operations(...args: string[]): string[] {
+  return audit("--json", ...args)
     .stdout.split("\n")
     .filter((line) => line !== "")
     .map((line) => JSON.parse(line).op);
+}
 
 test("records are listed oldest first, the newest if there are too many", () => {
   expect(operations()).toEqual(["IsValidPath", "AddToStore", "CollectGarbage"]);

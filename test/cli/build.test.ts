@@ -17,13 +17,13 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const run = (program: string, ...args: string[]) => {
+function run(program: string, ...args: string[]) {
   const { status, stdout, stderr } = spawnSync(join(dist, program), args, {
     encoding: "utf8",
     env: { ...process.env, NIX_BROKER_NODE: process.execPath, NIX_BROKER_CONFIG: "/dev/null" },
   });
   return { code: status, stdout, stderr };
-};
+}
 
 test("the bundled commands work, also through a symlink", () => {
   const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));

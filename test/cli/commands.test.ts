@@ -9,11 +9,11 @@ import { nixBroker } from "./run-command.ts";
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-cli-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const write = (name: string, text: string): string => {
+function write(name: string, text: string): string {
   const file = join(folder, name);
   writeFileSync(file, text);
   return file;
-};
+}
 
 describe("usage", () => {
   test("--version is the package's", () => {

@@ -10,7 +10,7 @@ const folder = mkdtempSync(join(tmpdir(), "nix-broker-count-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Runs real test files with the real vitest, and counts its report as .ci/run does. */
-const count = (name: string, files: Record<string, string>) => {
+function count(name: string, files: Record<string, string>) {
   const project = join(folder, name);
   mkdirSync(project);
   writeFileSync(join(project, "vitest.config.mjs"), "export default { test: { globals: true } };");
@@ -34,7 +34,7 @@ const count = (name: string, files: Record<string, string>) => {
     { encoding: "utf8" },
   );
   return { code: counted.status, last: counted.stdout.trimEnd().split("\n").at(-1) };
-};
+}
 
 const good = 'test("a", () => { expect(1).toBe(1); }); test("b", () => {});';
 

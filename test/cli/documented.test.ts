@@ -21,15 +21,17 @@ const rootCommands: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** In code spans and blocks; what follows a pipe, a redirection, a comment or an assignment is not ours. */
-const commandLines = (page: string): string[] => {
+function commandLines(page: string): string[] {
   const text = readFileSync(join(root, page), "utf8");
   const spans = [...text.matchAll(/`(?:sudo )?(nix-broker [^`\n]+)`/g)];
   const lines = [...text.matchAll(/^(?: {4})?(?:\$ |sudo )?(?:command=")?(nix-broker .+)$/gm)];
   return [...spans, ...lines].flatMap(([, line = ""]) => line.split(/\s+(?:[|>#&;]|#)|["…]| {2,}/, 1));
-};
+}
 
 /** Messages of ours, which pages quote, begin like commands. */
-const isMessage = (line: string): boolean => /^nix-broker (?:does|cannot) /.test(line);
+function isMessage(line: string): boolean {
+  return /^nix-broker (?:does|cannot) /.test(line);
+}
 
 const documented = pages.flatMap((page) =>
   commandLines(page)
@@ -37,12 +39,12 @@ const documented = pages.flatMap((page) =>
     .filter(([, line]) => !isMessage(line)),
 );
 
-const load = async (name: string): Promise<Command | undefined> => {
+async function load(name: string): Promise<Command | undefined> {
   const files = readdirSync(join(root, "src/cli"));
   if (!files.includes(`${name}.ts`)) return undefined;
   const module = (await import(`../../src/cli/${name}.ts`)) as { command?: () => Command };
   return module.command?.();
-};
+}
 
 test("there are many", () => {
   expect(documented.length).toBeGreaterThan(40);

@@ -8,13 +8,10 @@ export interface CommandResult {
 }
 
 /** Runs `nix-broker`, without the configuration of this machine unless `environment` names one. */
-export const nixBroker = (
-  args: readonly string[],
-  environment: Record<string, string> = {},
-): CommandResult => {
+export function nixBroker(args: readonly string[], environment: Record<string, string> = {}): CommandResult {
   const { status, stdout, stderr } = spawnSync(process.execPath, [program.cli, ...args], {
     encoding: "utf8",
     env: { ...process.env, NIX_BROKER_CONFIG: "/dev/null", NO_COLOR: "1", ...environment },
   });
   return { code: status, stdout, stderr };
-};
+}

@@ -17,8 +17,9 @@ for (const path of ["scripts/run.mjs", "package.json", "package-lock.json"]) {
 utimesSync(join(project, "package-lock.json"), 0, 0);
 symlinkSync(join(root, "node_modules"), join(project, "node_modules"));
 
-const run = (...args: string[]) =>
-  spawnSync(process.execPath, [join(project, "scripts/run.mjs"), ...args], { encoding: "utf8" });
+function run(...args: string[]) {
+  return spawnSync(process.execPath, [join(project, "scripts/run.mjs"), ...args], { encoding: "utf8" });
+}
 
 test("scripts run on the project's own Node, whichever started them, with their arguments and exit code", () => {
   const { engines } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));

@@ -9,14 +9,14 @@ import { limitNames, limitTable } from "../../src/policy/limits.ts";
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-config-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const write = (name: string, text: string): string => {
+function write(name: string, text: string): string {
   const file = join(folder, name);
   writeFileSync(file, text);
   return file;
-};
+}
 
 /** The problems of a text, each as "LINE KEY: MESSAGE". */
-const problemsOf = (text: string): string[] => {
+function problemsOf(text: string): string[] {
   try {
     parseConfig(text, "test.toml");
   } catch (error) {
@@ -26,7 +26,7 @@ const problemsOf = (text: string): string[] => {
     throw error;
   }
   return [];
-};
+}
 
 describe("defaults", () => {
   test("an empty file is the stock multi-user installation of DESIGN section 10", () => {

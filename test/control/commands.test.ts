@@ -15,7 +15,9 @@ beforeAll(async () => {
 });
 afterAll(() => recursive?.stop());
 
-const cli = (...args: string[]) => recursive.broker!.cli(...args);
+function cli(...args: string[]) {
+  return recursive.broker!.cli(...args);
+}
 
 async function json<T>(...args: string[]): Promise<T> {
   const { code, stdout, stderr } = await cli(...args, "--json");

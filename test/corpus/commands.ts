@@ -15,20 +15,22 @@ const all: Pairs = () => true;
 /** Both of a version: what they say of others follows from the common version of the protocol. */
 const same: Pairs = (client, daemon) => client === daemon;
 const modern: Pairs = (client, daemon) => client !== "2.3" && daemon !== "2.3";
-const and =
-  (...all: Pairs[]): Pairs =>
-  (client, daemon) =>
+function and(...all: Pairs[]): Pairs {
+  return (client, daemon) =>
     all.every((pairs) => pairs(client, daemon));
-const not =
-  (...clients: NixVersion[]): Pairs =>
-  (client) =>
+}
+function not(...clients: NixVersion[]): Pairs {
+  return (client) =>
     !clients.includes(client);
+}
 
-const shell = (name: string, script: string, pairs: Pairs): Command => ({
+function shell(name: string, script: string, pairs: Pairs): Command {
+  return {
   name,
   argv: ["bash", "-c", script],
   pairs,
-});
+};
+}
 
 const MISSING = "/nix/store/00000000000000000000000000000000-missing";
 /** ssh-ng to localhost runs a program here; 2.3 runs its own nix-daemon, which passes all on to the socket. */

@@ -40,10 +40,14 @@ afterAll(() => {
 });
 
 /** Makes each build differ, so that none is answered from the store. */
-const unique = (name: string): string => `${name}-${process.hrtime.bigint()}`;
+function unique(name: string): string {
+  return `${name}-${process.hrtime.bigint()}`;
+}
 
 /** What mounts of the lab system whose /nix this is have in their root field. */
-const markerOf = (nix: string): string => slotMarker(Number(basename(dirname(nix))));
+function markerOf(nix: string): string {
+  return slotMarker(Number(basename(dirname(nix))));
+}
 
 describeEachVersion(
   "a daemon",

@@ -13,8 +13,12 @@ import {
 } from "../../src/cli/continuation.ts";
 import { examples, patient, placeNixpkgs, projectRoot, withNixpkgs } from "./fixture.ts";
 
-const drv = (letter: string): string => `/nix/store/${letter.repeat(32)}-${letter}.drv`;
-const out = (letter: string): string => `/nix/store/${letter.repeat(32)}-${letter}`;
+function drv(letter: string): string {
+  return `/nix/store/${letter.repeat(32)}-${letter}.drv`;
+}
+function out(letter: string): string {
+  return `/nix/store/${letter.repeat(32)}-${letter}`;
+}
 
 describe("the format of continuations", () => {
   test("a derivation a line, with outputs if not all; comments and repetitions mean nothing", () => {
@@ -105,11 +109,12 @@ describe("arguments of nix-broker build", () => {
   );
 });
 
-const brokerBuild = (recursive: RecursiveLab, ...args: string[]) =>
-  recursive.daemon.run([process.execPath, program.cli, "build", ...args], {
+function brokerBuild(recursive: RecursiveLab, ...args: string[]) {
+  return recursive.daemon.run([process.execPath, program.cli, "build", ...args], {
     user: "alice",
     cwd: "/home/alice",
   });
+}
 
 describe.each(lab.versions)("nix-broker build [daemon %s]", (version) => {
   let recursive: RecursiveLab;

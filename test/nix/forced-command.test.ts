@@ -10,12 +10,12 @@ import { describeWithMachine, Machine } from "./machine.ts";
 const section = "Over ssh: a forced command";
 
 /** The page's line for authorized_keys, with a key. */
-const authorize = (key: string): string => {
+function authorize(key: string): string {
   const page = readFileSync(join(projectRoot, "docs/sandboxes.md"), "utf8");
   const line = /^ {4}(command=".*",restrict) ssh-ed25519 AAAA… alice$/m.exec(page)?.[1];
   if (line === undefined) throw new Error("docs/sandboxes.md has no line of authorized_keys");
   return `${line} ${key}`;
-};
+}
 
 /** What a client of the worker protocol says first, as one of protocol 1.21. */
 const hello = Buffer.from("cxin\0\0\0\0\x15\x01\0\0\0\0\0\0");

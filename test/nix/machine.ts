@@ -43,15 +43,15 @@ const memoryFolders = [
 ];
 
 export class Machine {
-  readonly #process: ChildProcess;
-  readonly #folder: string;
-  readonly #daemon: Daemon;
-  #pid = 0;
+  private readonly process: ChildProcess;
+  private readonly folder: string;
+  private readonly daemon: Daemon;
+  private pid = 0;
 
   private constructor(process: ChildProcess, folder: string, daemon: Daemon) {
-    this.#process = process;
-    this.#folder = folder;
-    this.#daemon = daemon;
+    this.process = process;
+    this.folder = folder;
+    this.daemon = daemon;
   }
 
   static async start(daemon: Daemon, binds: readonly Bind[] = []): Promise<Machine> {
@@ -60,7 +60,7 @@ export class Machine {
     const child = spawn("unshare", [...unshare, "sh", "-c", startScript(folder, daemon, binds)]);
     const machine = new Machine(child, folder, daemon);
     try {
-      await machine.#setUp();
+      await machine.setUp();
       return machine;
     } catch (error) {
       machine.stop();
@@ -68,19 +68,19 @@ export class Machine {
     }
   }
 
-  async #setUp(): Promise<void> {
+  private async setUp(): Promise<void> {
     let errors = "";
-    this.#process.stderr?.on("data", (text: Buffer) => {
+    this.process.stderr?.on("data", (text: Buffer) => {
       errors += text.toString();
     });
     await new Promise<void>((resolve, reject) => {
-      this.#process.stdout?.once("data", () => resolve());
-      this.#process.once("exit", () => reject(new Error(`the machine did not start:\n${errors}`)));
+      this.process.stdout?.once("data", () => resolve());
+      this.process.once("exit", () => reject(new Error(`the machine did not start:\n${errors}`)));
     });
-    const { pid } = this.#process;
-    this.#pid = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim());
+    const { pid } = this.process;
+    this.pid = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim());
     for (const name of ["passwd", "group", "hosts"]) {
-      copyFileSync(this.#daemon.hostPath(`/etc/${name}`), this.path(`/etc/${name}`));
+      copyFileSync(this.daemon.hostPath(`/etc/${name}`), this.path(`/etc/${name}`));
     }
     await this.must("chown", "-R", "alice:alice", "/home/alice", "/run/user/alice");
   }
@@ -91,7 +91,7 @@ export class Machine {
     { user = "root", env, ...options }: CommandOptions & { readonly user?: string } = {},
   ): Promise<CommandResult> {
     const environment = {
-      PATH: `${lab.clientFolder(this.#daemon.version)}:/usr/local/bin:/usr/sbin:/usr/bin`,
+      PATH: `${lab.clientFolder(this.daemon.version)}:/usr/local/bin:/usr/sbin:/usr/bin`,
       HOME: user === "root" ? "/root" : `/home/${user}`,
       USER: user,
       ...env,
@@ -99,7 +99,7 @@ export class Machine {
     const variables = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
     return runCommand(
       [
-        ...["nsenter", `--target=${this.#pid}`, "--all", "--root"],
+        ...["nsenter", `--target=${this.pid}`, "--all", "--root"],
         ...["/usr/bin/setpriv", `--reuid=${user}`, `--regid=${user}`, "--clear-groups"],
         ...["/usr/bin/env", "-i", "-C", "/", ...variables, ...argv],
       ],
@@ -124,7 +124,7 @@ export class Machine {
     const folder = `/srv/${owner}`;
     const script = `
 mkdir -p ${layers}/upper ${layers}/work ${folder}
-mount -t overlay overlay -o lowerdir=/lab/${this.#daemon.version}/root,upperdir=${layers}/upper,workdir=${layers}/work ${folder}
+mount -t overlay overlay -o lowerdir=/lab/${this.daemon.version}/root,upperdir=${layers}/upper,workdir=${layers}/work ${folder}
 cd ${folder}
 mkdir -p nix/store nix/var/nix/daemon-socket tmp
 chmod 1777 tmp
@@ -136,14 +136,14 @@ chown ${owner} . && chown -R ${owner} etc root run nix`;
 
   /** Where this process sees a path of the machine. */
   path(inside: string): string {
-    return `/proc/${this.#pid}/root${inside}`;
+    return `/proc/${this.pid}/root${inside}`;
   }
 
   stop(): void {
     // The first process of a pid namespace takes everything in it along.
-    if (this.#pid > 0) process.kill(this.#pid, "SIGKILL");
-    this.#process.kill("SIGKILL");
-    rmSync(this.#folder, { recursive: true, force: true });
+    if (this.pid > 0) process.kill(this.pid, "SIGKILL");
+    this.process.kill("SIGKILL");
+    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 

@@ -23,19 +23,20 @@ describe("the lock file", () => {
 });
 
 /** The npm of this machine: a folder with `bin/npm-cli.js`. */
-const npmFolder = (): string => {
+function npmFolder(): string {
   const started =
     process.env.npm_execpath ?? realpathSync(execFileSync("which", ["npm"], { encoding: "utf8" }).trim());
   return dirname(dirname(started));
-};
-const npmSetting = (name: string): string =>
-  execFileSync(process.execPath, [join(npmFolder(), "bin/npm-cli.js"), "config", "get", name], {
+}
+function npmSetting(name: string): string {
+  return execFileSync(process.execPath, [join(npmFolder(), "bin/npm-cli.js"), "config", "get", name], {
     encoding: "utf8",
   }).trim();
-const certificates = (): string => {
+}
+function certificates(): string {
   const own = npmSetting("cafile");
   return existsSync(own) ? own : "/etc/ssl/certs/ca-certificates.crt";
-};
+}
 
 /** The sandboxes of one version are enough: what is built is Node's, not Nix's, business. */
 const version = lab.versions.at(-1) ?? "2.34";

@@ -7,7 +7,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { projectRoot } from "./fixture.ts";
 
 /** The command line that the hook makes of these attributes, a word a line. */
-const selected = (attributes: string): string[] => {
+function selected(attributes: string): string[] {
   const folder = mkdtempSync(join(tmpdir(), "nix-broker-hook-"));
   onTestFinished(() => rmSync(folder, { recursive: true }));
   const script = `${attributes}
@@ -19,13 +19,11 @@ const selected = (attributes: string): string[] => {
     encoding: "utf8",
   });
   return text.trim().replaceAll(folder, "TOP").split("\n");
-};
+}
 
-const argument = (name: string): string[] => [
-  "--arg",
-  name,
-  `(import TOP/.nix-broker/arguments.nix).${name}`,
-];
+function argument(name: string): string[] {
+  return ["--arg", name, `(import TOP/.nix-broker/arguments.nix).${name}`];
+}
 
 test.each([
   ["variables", 'outputs="out doc" nixBrokerArgumentNames="a b"'],

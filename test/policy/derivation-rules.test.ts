@@ -7,7 +7,9 @@ import type { PathInfo } from "../../src/policy/view-queries.ts";
 import type { Derivation, DerivationOutput } from "../../src/store/derivation.ts";
 
 const STORE_DIR = "/nix/store";
-const storePath = (letter: string, name: string) => `${STORE_DIR}/${letter.repeat(32)}-${name}`;
+function storePath(letter: string, name: string) {
+  return `${STORE_DIR}/${letter.repeat(32)}-${name}`;
+}
 const source = storePath("a", "source");
 const input = storePath("b", "input.drv");
 const out = storePath("c", "out");
@@ -16,15 +18,21 @@ const { build, pure, query } = builtinProfiles(["x86_64-linux"]);
 
 type Attributes = Readonly<Record<string, unknown>>;
 
-const structured = (json: Attributes) => Buffer.from(JSON.stringify(json)).toString("latin1");
-const environment = (env: Readonly<Record<string, string>>) => new Map(Object.entries(env));
+function structured(json: Attributes) {
+  return Buffer.from(JSON.stringify(json)).toString("latin1");
+}
+function environment(env: Readonly<Record<string, string>>) {
+  return new Map(Object.entries(env));
+}
 
 const inputAddressed: DerivationOutput = { path: out, hashAlgorithm: "", hash: "" };
-const fixed = (hashAlgorithm = "sha256"): DerivationOutput => ({
-  path: out,
-  hashAlgorithm,
-  hash: "0".repeat(hashAlgorithm.endsWith("sha512") ? 128 : 64),
-});
+function fixed(hashAlgorithm = "sha256"): DerivationOutput {
+  return {
+    path: out,
+    hashAlgorithm,
+    hash: "0".repeat(hashAlgorithm.endsWith("sha512") ? 128 : 64),
+  };
+}
 
 function derivation(change: Partial<Derivation> = {}): Derivation {
   return {
@@ -39,11 +47,13 @@ function derivation(change: Partial<Derivation> = {}): Derivation {
   };
 }
 
-const withOutput = (output: DerivationOutput, change: Partial<Derivation> = {}) =>
-  derivation({ outputs: new Map([["out", output]]), ...change });
+function withOutput(output: DerivationOutput, change: Partial<Derivation> = {}) {
+  return derivation({ outputs: new Map([["out", output]]), ...change });
+}
 
-const refusal = (judged: Derivation, profile: Profile = build, references = [source, input]) =>
-  refuseDerivation(judged, references, profile, STORE_DIR);
+function refusal(judged: Derivation, profile: Profile = build, references = [source, input]) {
+  return refuseDerivation(judged, references, profile, STORE_DIR);
+}
 
 describe("a derivation", () => {
   test.each<[string, Derivation]>([

@@ -4,7 +4,9 @@ import { parseDerivedPath, printDerivedPath } from "../../src/policy/derived-pat
 const STORE_DIR = "/nix/store";
 const derivation = `${STORE_DIR}/${"0".repeat(32)}-x.drv`;
 const NEWEST = 38;
-const parse = (text: string) => parseDerivedPath(text, NEWEST, STORE_DIR);
+function parse(text: string) {
+  return parseDerivedPath(text, NEWEST, STORE_DIR);
+}
 
 test("two ways to name the same outputs are the same", () => {
   expect(parse(`${derivation}!out,dev,out`)).toEqual({

@@ -16,8 +16,9 @@ export const STORE_DIR = "/nix/store";
 const BASE32 = "0123456789abcdfghijklmnpqrsvwxyz";
 const NAME_START = "abcXYZ019+-_?=";
 
-const characters = (alphabet: string, minLength: number, maxLength: number): fc.Arbitrary<string> =>
-  fc.string({ unit: fc.constantFrom(...alphabet), minLength, maxLength });
+function characters(alphabet: string, minLength: number, maxLength: number): fc.Arbitrary<string> {
+  return fc.string({ unit: fc.constantFrom(...alphabet), minLength, maxLength });
+}
 
 const storePath = fc
   .tuple(characters(BASE32, 32, 32), characters(NAME_START, 1, 1), characters(`${NAME_START}.`, 0, 20))

@@ -17,8 +17,12 @@ const streams = corpus.flatMap(({ client, daemon }) => [client, daemon]);
 type Damage = (bytes: Buffer) => Buffer;
 
 const place = fc.nat(8192);
-const at = (bytes: Buffer, where: number): number => where % (bytes.length + 1);
-const wordAt = (bytes: Buffer, where: number): number => (where % Math.max(1, bytes.length >> 3)) << 3;
+function at(bytes: Buffer, where: number): number {
+  return where % (bytes.length + 1);
+}
+function wordAt(bytes: Buffer, where: number): number {
+  return (where % Math.max(1, bytes.length >> 3)) << 3;
+}
 
 const INTERESTING = [
   0n,

@@ -28,23 +28,30 @@ const bounds = {
 type Bound = keyof typeof bounds;
 
 const folder = "/var/lib/nix-broker/service/s";
-const listen = (profile: string) => `
+function listen(profile: string) {
+  return `
 [[listen]]
 path = "${folder}/${profile}"
 profile = "${profile}"
 view = "empty"
 allow_uids = ["*"]
 `;
+}
 /** AddMultipleToStore came with 1.32. */
-const waysToAdd = ({ minor }: RawClient) =>
-  (["nar", "flat", "metadata", "many"] as const).filter((how) => how !== "many" || minor >= 32);
+function waysToAdd({ minor }: RawClient) {
+  return (["nar", "flat", "metadata", "many"] as const).filter((how) => how !== "many" || minor >= 32);
+}
 /** Names of profiles have no underscores. */
-const profileOf = (key: string) => key.replace("_", "-");
-const profile = (name: string, lines: string) => `
+function profileOf(key: string) {
+  return key.replace("_", "-");
+}
+function profile(name: string, lines: string) {
+  return `
 [profiles.${name}]
 extends = "build"
 ${lines}
 ${listen(name)}`;
+}
 const serviceConfig = `
 ${Object.entries(bounds)
   .map(([key, value]) => profile(profileOf(key), `limits = { ${key} = ${value} }`))

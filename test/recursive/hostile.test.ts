@@ -84,8 +84,9 @@ class Beside {
 }
 
 /** In a builder: waits for the test. */
-const pause = (name: string) =>
-  `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
+function pause(name: string) {
+  return `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
+}
 
 describe.each(lab.versions)("a hostile builder [daemon %s]", (version) => {
   let made: RecursiveLab;

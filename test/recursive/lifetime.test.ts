@@ -8,19 +8,23 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 
-const inner = (name: string): string =>
-  `nix-build --no-out-link --expr 'derivation { name = "${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${name} > $out; :" ]; }'`;
+function inner(name: string): string {
+  return `nix-build --no-out-link --expr 'derivation { name = "${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${name} > $out; :" ]; }'`;
+}
 /** Makes a file in the build folder that the test finds, and waits for the test's. */
-const waitForTest = (name: string) =>
-  `touch mark-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
+function waitForTest(name: string) {
+  return `touch mark-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
+}
 const prologue = "export PAGER=cat NIX_PAGER=cat HOME=$PWD/home; mkdir -p $HOME";
 
 /** Builds `before`, waits for the test, builds `after`; its output mentions both. */
-const twoStages = (name: string): string => `${prologue}
+function twoStages(name: string): string {
+  return `${prologue}
 one=$(${inner(`${name}-before`)})
 ${waitForTest(name)}
 two=$(${inner(`${name}-after`)})
 echo $one $two > $out`;
+}
 
 describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
   let recursive: RecursiveLab;

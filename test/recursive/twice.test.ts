@@ -43,7 +43,8 @@ const floating = innerDerivation("floating", "echo floating; echo floating > $ou
 });
 const deferred = innerDerivation("deferred", "echo $floating > $out", { floating });
 
-const script = (floats: boolean) => `
+function script(floats: boolean) {
+  return `
 mkdir $out $out/told
 ${process.execPath} ${import.meta.dirname}/recording-pipe.mjs $PWD/socket /nix/var/nix/daemon-socket/socket $out/told &
 pipe=$!
@@ -81,6 +82,7 @@ ${writeFile("deferred.nix", deferred)}
 } > $out/said
 kill $pipe
 wait $pipe`;
+}
 
 describe.each(ways)("the same outer build twice [daemon %s, by %s]", (version, way) => {
   const hooks = way === "hooks";

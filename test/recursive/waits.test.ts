@@ -61,8 +61,11 @@ async function startWithFamily(
   return made;
 }
 
-const build = (recursive: RecursiveLab, attribute: string) =>
-  recursive.daemon.run(["nix-build", "/tmp/family", "-A", attribute, "--no-out-link"], { user: "alice" });
+function build(recursive: RecursiveLab, attribute: string) {
+  return recursive.daemon.run(["nix-build", "/tmp/family", "-A", attribute, "--no-out-link"], {
+    user: "alice",
+  });
+}
 
 describe.each(ways)("G9: nobody hangs [daemon %s, by %s]", (version, way) => {
   const hooks = way === "hooks";

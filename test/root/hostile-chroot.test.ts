@@ -28,9 +28,13 @@ import { LinkedSandbox } from "../../src/root/linked-sandbox.ts";
 import { linksAreCheap } from "../../src/root/store-copy.ts";
 
 const builder = 31_337;
-const hash = (letter: string) => letter.repeat(32);
+function hash(letter: string) {
+  return letter.repeat(32);
+}
 const drv = `${hash("d")}-outer.drv`;
-const valid = () => Promise.resolve();
+function valid() {
+  return Promise.resolve();
+}
 
 let folder: string;
 let store: string;

@@ -12,7 +12,9 @@ import {
 
 const sandbox = "k8wy1p5els4zr3a7lv976m6lfpq7za6o";
 const path = `/nix/store/${"0".repeat(32)}-x`;
-const parse = (value: unknown) => parseRequest(value, "/nix/store");
+function parse(value: unknown) {
+  return parseRequest(value, "/nix/store");
+}
 
 describe("requests to the linker", () => {
   test.each([

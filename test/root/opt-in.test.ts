@@ -18,7 +18,9 @@ function derivation(env: Record<string, string>, output: Partial<DerivationOutpu
   };
 }
 
-const structured = (json: unknown) => ({ __json: JSON.stringify(json) });
+function structured(json: unknown) {
+  return { __json: JSON.stringify(json) };
+}
 
 describe("optIn", () => {
   test("by the environment and by structured attributes", () => {

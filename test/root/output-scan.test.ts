@@ -7,16 +7,24 @@ import { mentionedPaths } from "../../src/root/output-scan.ts";
 
 /** Files are read in pieces of so many bytes. */
 const CHUNK = 1 << 20;
-const hashOf = (letter: string) => letter.repeat(32);
-const pathOf = (letter: string) => `/nix/store/${hashOf(letter)}-gained`;
+function hashOf(letter: string) {
+  return letter.repeat(32);
+}
+function pathOf(letter: string) {
+  return `/nix/store/${hashOf(letter)}-gained`;
+}
 const out = `/nix/store/${"0".repeat(32)}-out`;
 let store: string;
 beforeEach(() => {
   store = mkdtempSync(join(tmpdir(), "nix-broker-scan-"));
 });
 afterEach(() => rmSync(store, { recursive: true, force: true }));
-const inOutput = (name: string) => `${store}/${"0".repeat(32)}-out${name}`;
-const mentioned = () => mentionedPaths(store, out, ["a", "b", "c", "d"].map(pathOf)).sort();
+function inOutput(name: string) {
+  return `${store}/${"0".repeat(32)}-out${name}`;
+}
+function mentioned() {
+  return mentionedPaths(store, out, ["a", "b", "c", "d"].map(pathOf)).sort();
+}
 
 test.each([1, 16, 31, 32])(
   "G6: a hash of which %d characters are in the first piece of a file is found",

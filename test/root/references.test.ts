@@ -13,7 +13,9 @@ import { type CheckedOutput, referenceViolations } from "../../src/root/referenc
 import type { Derivation } from "../../src/store/derivation.ts";
 
 const store = "/nix/store";
-const at = (letter: string, name: string) => `${store}/${letter.repeat(32)}-${name}`;
+function at(letter: string, name: string) {
+  return `${store}/${letter.repeat(32)}-${name}`;
+}
 const out = at("a", "out");
 const dep = at("b", "dep");
 const gained = at("c", "gained");

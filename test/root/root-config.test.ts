@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadRootConfig, parseRootConfig, serviceAccount } from "../../src/contract/root-config.ts";
 
-const parse = (text: string) => parseRootConfig(text, "root.conf");
+function parse(text: string) {
+  return parseRootConfig(text, "root.conf");
+}
 
 describe("parseRootConfig", () => {
   test("everything has a default", () => {

@@ -45,13 +45,14 @@ function fallsSilent(daemon: Transport): Transport {
     destroy: (error?: Error) => (error ? hungUp.reject(error) : hungUp.resolve(false)),
   });
 }
-const silent = () =>
-  UpstreamConnection.open(
+function silent() {
+  return UpstreamConnection.open(
     () =>
       Promise.resolve(fallsSilent(Object.assign(daemonThatSays(), { fill: () => Promise.resolve(false) }))),
     { minor: 21, features: new Set() },
     "/nix/store",
   );
+}
 
 test("G8: a daemon that does not greet is given up", async () => {
   vi.useFakeTimers();

@@ -4,7 +4,9 @@ import type { Derivation } from "../../src/store/derivation.ts";
 
 const MiB = 1024 * 1024;
 const derivation = {} as Derivation;
-const pathOf = (i: number) => `/nix/store/${String(i).padStart(32, "0")}-x.drv`;
+function pathOf(i: number) {
+  return `/nix/store/${String(i).padStart(32, "0")}-x.drv`;
+}
 
 function storeWithoutUpstream(): UpstreamStore {
   return new UpstreamStore(() => Promise.reject(new Error("asked upstream")), "/nix/store", {

@@ -4,23 +4,29 @@ import type { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
 import { ClosedView } from "../../src/sandbox/view.ts";
 import { type Derivation, DerivationError } from "../../src/store/derivation.ts";
 
-const path = (i: number, name: string) => `/nix/store/${String(i).padStart(32, "0")}-${name}`;
-const info = (of: string): PathInfo => ({
-  path: of,
-  narHash: "0".repeat(64),
-  narSize: 120,
-  references: [],
-  contentAddress: "",
-});
-const withOutput = (output: string): Derivation => ({
-  outputs: new Map([["out", { path: output, hashAlgorithm: "", hash: "" }]]),
-  inputDrvs: new Map(),
-  inputSrcs: [],
-  system: "x",
-  builder: "/bin/sh",
-  args: [],
-  env: new Map(),
-});
+function path(i: number, name: string) {
+  return `/nix/store/${String(i).padStart(32, "0")}-${name}`;
+}
+function info(of: string): PathInfo {
+  return {
+    path: of,
+    narHash: "0".repeat(64),
+    narSize: 120,
+    references: [],
+    contentAddress: "",
+  };
+}
+function withOutput(output: string): Derivation {
+  return {
+    outputs: new Map([["out", { path: output, hashAlgorithm: "", hash: "" }]]),
+    inputDrvs: new Map(),
+    inputSrcs: [],
+    system: "x",
+    builder: "/bin/sh",
+    args: [],
+    env: new Map(),
+  };
+}
 
 test("derivers are found among derivations that came at any time, and each is read once", async () => {
   const out = path(50, "out");

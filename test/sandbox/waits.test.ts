@@ -3,8 +3,12 @@ import { Refusal } from "../../src/sandbox/refusal.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { type WaitReason, Waits } from "../../src/sandbox/waits.ts";
 
-const path = (name: string) => `/nix/store/${"0".repeat(32)}-${name}`;
-const sandbox = (id: string) => ({ id }) as Sandbox;
+function path(name: string) {
+  return `/nix/store/${"0".repeat(32)}-${name}`;
+}
+function sandbox(id: string) {
+  return { id } as Sandbox;
+}
 
 test("G6: an output is released when the build that holds it has ended, its references registered", async () => {
   const waits = new Waits({ buildUsers: Number.POSITIVE_INFINITY, onRefused() {} });

@@ -3,14 +3,16 @@ import { recordJson } from "../../src/audit/json-line.ts";
 import type { StoredRecord } from "../../src/audit/record.ts";
 import { pageRecord } from "../../src/service/web/page-record.ts";
 
-const record = (more: Partial<StoredRecord>): StoredRecord => ({
-  seq: 7,
-  time: 1_763_800_000_000_000,
-  kind: "request",
-  op: "AddToStore",
-  hash: "x",
-  ...more,
-});
+function record(more: Partial<StoredRecord>): StoredRecord {
+  return {
+    seq: 7,
+    time: 1_763_800_000_000_000,
+    kind: "request",
+    op: "AddToStore",
+    hash: "x",
+    ...more,
+  };
+}
 const subjects = Array.from({ length: 1000 }, (_, i) => `/nix/store/${"0".repeat(32)}-${i}`);
 
 test("a usual record is told as it is", () => {

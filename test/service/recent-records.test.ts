@@ -4,10 +4,12 @@ import type { StoredRecord } from "../../src/audit/record.ts";
 import { RecentRecords, upTo } from "../../src/service/web/recent-records.ts";
 import { request } from "../audit/folder.ts";
 
-const records = (from: number, count: number, text = ""): StoredRecord[] =>
-  Array.from({ length: count }, (_, i) => ({ ...request({ reason: text }), seq: from + i, hash: "" }));
-const places = (found: Iterable<StoredRecord> | undefined): number[] | undefined =>
-  found === undefined ? undefined : [...found].map(({ seq }) => seq);
+function records(from: number, count: number, text = ""): StoredRecord[] {
+  return Array.from({ length: count }, (_, i) => ({ ...request({ reason: text }), seq: from + i, hash: "" }));
+}
+function places(found: Iterable<StoredRecord> | undefined): number[] | undefined {
+  return found === undefined ? undefined : [...found].map(({ seq }) => seq);
+}
 
 test("those after a place come in order; a place that is no longer known is told", () => {
   const recent = new RecentRecords();

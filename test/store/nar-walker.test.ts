@@ -3,7 +3,9 @@ import { describe, expect, test } from "vitest";
 import { NarError, NarWalker } from "../../src/store/nar-walker.ts";
 import { type NarNode, narStrings, u64, writeNar } from "./nar.ts";
 
-const file = (text: string): NarNode => ({ type: "regular", contents: Buffer.from(text) });
+function file(text: string): NarNode {
+  return { type: "regular", contents: Buffer.from(text) };
+}
 
 const entryName = fc
   .uint8Array({ minLength: 1, maxLength: 12 })

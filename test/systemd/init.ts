@@ -41,19 +41,19 @@ exec node --disable-warning=ExperimentalWarning ${installed}/src/cli/main.ts "$@
 `;
 
 export class Systemd {
-  readonly #process: ChildProcess;
-  readonly #folder: string;
-  #pid = 0;
-  #log = "";
+  private readonly process: ChildProcess;
+  private readonly folder: string;
+  private pid = 0;
+  private written = "";
 
   private constructor(process: ChildProcess, folder: string) {
-    this.#process = process;
-    this.#folder = folder;
+    this.process = process;
+    this.folder = folder;
     process.stdout?.on("data", (text: Buffer) => {
-      this.#log += text.toString();
+      this.written += text.toString();
     });
     process.stderr?.on("data", (text: Buffer) => {
-      this.#log += text.toString();
+      this.written += text.toString();
     });
   }
 
@@ -70,16 +70,16 @@ export class Systemd {
       stdio: ["ignore", "pipe", "pipe"],
     });
     const systemd = new Systemd(child, folder);
-    await systemd.#untilReady();
+    await systemd.untilReady();
     return systemd;
   }
 
-  async #untilReady(): Promise<void> {
-    const { pid } = this.#process;
+  private async untilReady(): Promise<void> {
+    const { pid } = this.process;
     for (;;) {
-      if (this.#process.exitCode !== null) throw new Error(`systemd ended at once:\n${this.#log}`);
-      this.#pid = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ")[0]);
-      const answers = this.#pid > 0 && existsSync(`/proc/${this.#pid}/root/run/systemd/private`);
+      if (this.process.exitCode !== null) throw new Error(`systemd ended at once:\n${this.written}`);
+      this.pid = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ")[0]);
+      const answers = this.pid > 0 && existsSync(`/proc/${this.pid}/root/run/systemd/private`);
       if (answers && (await this.run("systemctl", "is-active", "basic.target")).code === 0) return;
       await sleep(20);
     }
@@ -87,13 +87,13 @@ export class Systemd {
 
   /** Runs a command on the system, as root. */
   run(...argv: string[]): Promise<CommandResult> {
-    const enter = ["nsenter", `--target=${this.#pid}`, "--mount", "--pid", "--root", "--cgroup", "--wd=/"];
+    const enter = ["nsenter", `--target=${this.pid}`, "--mount", "--pid", "--root", "--cgroup", "--wd=/"];
     return runCommand([...enter, ...argv]);
   }
 
   /** Where this process sees a path of the system. */
   path(inside: string): string {
-    return `/proc/${this.#pid}/root${inside}`;
+    return `/proc/${this.pid}/root${inside}`;
   }
 
   /** The value of a property of a unit. */
@@ -104,14 +104,14 @@ export class Systemd {
   /** What systemd and the units wrote. */
   async log(): Promise<string> {
     const journal = await this.run("journalctl", "--no-pager", "-o", "cat");
-    return `${this.#log}${journal.stdout}`;
+    return `${this.written}${journal.stdout}`;
   }
 
   stop(): void {
     // The first process of a pid namespace takes everything in it along.
-    if (this.#pid > 0) process.kill(this.#pid, "SIGKILL");
-    this.#process.kill("SIGKILL");
-    rmSync(this.#folder, { recursive: true, force: true });
+    if (this.pid > 0) process.kill(this.pid, "SIGKILL");
+    this.process.kill("SIGKILL");
+    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 

@@ -12,7 +12,7 @@ const projectRoot = join(import.meta.dirname, "../..");
 const version = lab.versions.find((candidate) => candidate === "2.8") ?? lab.versions.at(-1) ?? "2.34";
 
 /** What the NixOS module adds to the linker's unit, as NixOS writes it into a drop-in; its program is where the page puts it. */
-const nixosDropIn = async (daemon: Daemon): Promise<string> => {
+async function nixosDropIn(daemon: Daemon): Promise<string> {
   const evaluate = `(import ${projectRoot}/test/nix/module-eval.nix { lib = import ${projectRoot}/test/nix/stand-in-lib.nix; configuration.services.nix-broker.enable = true; }).services.nix-broker-linker`;
   const { stdout } = await daemon.run(["nix-instantiate", "--eval", "--strict", "--json", "-E", evaluate], {
     env: { NIX_REMOTE: "" },
@@ -21,11 +21,11 @@ const nixosDropIn = async (daemon: Daemon): Promise<string> => {
     ([key, value]) => [value].flat().map((one) => `${key}=${one}`),
   );
   return `[Service]\n${lines.join("\n").replace("/nix/store/nix-broker/bin/", "/usr/local/bin/")}\n`;
-};
+}
 
 /** The status of what a page at a socket answers. */
-const statusOf = (socketPath: string, path: string, token: string): Promise<number | undefined> =>
-  new Promise((resolve, reject) => {
+function statusOf(socketPath: string, path: string, token: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
     request(
       { socketPath, path, headers: { authorization: `Bearer ${token}`, host: "localhost" } },
       (reply) => {
@@ -36,10 +36,11 @@ const statusOf = (socketPath: string, path: string, token: string): Promise<numb
       .on("error", reject)
       .end();
   });
+}
 
 /** The sections of the page with their commands. */
-const sections = (): { readonly title: string; readonly commands: string }[] =>
-  readFileSync(join(projectRoot, "docs/install.md"), "utf8")
+function sections(): { readonly title: string; readonly commands: string }[] {
+  return readFileSync(join(projectRoot, "docs/install.md"), "utf8")
     .split(/^## /m)
     .slice(1)
     .map((section) => ({
@@ -47,6 +48,7 @@ const sections = (): { readonly title: string; readonly commands: string }[] =>
       commands: /```sh\n([\s\S]*?)```/.exec(section)?.[1] ?? "",
     }))
     .filter(({ commands }) => commands !== "");
+}
 
 describe("docs/install.md, followed word for word on a clean system with a multi-user Nix", () => {
   let daemon: Daemon;

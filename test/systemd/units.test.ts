@@ -154,10 +154,10 @@ describe("under a real systemd", () => {
 });
 
 /** The capabilities that the unit leaves the linker. */
-const boundingSet = (): string => {
+function boundingSet(): string {
   const text = readFileSync(join(unitFolder, "nix-broker-linker.service"), "utf8");
   return /^CapabilityBoundingSet=(.*)$/m.exec(text)?.[1] ?? "";
-};
+}
 
 describe.each(lab.versions)("the linker's capabilities are enough [daemon %s]", (nixVersion) => {
   let recursive: RecursiveLab;

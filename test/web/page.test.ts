@@ -34,12 +34,16 @@ function load(count: number): void {
 }
 
 // Selectors and texts, because functions that run in the page would need its types.
-const requestCount = ({ page }: OpenPage, text: string) =>
-  page.waitForSelector(text === "" ? "#request-count:empty" : `#request-count:text-is("${text}")`, {
+function requestCount({ page }: OpenPage, text: string) {
+  return page.waitForSelector(text === "" ? "#request-count:empty" : `#request-count:text-is("${text}")`, {
     state: "attached",
   });
-const places = ({ page }: OpenPage): Promise<number[]> =>
-  page.evaluate('[...document.querySelectorAll("#requests .row")].map((row) => Number(row.dataset.seq))');
+}
+function places({ page }: OpenPage): Promise<number[]> {
+  return page.evaluate(
+    '[...document.querySelectorAll("#requests .row")].map((row) => Number(row.dataset.seq))',
+  );
+}
 
 describe("what is shown", () => {
   test("records come as they are written, and none is lost or told twice when the service comes back", async () => {

@@ -53,7 +53,9 @@ const INCOMPLETE_MS = 5000;
 const CONNECTION_MS = 30_000;
 
 /** The socket in the folder of the control channel. */
-export const controlSocket = (folder: string): string => `${folder}/socket`;
+export function controlSocket(folder: string): string {
+  return `${folder}/socket`;
+}
 
 function endpoint(folder: string, allowedEvents: readonly string[]): IPCModule {
   const ipc = new IPCModule();
