@@ -6,7 +6,7 @@ export type Unit = "ms" | "µs" | "MiB/s" | "MiB" | "GB/s" | "ratio";
 /** What a figure is held against: another subject of the same run, or itself. */
 export type Against = "direct" | "socat" | "recursive-nix" | "bare node" | "bare shell" | "itself";
 
-/** DESIGN's target: the figure, divided by the one it is held against, is to be at most or at least this. */
+/** The target: the figure, divided by the one it is held against, is to be at most or at least this. */
 export interface Target {
   readonly bound: "at most" | "at least";
   readonly value: number;

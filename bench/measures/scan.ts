@@ -1,7 +1,7 @@
 import type { Measure, Row } from "../measure.ts";
 import { measureScanner } from "../scanner.ts";
 
-/** The inputs that DESIGN names. The others of `bench/scanner.ts` are reported. */
+/** The inputs that have a target. The others of `bench/scanner.ts` are reported. */
 const targets: Readonly<Record<string, number>> = { "English and code": 2.5, "random base 32": 0.1 };
 
 export const scan: Measure = {

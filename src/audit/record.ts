@@ -1,5 +1,5 @@
 /**
- * What is recorded (DESIGN section 11), and the bytes of a record that its hash is made of.
+ * What is recorded (docs/audit.md), and the bytes of a record that its hash is made of.
  *
  * There are five kinds, in one chain:
  *

@@ -1,22 +1,12 @@
 /** A byte stream in both directions with synchronous access to what has arrived, over a socket or a pair of streams. */
 
 import type { Readable, Writable } from "node:stream";
+import { ByteStreamError } from "../protocol/byte-stream.ts";
 import type { Inbox } from "./inbox.ts";
 import type { PeerCredentials } from "./peer-credentials.ts";
 
 /** The largest message that may be asked for in one piece, unless the stream is made with another bound. */
 export const DEFAULT_MAX_BUFFER = 64 * 1024 * 1024;
-
-/** Why a byte stream can no longer be used as asked. */
-export class ByteStreamError extends Error {
-  readonly code: "closed" | "too-long" | "busy";
-
-  constructor(code: ByteStreamError["code"], message: string) {
-    super(message);
-    this.name = "ByteStreamError";
-    this.code = code;
-  }
-}
 
 /** What a ByteStream runs on. For a socket both are the same object. */
 export interface Transport {
@@ -46,6 +36,10 @@ function failed<T>(error: Error): Promise<T> {
   const promise = Promise.reject<T>(error);
   promise.catch(() => {});
   return promise;
+}
+
+function fromSystem(error: NodeJS.ErrnoException): ByteStreamError {
+  return new ByteStreamError(error.code ?? "unknown", error.message, { cause: error });
 }
 
 /**
@@ -100,7 +94,7 @@ export class ByteStream {
         this.close();
         resolve();
       };
-      const fail = (error: Error): void => this.destroy(error);
+      const fail = (error: Error): void => this.destroy(fromSystem(error));
       this.readable.on("error", fail).on("close", closedOne);
       if (!this.oneObject) this.writable.on("error", fail).on("close", closedOne);
     });
@@ -137,7 +131,7 @@ export class ByteStream {
    *
    * @param want lets the buffer grow to this many bytes, for a message that must be in one piece. It may still take
    *   several calls until they are there.
-   * @throws ByteStreamError "too-long" if `want` exceeds the bound, "busy" if another fill() waits, or the socket's error.
+   * @throws ByteStreamError "too-long" if `want` exceeds the bound, "busy" if another fill() waits, or the code of the socket's error.
    */
   fill(want = 0): Promise<boolean> {
     if (want > this.maxBuffer) {

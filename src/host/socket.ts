@@ -16,7 +16,7 @@ import { Inbox } from "./inbox.ts";
 import { SO_SNDBUF, SOL_SOCKET, setsockopt } from "./libc.ts";
 import { type PeerCredentials, peerCredentials } from "./peer-credentials.ts";
 
-export { ByteStream, ByteStreamError, type ByteStreamOptions } from "./byte-stream.ts";
+export { ByteStream, type ByteStreamOptions } from "./byte-stream.ts";
 
 const BULK_SEND_BUFFER = 1024 * 1024;
 

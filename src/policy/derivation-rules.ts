@@ -1,6 +1,6 @@
 /**
- * Which derivations a sandbox may add and build (DESIGN section 8). Judged on the parsed text, when it is
- * added and again, with everything it depends on, at each build request.
+ * Which derivations a sandbox may add and build (docs/recursive-nix.md, "What an inner derivation may not do").
+ * Judged on the parsed text, when it is added and again, with everything it depends on, at each build request.
  */
 
 import { ContentAddressError, parseOutputHashAlgorithm } from "../store/content-address.ts";

@@ -9,17 +9,9 @@ import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.t
 import type { StorePath } from "../store/store-path.ts";
 import { queryMissing } from "./missing.ts";
 import type { OperationGroup, Profile } from "./profile.ts";
-import type { MaybePromise, PathInfo, ViewQueries } from "./view-queries.ts";
+import { infoInView, type MaybePromise, NotInView, type PathInfo, type ViewQueries } from "./view-queries.ts";
 
 export type Verdict = "forward" | "answer" | "deny";
-
-/** An answer that is an error: the message is made from the request alone. */
-export class NotInView extends Error {
-  override name = "NotInView";
-  constructor(path: string) {
-    super(`path '${path}' is not valid`);
-  }
-}
 
 export interface Rule<N extends OperationName = OperationName> {
   /** Operations that are denied in every profile are in no group; neither are those that do nothing. */
@@ -40,13 +32,6 @@ function ofPath(request: { path: StorePath }): string[] {
 }
 function ofPaths(request: { paths: readonly string[] }): readonly string[] {
   return request.paths;
-}
-
-/** @throws NotInView */
-async function infoOf(path: StorePath, view: ViewQueries): Promise<PathInfo> {
-  const info = await view.info(path);
-  if (!info) throw new NotInView(path);
-  return info;
 }
 
 /** @throws NotInView */
@@ -133,12 +118,12 @@ export const rules: Rules = {
   QueryReferences: answer({
     summary: "from the view",
     subjects: ofPath,
-    answer: async ({ path }, view) => [...(await infoOf(path, view)).references],
+    answer: async ({ path }, view) => [...(await infoInView(path, view)).references],
   }),
   QueryPathHash: answer({
     summary: "from the view",
     subjects: ofPath,
-    answer: async ({ path }, view) => (await infoOf(path, view)).narHash,
+    answer: async ({ path }, view) => (await infoInView(path, view)).narHash,
   }),
   QueryReferrers: answer({
     summary: "those that are in the view",
@@ -153,7 +138,7 @@ export const rules: Rules = {
   QueryDeriver: answer({
     summary: "none",
     subjects: ofPath,
-    answer: async ({ path }, view) => (await infoOf(path, view)) && "",
+    answer: async ({ path }, view) => (await infoInView(path, view)) && "",
   }),
   QueryDerivationOutputs: answer({
     summary: "of a derivation in the view",
@@ -190,7 +175,7 @@ export const rules: Rules = {
   EnsurePath: answer({
     summary: "in the view: done; else not valid",
     subjects: ofPath,
-    answer: async ({ path }, view) => (await infoOf(path, view)) && 1,
+    answer: async ({ path }, view) => (await infoInView(path, view)) && 1,
   }),
 
   AddTempRoot: nothingDone({

@@ -30,3 +30,26 @@ export interface ViewQueries {
   /** Output names and paths of a derivation of the view; "" for a path that is not known or not in the view. */
   outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined>;
 }
+
+/**
+ * The one error for a path that is not in the view, whether it exists or not: Nix's words for a path that does not
+ * (G1). Made from the request alone.
+ */
+export class NotInView extends Error {
+  override name = "NotInView";
+  constructor(path: string) {
+    super(`path '${path}' is not valid`);
+  }
+}
+
+/** @throws NotInView */
+export async function infoInView(path: StorePath, view: ViewQueries): Promise<PathInfo> {
+  const info = await view.info(path);
+  if (!info) throw new NotInView(path);
+  return info;
+}
+
+/** @throws NotInView naming the first that is not */
+export async function requireInView(view: ViewQueries, paths: Iterable<StorePath>): Promise<void> {
+  for (const path of paths) await infoInView(path, view);
+}

@@ -15,6 +15,20 @@ export interface ByteSink {
   write(bytes: Buffer): undefined | Promise<void>;
 }
 
+/**
+ * Why a byte stream cannot be used as asked: `closed`, `too-long`, `busy`, or the code of the system's error
+ * (`ECONNRESET`, `EPIPE` …).
+ */
+export class ByteStreamError extends Error {
+  override name = "ByteStreamError";
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
 /** The peer closed in the middle of something. */
 export class EndOfStream extends Error {
   override name = "EndOfStream";

@@ -1,4 +1,4 @@
-/** Which builds get a sandbox of their own, and which are refused and why (DESIGN section 6). Pure. */
+/** Which builds get a sandbox of their own, and which are refused and why (docs/recursive-nix.md, "What cannot be an outer build"). Pure. */
 
 import { type Derivation, outputKind } from "../store/derivation.ts";
 import { type DerivationAttributes, derivationAttributes } from "../store/derivation-attributes.ts";

@@ -11,7 +11,9 @@ export interface RefusalDetails {
   /** For the audit, where the client must not be told as much. */
   readonly reason?: string;
   readonly upstreamError?: string;
-  /** The connection is out of step or gone, and is closed after the error. */
+  /** Upstream has answered in full: its connection can take the next request. */
+  readonly upstreamInStep?: boolean;
+  /** The client's connection is out of step or gone, and is closed after the error. */
   readonly fatal?: boolean;
   /** What the client exits with, where the protocol tells it (before 1.26); 1 if not given. */
   readonly status?: number;
@@ -24,6 +26,7 @@ export class Refusal extends Error {
   readonly verdict: Verdict;
   readonly reason: string;
   readonly upstreamError: string | undefined;
+  readonly upstreamInStep: boolean;
   readonly fatal: boolean;
   readonly status: number;
   readonly limit: LimitName | undefined;
@@ -34,6 +37,7 @@ export class Refusal extends Error {
     this.verdict = details.verdict ?? "deny";
     this.reason = details.reason ?? message;
     this.upstreamError = details.upstreamError;
+    this.upstreamInStep = details.upstreamInStep ?? false;
     this.fatal = details.fatal ?? false;
     this.status = details.status ?? 1;
     this.limit = details.limit;

@@ -1,6 +1,6 @@
 /** What a client is told of errors: text of ours, whatever the error says; the rest goes to the audit. */
-import { NotInView } from "../policy/rules.ts";
-import { EndOfStream } from "../protocol/byte-stream.ts";
+import { NotInView } from "../policy/view-queries.ts";
+import { ByteStreamError, EndOfStream } from "../protocol/byte-stream.ts";
 import { WireError } from "../protocol/wire.ts";
 import { DerivationError } from "../store/derivation.ts";
 import { NarError } from "../store/nar-walker.ts";
@@ -18,7 +18,7 @@ export function isPeerFault(error: unknown): boolean {
     error instanceof WireError ||
     error instanceof EndOfStream ||
     error instanceof NarError ||
-    (error instanceof Error && ("code" in error || error.name === "ByteStreamError"))
+    error instanceof ByteStreamError
   );
 }
 

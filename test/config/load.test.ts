@@ -29,7 +29,7 @@ function problemsOf(text: string): string[] {
 }
 
 describe("defaults", () => {
-  test("an empty file is the stock multi-user installation of DESIGN section 10", () => {
+  test("an empty file is the stock multi-user installation (docs/configuration.md)", () => {
     expect(parseConfig("")).toMatchObject({
       file: undefined,
       upstream: {
@@ -49,7 +49,7 @@ describe("defaults", () => {
     });
   });
 
-  test("the example of DESIGN section 10 is accepted as it is", () => {
+  test("an example with every table is accepted as it is", () => {
     const config = parseConfig(`
       [upstream]
       socket = "/nix/var/nix/daemon-socket/socket"

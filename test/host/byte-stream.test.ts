@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { acceptedStream, type ByteStream, connectStream, pairStream } from "../../src/host/socket.ts";
+import { ByteStreamError } from "../../src/protocol/byte-stream.ts";
 
 let folder: string;
 let server: net.Server;
@@ -128,9 +129,9 @@ test("a peer that is killed closes the stream; waiting readers and writers are t
   const written = served.write(Buffer.alloc(4_000_000));
   expect(written).toBeInstanceOf(Promise);
   child.kill("SIGKILL");
-  await expect(written).rejects.toThrow();
+  await expect(written).rejects.toThrow(ByteStreamError);
   await served.closed;
-  await expect(served.write(Buffer.from("x"))).rejects.toThrow();
+  await expect(served.write(Buffer.from("x"))).rejects.toThrow(ByteStreamError);
 });
 
 test("a slow reader holds the writer back: memory stays bounded", async () => {

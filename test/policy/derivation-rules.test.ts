@@ -1,4 +1,4 @@
-/** The rules of DESIGN section 8, one by one: what a derivation is refused for, and in which words. */
+/** The rules for derivations (docs/recursive-nix.md), one by one: what a derivation is refused for, and in which words. */
 import { describe, expect, test } from "vitest";
 import { refuseDerivation, refuseFixedOutput } from "../../src/policy/derivation-rules.ts";
 import type { Profile } from "../../src/policy/profile.ts";

@@ -1,4 +1,4 @@
-/** Whose inner build a build is: its rights and quotas are its asker's, and nobody else's (DESIGN section 6). */
+/** Whose inner build a build is: its rights and quotas are its asker's, and nobody else's (docs/recursive-nix.md). */
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Builds that opt in and cannot have a sandbox: the client inside is told why, in words (DESIGN section 6). */
+/** Builds that opt in and cannot have a sandbox: the client inside is told why, in words (docs/recursive-nix.md). */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
 import { RecursiveLab, type RecursiveOptions } from "../../lab/recursive.ts";

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { refuseDerivation, refuseFixedOutput } from "../../policy/derivation-rules.ts";
 import { censored } from "../../policy/rules.ts";
-import type { PathInfo } from "../../policy/view-queries.ts";
+import { type PathInfo, requireInView } from "../../policy/view-queries.ts";
 import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import type { ValidPathInfo } from "../../protocol/types.ts";
@@ -18,14 +18,7 @@ import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { OUTPUT_MAP_SINCE } from "../upstream/store.ts";
-import {
-  type Exchange,
-  guarded,
-  outcomeWithBody,
-  recordIntent,
-  refusedByUpstream,
-  requireInView,
-} from "./exchange.ts";
+import { type Exchange, guarded, outcomeWithBody, recordIntent, refusedByUpstream } from "./exchange.ts";
 
 /**
  * How contents may be addressed. An unknown method makes upstream answer before it reads the body, and weak
@@ -51,7 +44,7 @@ export async function addToStore(
   const by = methodOf("method" in request ? request.method : oldMethod(request));
   const references = "references" in request ? request.references : [];
   requireName(name);
-  await requireInView(exchange, references);
+  await requireInView(exchange.sandbox.view, references);
   if (name.endsWith(DERIVATION_SUFFIX)) {
     if (by.method !== "text")
       throw new Refusal(`'${name}' can be added as a text only, for it is named as a derivation`);
@@ -79,7 +72,7 @@ export async function addTextToStore(
   { name, text, references }: RequestOf<"AddTextToStore">,
 ): Promise<ReplyOf<"AddTextToStore">> {
   requireName(name);
-  await requireInView(exchange, references);
+  await requireInView(exchange.sandbox.view, references);
   const contents = Buffer.from(text, "latin1");
   if (contents.length > textLimit(exchange)) throw tooLong("textBytes", textLimit(exchange));
   if (name.endsWith(DERIVATION_SUFFIX))

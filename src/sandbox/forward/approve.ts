@@ -3,6 +3,7 @@
  * on, each as upstream stores it. Outer inputs and inner outputs are judged like what the client added.
  */
 import { isFixedOutput, optsIn, refuseDerivation, refuseFixedOutput } from "../../policy/derivation-rules.ts";
+import { infoInView } from "../../policy/view-queries.ts";
 import { type Derivation, DerivationError, outputKind } from "../../store/derivation.ts";
 import { derivationAttributes } from "../../store/derivation-attributes.ts";
 import { isDerivationPath, type StorePath } from "../../store/store-path.ts";
@@ -18,7 +19,7 @@ export interface ApprovedClosure {
   readonly optsIn: boolean;
 }
 
-/** @throws Refusal naming the derivation and the rule; in the words for an invalid path for one outside the view. */
+/** @throws Refusal naming the derivation and the rule; NotInView */
 export async function approveClosure(sandbox: Sandbox, roots: Iterable<StorePath>): Promise<ApprovedClosure> {
   const derivations = new Map<StorePath, Derivation>();
   const pending = [...roots];
@@ -39,9 +40,7 @@ function isDeferred(derivation: Derivation): boolean {
 
 async function approveOne(sandbox: Sandbox, path: StorePath): Promise<Derivation> {
   const { view, profile, approved } = sandbox;
-  const info = await view.info(path);
-  if (!info)
-    throw new Refusal(`path '${path}' is not valid`, { verdict: "answer", reason: "not in the view" });
+  const info = await infoInView(path, view);
   let derivation: Derivation | undefined;
   try {
     derivation = await view.derivation(path);

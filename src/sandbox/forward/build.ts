@@ -1,6 +1,7 @@
 /** Build requests: judged as a whole, forwarded, and what they made let into the view. */
 import { isFixedOutput } from "../../policy/derivation-rules.ts";
 import { type DerivedPath, parseDerivedPath, printDerivedPath } from "../../policy/derived-path.ts";
+import { infoInView } from "../../policy/view-queries.ts";
 import type { ReplyOf } from "../../protocol/operations.ts";
 import { BUILD_MODES, BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
 import { fromWireText } from "../../protocol/wire.ts";
@@ -49,7 +50,7 @@ export async function buildPathsWithResults(
   return replies;
 }
 
-/** What is to be built of what was asked for: paths that are in the view are there. @throws Refusal */
+/** What is to be built of what was asked for: paths that are in the view are there. @throws Refusal, NotInView */
 async function wantedOutputs(exchange: Exchange, request: BuildRequest): Promise<Outputs[]> {
   const { view } = exchange.sandbox;
   const mode = BUILD_MODES[request.mode];
@@ -58,10 +59,9 @@ async function wantedOutputs(exchange: Exchange, request: BuildRequest): Promise
   const wanted = new Map<string, Outputs>();
   for (const text of request.paths) {
     const path = parseDerivedPath(text, exchange.table.minor, view.storeDir);
-    if (!path) throw new Refusal(`'${text.slice(0, 300)}' is nothing that can be built`);
+    if (!path) throw new Refusal(`'${text.slice(0, 300)}' cannot be built`);
     if (path.kind === "outputs") wanted.set(printDerivedPath(path, exchange.table.minor), path);
-    else if (!(await view.info(path.path)))
-      throw new Refusal(`path '${path.path}' is not valid`, { verdict: "answer", reason: "not in the view" });
+    else await infoInView(path.path, view);
   }
   return [...wanted.values()];
 }
@@ -269,6 +269,7 @@ function buildFailed(
     verdict: "forward",
     reason: "the build failed",
     upstreamError,
+    upstreamInStep: true,
     status: BUILD_FAILED_STATUS,
   });
 }

@@ -4,7 +4,6 @@ import { limitTable } from "../../policy/limits.ts";
 import type { DialectTable } from "../../protocol/dialect-table.ts";
 import type { MessageReader } from "../../protocol/message-reader.ts";
 import type { OperationName } from "../../protocol/operations.ts";
-import type { StorePath } from "../../store/store-path.ts";
 import type { ClientOptions } from "../client-options.ts";
 import { Deadline } from "../deadline.ts";
 import type { Asker, Recorder } from "../recorder.ts";
@@ -44,13 +43,6 @@ export interface Exchange {
   readonly detail: Record<string, unknown>;
   /** This client's own upstream connection, taken from the pool when first needed. It is destroyed when the client leaves. */
   upstream(): Promise<UpstreamConnection>;
-}
-
-/** @throws Refusal naming the first path that is not in the view, in the words for any invalid path. */
-export async function requireInView(exchange: Exchange, paths: Iterable<StorePath>): Promise<void> {
-  for (const path of paths)
-    if (!(await exchange.sandbox.view.info(path)))
-      throw new Refusal(`path '${path}' is not valid`, { verdict: "answer", reason: "not in the view" });
 }
 
 /** Records the intent to change something upstream. @throws Refusal when that cannot be done (G7). */
@@ -130,6 +122,7 @@ export function refusedByUpstream(exchange: Exchange, upstreamError: string): Re
       verdict: "forward",
       reason: "refused upstream",
       upstreamError,
+      upstreamInStep: true,
     },
   );
 }
@@ -150,10 +143,7 @@ export async function guarded<T>(
   try {
     return await work(deadline);
   } catch (error) {
-    const inStep =
-      error instanceof Refusal &&
-      ["refused upstream", "the build failed"].includes(error.reason) &&
-      exchange.body.kind === "none";
+    const inStep = error instanceof Refusal && error.upstreamInStep && exchange.body.kind === "none";
     if (!inStep) upstream.destroy();
     if (error instanceof Refusal) throw error;
     if (deadline.passed)

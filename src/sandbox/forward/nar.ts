@@ -1,5 +1,6 @@
 /** Operations that add paths with their metadata. Only what is content-addressed can be believed. */
 
+import { requireInView } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
 import { bytes as bytesCodec, u64 } from "../../protocol/codec.ts";
 import { compile } from "../../protocol/compile.ts";
@@ -23,7 +24,7 @@ import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { admitOne, methodOf } from "./add.ts";
-import { type Exchange, outcomeWithBody, type Pull, recordIntent, requireInView } from "./exchange.ts";
+import { type Exchange, outcomeWithBody, type Pull, recordIntent } from "./exchange.ts";
 import { FramedSource } from "./framed-source.ts";
 import { NarCheck } from "./nar-check.ts";
 
@@ -182,7 +183,7 @@ async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToS
   if (info.references.includes(path))
     throw new Refusal(`'${path}' refers to itself, which a sandbox cannot add`);
   const address = addressOf(info.contentAddress);
-  await requireInView(exchange, info.references);
+  await requireInView(exchange.sandbox.view, info.references);
   const expected = contentAddressPath(sandbox.view.storeDir, storePathName(path), address, info.references);
   if (expected !== path) throw new Refusal(`'${path}' is not the path that its content address makes`);
   const narHash = hashOf(info.narHash);

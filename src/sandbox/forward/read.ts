@@ -1,4 +1,5 @@
 /** Operations that read: contents of a path, and what a content-addressed derivation resolved to. */
+import { requireInView } from "../../policy/view-queries.ts";
 import { STDERR } from "../../protocol/log-messages.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import { Encoder } from "../../protocol/wire.ts";
@@ -7,13 +8,13 @@ import { isStorePath } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import { Refusal } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
-import { type Exchange, guarded, REPLIED, refusedByUpstream, requireInView } from "./exchange.ts";
+import { type Exchange, guarded, REPLIED, refusedByUpstream } from "./exchange.ts";
 
 export async function narFromPath(
   exchange: Exchange,
   request: RequestOf<"NarFromPath">,
 ): Promise<typeof REPLIED> {
-  await requireInView(exchange, [request.path]);
+  await requireInView(exchange.sandbox.view, [request.path]);
   const upstream = await exchange.upstream();
   await guarded(exchange, upstream, "requestDeadline", async (deadline) => {
     void upstream.send("NarFromPath", request);

@@ -1,6 +1,6 @@
 /** One connection to the real nix-daemon: requests out, log messages and replies in. */
 import type { ByteSink, ByteSource } from "../../protocol/byte-stream.ts";
-import { EndOfStream } from "../../protocol/byte-stream.ts";
+import { ByteStreamError, EndOfStream } from "../../protocol/byte-stream.ts";
 import type { Compiled } from "../../protocol/compile.ts";
 import { type DialectTable, tableFor } from "../../protocol/dialect-table.ts";
 import { type DaemonGreeting, greetDaemon } from "../../protocol/handshake.ts";
@@ -133,7 +133,7 @@ export class UpstreamConnection {
         throw new UpstreamError(
           `the nix-daemon said nothing for ${OPEN_SECONDS} seconds during the greeting; is it stopped, or overloaded?`,
         );
-      if (error instanceof EndOfStream || (error as NodeJS.ErrnoException).code === "ECONNRESET")
+      if (error instanceof EndOfStream || (error instanceof ByteStreamError && error.code === "ECONNRESET"))
         throw new UpstreamError(
           "the nix-daemon closed the connection during the greeting; is this user among its allowed-users, and not a build user?",
         );
