@@ -18,7 +18,7 @@ export async function askRunningService<Name extends ControlRequestName>(
   name: Name,
   asks: ControlRequests[Name]["asks"],
 ): Promise<ControlRequests[Name]["answer"]> {
-  const { controlDir } = loadConfig({ path: config }).runtime;
+  const { controlDir } = (await loadConfig({ path: config })).runtime;
   // Only now: help and errors of usage need no channel.
   const { askService, ControlError } = await import("../service/control/control.ts");
   try {

@@ -12,7 +12,7 @@ import {
 
 async function exportAll(options: StoreOptions & FilterOptions): Promise<void> {
   const filter = filterOf(options);
-  for (const folder of foldersOf(options)) {
+  for (const folder of await foldersOf(options)) {
     const reader = new AuditReader(folder);
     try {
       await exportRecords(reader, filter, process.stdout);

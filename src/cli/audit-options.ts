@@ -48,16 +48,16 @@ export function withFilterOptions(command: Command): Command {
 }
 
 /** The folder of the service's audit. */
-export function folderOf(options: StoreOptions): string {
-  return options.store ?? loadConfig({ path: options.config }).audit.path;
+export async function folderOf(options: StoreOptions): Promise<string> {
+  return options.store ?? (await loadConfig({ path: options.config })).audit.path;
 }
 
 /**
  * The folders of all audits: the service's, and those of single connections.
  * @throws AuditError when there is none.
  */
-export function foldersOf(options: StoreOptions): string[] {
-  const folder = folderOf(options);
+export async function foldersOf(options: StoreOptions): Promise<string[]> {
+  const folder = await folderOf(options);
   const folders = auditFolders(folder);
   if (folders.length > 0) return folders;
   throw new AuditError(

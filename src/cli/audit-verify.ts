@@ -31,11 +31,11 @@ function sentence(folder: string, result: VerifyResult, given: number): string {
   return `${folder}: whole: ${records} records${older}${checked}.\n  head: ${formatAnchor(head)}`;
 }
 
-function verify(options: Options): void {
-  const service = folderOf(options);
+async function verify(options: Options): Promise<void> {
+  const service = await folderOf(options);
   const anchors = (options.anchors ?? []).flatMap((file) => readAnchors(file));
   // That the service's audit is wholly gone is what anchors can tell of.
-  const found = anchors.length > 0 ? auditFolders(service) : foldersOf(options);
+  const found = anchors.length > 0 ? auditFolders(service) : await foldersOf(options);
   const folders = anchors.length > 0 && !found.includes(service) ? [service, ...found] : found;
   for (const folder of folders) {
     const own = folder === service ? anchors : [];

@@ -48,11 +48,11 @@ function unknownOperation(op: string | undefined): string {
 async function list(options: Options): Promise<void> {
   const filter = filterOf(options);
   const { limit, json, follow } = options;
-  const service = folderOf(options);
+  const service = await folderOf(options);
   const terminal = process.stdout.isTTY ? process.stdout : undefined;
   const print = (record: StoredRecord): void =>
     console.log(json ? jsonLine(record) : recordLine(record, terminal));
-  const folders = foldersOf(options);
+  const folders = await foldersOf(options);
   const reader = folders.includes(service) ? new AuditReader(service) : undefined;
   try {
     const newest = reader?.lastSeq() ?? 0;

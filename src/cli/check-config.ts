@@ -11,10 +11,10 @@ interface Options {
   readonly rootSubset?: true;
 }
 
-function checkConfig(argument: string | undefined, options: Options): void {
+async function checkConfig(argument: string | undefined, options: Options): Promise<void> {
   if (options.json && options.rootSubset) throw new UsageError("--json and --root-subset exclude each other");
   try {
-    const config = loadConfig({ path: argument ?? options.config });
+    const config = await loadConfig({ path: argument ?? options.config });
     if (options.rootSubset) {
       process.stdout.write(rootConfigText(config));
     } else if (options.json) {

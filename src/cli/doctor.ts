@@ -19,14 +19,14 @@ interface Options {
 }
 
 /** The configuration; if it cannot be used, the defaults, so that the rest can be checked all the same. */
-function loadOrDefaults(path: string | undefined): { config: Config; findings: Finding[] } {
+async function loadOrDefaults(path: string | undefined): Promise<{ config: Config; findings: Finding[] }> {
   try {
-    return { config: loadConfig({ path }), findings: [] };
+    return { config: await loadConfig({ path }), findings: [] };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     const text = error.message.replace(/\s*\n\s*/g, "; ");
     const finding = problem("configuration", text, "correct it; what follows was checked with the defaults");
-    return { config: parseConfig(""), findings: [finding] };
+    return { config: await parseConfig(""), findings: [finding] };
   }
 }
 
@@ -43,7 +43,7 @@ function checkEnvironment(perBuild: boolean): Finding[] {
 
 /** Everything that `nix-broker doctor` looks at, in the order it is told. */
 export async function diagnose(configPath: string | undefined): Promise<Finding[]> {
-  const { config, findings } = loadOrDefaults(configPath);
+  const { config, findings } = await loadOrDefaults(configPath);
   const settings = new NixSettings();
   const users = new UserDatabase();
   const uid = serviceUid(config, users);

@@ -26,8 +26,8 @@ interface Row {
   readonly what: string;
 }
 
-function loadProfile({ config, profile }: Options): Profile {
-  return profileNamed(loadConfig({ path: config }), profile);
+async function loadProfile({ config, profile }: Options): Promise<Profile> {
+  return profileNamed(await loadConfig({ path: config }), profile);
 }
 
 function tableOf(profile: Profile): Row[] {
@@ -65,8 +65,8 @@ function profileJson({ name, ...profile }: Profile) {
   return { profile: name, ...profile };
 }
 
-function printPolicy(options: Options): void {
-  const profile = loadProfile(options);
+async function printPolicy(options: Options): Promise<void> {
+  const profile = await loadProfile(options);
   const rows = tableOf(profile);
   if (options.json) {
     console.log(JSON.stringify({ ...profileJson(profile), operations: rows }));
@@ -86,8 +86,8 @@ const verdictWords: Readonly<Record<Verdict, string>> = {
   deny: "denied",
 };
 
-function explain(operation: string, options: Options): void {
-  const profile = loadProfile(options);
+async function explain(operation: string, options: Options): Promise<void> {
+  const profile = await loadProfile(options);
   const rows = tableOf(profile);
   const row = rows.find((candidate) => candidate.operation.toLowerCase() === operation.toLowerCase());
   if (row === undefined) {

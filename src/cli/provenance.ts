@@ -23,9 +23,9 @@ const formats: Readonly<Record<Format, (build: ProvenanceBuild, anchor: string) 
   json: (build, anchor) => jsonText(provenanceStatement(build, { version: packageJson.version, anchor }), 2),
 };
 
-function print(out: string, options: Options): void {
+async function print(out: string, options: Options): Promise<void> {
   const path = givenStorePath(out);
-  for (const folder of foldersOf(options)) {
+  for (const folder of await foldersOf(options)) {
     const reader = new AuditReader(folder);
     try {
       const found = provenance(reader, path);

@@ -36,7 +36,7 @@ async function serve(options: Options): Promise<void> {
         throw new UsageError(`--${name} says how --listen is served: add --listen`);
     }
   }
-  const config = withOverrides(loadConfig({ path: options.config }), {
+  const config = withOverrides(await loadConfig({ path: options.config }), {
     ...options,
     listen: options.listen === undefined ? undefined : resolve(options.listen),
     upstream: options.upstream === undefined ? undefined : resolve(options.upstream),

@@ -9,7 +9,7 @@ interface Options {
 }
 
 async function stdio(options: Options): Promise<void> {
-  const config = loadConfig({ path: options.config });
+  const config = await loadConfig({ path: options.config });
   const profile = profileNamed(config, options.profile);
   // Only now: help and errors of usage need no service.
   const { serveStdio } = await import("../service/stdio.ts");

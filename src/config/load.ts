@@ -2,16 +2,21 @@ import { readFileSync } from "node:fs";
 import { parse, TomlError } from "smol-toml";
 import type * as z from "zod/mini";
 import type { Config } from "./config.ts";
-import { ConfigError, type ConfigProblem } from "./config-error.ts";
+import { ConfigError } from "./config-error.ts";
 import { suggestion } from "./nearest.ts";
 import { resolveConfig } from "./resolve.ts";
 import { configSchema, knownKeys } from "./schema.ts";
-import { tomlLines } from "./toml-lines.ts";
 
 /** Where the configuration is looked for if neither `--config` nor `$NIX_BROKER_CONFIG` names a file. */
 export const defaultConfigPath = "/etc/nix-broker/config.toml";
 
 type Path = readonly (string | number)[];
+
+/** A problem before its line is known. */
+interface Unplaced {
+  readonly path: Path;
+  readonly message: string;
+}
 
 function dotted(path: Path): string {
   return path
@@ -23,7 +28,7 @@ function dotted(path: Path): string {
     .join("");
 }
 
-function problemsOf(issue: z.core.$ZodIssue): { path: Path; message: string }[] {
+function problemsOf(issue: z.core.$ZodIssue): Unplaced[] {
   const path = issue.path.filter((part) => typeof part !== "symbol");
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => ({
@@ -48,28 +53,32 @@ function parseToml(file: string | undefined, text: string): unknown {
   }
 }
 
+/** Only now is the parser loaded that knows positions: it would take longer than all else that is read here. */
+async function configError(
+  file: string | undefined,
+  text: string,
+  problems: readonly Unplaced[],
+): Promise<ConfigError> {
+  const { tomlLines } = await import("./toml-lines.ts");
+  const lineOf = tomlLines(text);
+  return new ConfigError(
+    file,
+    problems.map(({ path, message }) => ({ line: lineOf(path), key: dotted(path), message })),
+  );
+}
+
 /**
  * Reads the text of a configuration file.
  *
  * @param file the file's name, for messages; `undefined` if there is none.
  * @throws ConfigError naming every problem with its line.
  */
-export function parseConfig(text: string, file?: string): Config {
-  const raw = parseToml(file, text);
-  const lineOf = tomlLines(text);
-  const problems: ConfigProblem[] = [];
-  const report = (path: Path, message: string): void => {
-    problems.push({ line: lineOf(path), key: dotted(path), message });
-  };
-  const result = configSchema.safeParse(raw);
-  if (!result.success) {
-    for (const issue of result.error.issues) {
-      for (const { path, message } of problemsOf(issue)) report(path, message);
-    }
-    throw new ConfigError(file, problems);
-  }
-  const config = resolveConfig(file, result.data, report);
-  if (problems.length > 0) throw new ConfigError(file, problems);
+export async function parseConfig(text: string, file?: string): Promise<Config> {
+  const result = configSchema.safeParse(parseToml(file, text));
+  if (!result.success) throw await configError(file, text, result.error.issues.flatMap(problemsOf));
+  const problems: Unplaced[] = [];
+  const config = resolveConfig(file, result.data, (path, message) => problems.push({ path, message }));
+  if (problems.length > 0) throw await configError(file, text, problems);
   return config;
 }
 
@@ -86,7 +95,7 @@ export interface ConfigSource {
  *
  * @throws ConfigError if the file cannot be read or used.
  */
-export function loadConfig({ path, environment = process.env }: ConfigSource = {}): Config {
+export async function loadConfig({ path, environment = process.env }: ConfigSource = {}): Promise<Config> {
   const named = path ?? (environment.NIX_BROKER_CONFIG || undefined);
   const file = named ?? defaultConfigPath;
   let text: string;

@@ -16,9 +16,9 @@ function write(name: string, text: string): string {
 }
 
 /** The problems of a text, each as "LINE KEY: MESSAGE". */
-function problemsOf(text: string): string[] {
+async function problemsOf(text: string): Promise<string[]> {
   try {
-    parseConfig(text, "test.toml");
+    await parseConfig(text, "test.toml");
   } catch (error) {
     if (error instanceof ConfigError) {
       return error.problems.map(({ line, key, message }) => `${line} ${key}: ${message}`);
@@ -29,8 +29,8 @@ function problemsOf(text: string): string[] {
 }
 
 describe("defaults", () => {
-  test("an empty file is the stock multi-user installation (docs/configuration.md)", () => {
-    expect(parseConfig("")).toMatchObject({
+  test("an empty file is the stock multi-user installation (docs/configuration.md)", async () => {
+    expect(await parseConfig("")).toMatchObject({
       file: undefined,
       upstream: {
         socket: "/nix/var/nix/daemon-socket/socket",
@@ -49,8 +49,8 @@ describe("defaults", () => {
     });
   });
 
-  test("an example with every table is accepted as it is", () => {
-    const config = parseConfig(`
+  test("an example with every table is accepted as it is", async () => {
+    const config = await parseConfig(`
       [upstream]
       socket = "/nix/var/nix/daemon-socket/socket"
       store_dir = "/nix/store"
@@ -79,9 +79,9 @@ describe("defaults", () => {
     ]);
   });
 
-  test("each limit can be set by its key, and is each profile's then", () => {
+  test("each limit can be set by its key, and is each profile's then", async () => {
     for (const name of limitNames) {
-      const config = parseConfig(`[limits]\n${limitTable[name].key} = 1`);
+      const config = await parseConfig(`[limits]\n${limitTable[name].key} = 1`);
       expect(config.limits[name]).toBe(1);
       for (const profile of config.profiles.values()) expect(profile.limits[name]).toBe(1);
     }
@@ -89,8 +89,8 @@ describe("defaults", () => {
 });
 
 describe("values", () => {
-  test("sizes and times may carry units; unlimited is unlimited", () => {
-    const { limits } = parseConfig(
+  test("sizes and times may carry units; unlimited is unlimited", async () => {
+    const { limits } = await parseConfig(
       '[limits]\ntext_bytes = "2 MiB"\nbuild_timeout = "2 h"\nidle = "90s"\nbuilds = "unlimited"\nbytes_added = 5',
     );
     expect(limits).toMatchObject({
@@ -102,8 +102,8 @@ describe("values", () => {
     });
   });
 
-  test("a bound that protects the service's memory cannot be unlimited", () => {
-    expect(problemsOf('[limits]\ntext_bytes = "unlimited"')).toEqual([
+  test("a bound that protects the service's memory cannot be unlimited", async () => {
+    expect(await problemsOf('[limits]\ntext_bytes = "unlimited"')).toEqual([
       '2 limits.text_bytes: expected a number of bytes, or a text like "64 MiB", but it is "unlimited"',
     ]);
   });
@@ -114,63 +114,65 @@ describe("values", () => {
     ['"[::1]:1"', { kind: "tcp", host: "::1", port: 1 }],
     ['"/run/x/metrics"', { kind: "unix", path: "/run/x/metrics" }],
     ['"unix:/run/x/metrics"', { kind: "unix", path: "/run/x/metrics" }],
-  ])("metrics may listen on %s", (text, endpoint) => {
-    const config = parseConfig(`[metrics]\nlisten = ${text}\ntoken_file = "/etc/nix-broker/token"`);
+  ])("metrics may listen on %s", async (text, endpoint) => {
+    const config = await parseConfig(`[metrics]\nlisten = ${text}\ntoken_file = "/etc/nix-broker/token"`);
     expect(config.metrics.listen).toEqual(endpoint);
   });
 
   test.each(["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "broker.example.org:80"])(
     "nothing may listen where other machines reach it: %s",
-    (place) => {
+    async (place) => {
       for (const section of ["metrics", "web"]) {
-        expect(problemsOf(`[${section}]\nlisten = "${place}"`).join()).toContain("is not this machine alone");
+        expect((await problemsOf(`[${section}]\nlisten = "${place}"`)).join()).toContain(
+          "is not this machine alone",
+        );
       }
     },
   );
 
-  test("metrics on a port need a token", () => {
-    expect(problemsOf("[metrics]\nlisten = 9464").join()).toContain("set metrics.token_file too");
+  test("metrics on a port need a token", async () => {
+    expect((await problemsOf("[metrics]\nlisten = 9464")).join()).toContain("set metrics.token_file too");
   });
 
-  test("the page's token has a file without being told", () => {
-    expect(parseConfig('[web]\nlisten = 8080\n[runtime]\nstate_dir = "/srv/b"').web).toEqual({
+  test("the page's token has a file without being told", async () => {
+    expect((await parseConfig('[web]\nlisten = 8080\n[runtime]\nstate_dir = "/srv/b"')).web).toEqual({
       listen: { kind: "tcp", host: "127.0.0.1", port: 8080 },
       tokenFile: "/srv/b/web-token",
     });
   });
 
-  test("an upstream command takes the place of the socket, and both together are refused", () => {
+  test("an upstream command takes the place of the socket, and both together are refused", async () => {
     const command = 'command = ["ssh", "builder", "nix-daemon", "--stdio"]';
-    expect(parseConfig(`[upstream]\n${command}`).upstream.command).toEqual([
+    expect((await parseConfig(`[upstream]\n${command}`)).upstream.command).toEqual([
       "ssh",
       "builder",
       "nix-daemon",
       "--stdio",
     ]);
-    expect(problemsOf(`[upstream]\nsocket = "/s"\n${command}`)).toEqual([
+    expect(await problemsOf(`[upstream]\nsocket = "/s"\n${command}`)).toEqual([
       "3 upstream.command: there is a socket too; keep one of the two",
     ]);
   });
 });
 
-test("a static socket can hand each client the sandbox of its own build; a profile cannot say so", () => {
-  expect(parseConfig('[[listen]]\npath = "/s"\nview = "build"').listen[0]?.view).toBe("build");
-  expect(problemsOf('[profiles.x]\nextends = "pure"\nview = "build"').join()).toContain(
+test("a static socket can hand each client the sandbox of its own build; a profile cannot say so", async () => {
+  expect((await parseConfig('[[listen]]\npath = "/s"\nview = "build"')).listen[0]?.view).toBe("build");
+  expect((await problemsOf('[profiles.x]\nextends = "pure"\nview = "build"')).join()).toContain(
     "3 profiles.x.view: expected",
   );
 });
 
-test("builders and build users of per-build sandboxes have defaults, and can be set", () => {
-  expect(parseConfig("").hooks).toMatchObject({ allowUids: ["@nixbld"], buildUsers: undefined });
-  expect(parseConfig('[hooks]\nallow_uids = ["30001"]\nbuild_users = 8').hooks).toMatchObject({
+test("builders and build users of per-build sandboxes have defaults, and can be set", async () => {
+  expect((await parseConfig("")).hooks).toMatchObject({ allowUids: ["@nixbld"], buildUsers: undefined });
+  expect((await parseConfig('[hooks]\nallow_uids = ["30001"]\nbuild_users = 8')).hooks).toMatchObject({
     allowUids: ["30001"],
     buildUsers: 8,
   });
 });
 
 describe("profiles", () => {
-  test("one extends another, in any order, and changes only what it names", () => {
-    const config = parseConfig(`
+  test("one extends another, in any order, and changes only what it names", async () => {
+    const config = await parseConfig(`
       [profiles.narrow]
       extends = "mirror"
       operations = ["query", "build"]
@@ -192,15 +194,17 @@ describe("profiles", () => {
     });
   });
 
-  test.each(["recursive-nix", "builder-rpc-v0", "uid-range"])("%s can never be allowed", (feature) => {
+  test.each(["recursive-nix", "builder-rpc-v0", "uid-range"])("%s can never be allowed", async (feature) => {
     expect(
-      problemsOf(`[profiles.x]\nextends = "build"\nrequired_system_features = ["kvm", "${feature}"]`).join(),
+      (
+        await problemsOf(`[profiles.x]\nextends = "build"\nrequired_system_features = ["kvm", "${feature}"]`)
+      ).join(),
     ).toContain(`3 profiles.x.required_system_features: "${feature}" can never be allowed`);
   });
 
-  test("circles, unknown names, and names that are taken are errors at their lines", () => {
+  test("circles, unknown names, and names that are taken are errors at their lines", async () => {
     expect(
-      problemsOf(
+      await problemsOf(
         '[profiles.a]\nextends = "b"\n[profiles.b]\nextends = "a"\n[profiles.pure]\nextends = "build"\n[profiles.c]\nextends = "biuld"\n[profiles.D]\nextends = "build"',
       ),
     ).toEqual([
@@ -214,9 +218,9 @@ describe("profiles", () => {
 });
 
 describe("errors", () => {
-  test("an unknown key is named with its line and the nearest known key", () => {
+  test("an unknown key is named with its line and the nearest known key", async () => {
     expect(
-      problemsOf(
+      await problemsOf(
         '[upstream]\n\n# words\nsockt = "/x"\n[[listen]]\npath = "/a"\n[[listen]]\npath = "/b"\nprofil = "x"',
       ),
     ).toEqual([
@@ -225,42 +229,46 @@ describe("errors", () => {
     ]);
   });
 
-  test("a profile at a socket for builds, which would not be used, is an error", () => {
+  test("a profile at a socket for builds, which would not be used, is an error", async () => {
     const listen = '[[listen]]\npath = "/x"\nview = "build"\nprofile = "pure"\n';
-    expect(problemsOf(listen).join()).toContain('listen[0].profile: builds get hooks.profile ("build")');
-    expect(problemsOf(`${listen}[hooks]\nprofile = "pure"`)).toEqual([]);
+    expect((await problemsOf(listen)).join()).toContain(
+      'listen[0].profile: builds get hooks.profile ("build")',
+    );
+    expect(await problemsOf(`${listen}[hooks]\nprofile = "pure"`)).toEqual([]);
   });
 
-  test("a wrong value is named with what was expected", () => {
-    expect(problemsOf('[upstream]\nsocket = 5\nstore_dir = "nix"\nallow_trusted = "no"')).toEqual([
+  test("a wrong value is named with what was expected", async () => {
+    expect(await problemsOf('[upstream]\nsocket = 5\nstore_dir = "nix"\nallow_trusted = "no"')).toEqual([
       "2 upstream.socket: expected an absolute path, but it is 5",
       '3 upstream.store_dir: expected an absolute path without "=", but it is "nix"',
       '4 upstream.allow_trusted: expected true or false, but it is "no"',
     ]);
   });
 
-  test("a table in the wrong form is named", () => {
-    expect(problemsOf("upstream = 3")).toEqual(["1 upstream: expected a table"]);
-    expect(problemsOf('[listen]\npath = "/x"')).toEqual(["1 listen: expected a list of tables, [[listen]]"]);
+  test("a table in the wrong form is named", async () => {
+    expect(await problemsOf("upstream = 3")).toEqual(["1 upstream: expected a table"]);
+    expect(await problemsOf('[listen]\npath = "/x"')).toEqual([
+      "1 listen: expected a list of tables, [[listen]]",
+    ]);
   });
 
-  test("line breaks in a path are refused: other programs read these values line by line", () => {
-    expect(problemsOf('[hooks]\nnext_post_build_hook = "/a\\nservice_user=root"').join()).toContain(
+  test("line breaks in a path are refused: other programs read these values line by line", async () => {
+    expect((await problemsOf('[hooks]\nnext_post_build_hook = "/a\\nservice_user=root"')).join()).toContain(
       "2 hooks.next_post_build_hook: expected",
     );
   });
 
-  test("paths that the root programs would refuse are refused here already", () => {
+  test("paths that the root programs would refuse are refused here already", async () => {
     for (const path of ["/run/../etc", "/run/x=y", "/run/x ", "run"]) {
-      expect(problemsOf(`[runtime]\ndir = "${path}"`)).toEqual([
+      expect(await problemsOf(`[runtime]\ndir = "${path}"`)).toEqual([
         `2 runtime.dir: expected an absolute path without "=", but it is "${path}"`,
       ]);
     }
   });
 
-  test("what the schema cannot see is checked too", () => {
+  test("what the schema cannot see is checked too", async () => {
     expect(
-      problemsOf(
+      await problemsOf(
         `[runtime]\ndir = "/${"r".repeat(60)}"\n[[listen]]\npath = "/s"\nview = [\n  "/nix/store/nothing",\n]\n[[listen]]\npath = "/s"\nprofile = "pur"\n[[listen]]\npath = "/${"l".repeat(107)}"`,
       ),
     ).toEqual([
@@ -272,29 +280,34 @@ describe("errors", () => {
     ]);
   });
 
-  test("a file that is no TOML is named with its line", () => {
-    expect(problemsOf('[upstream]\nsocket = "/x')[0]).toMatch(/^2 : this is no TOML: /);
+  test("a file that is no TOML is named with its line", async () => {
+    expect((await problemsOf('[upstream]\nsocket = "/x'))[0]).toMatch(/^2 : this is no TOML: /);
   });
 
-  test("the message starts with the file and lists problems by line", () => {
-    expect(() => parseConfig("b = 1\n", "/etc/x.toml")).toThrow(
+  test("the message starts with the file and lists problems by line", async () => {
+    await expect(parseConfig("b = 1\n", "/etc/x.toml")).rejects.toThrow(
       /^\/etc\/x\.toml cannot be used:\n {2}line 1: b: there is no such key/,
     );
   });
 });
 
 describe("where the file comes from", () => {
-  test("--config goes before $NIX_BROKER_CONFIG", () => {
+  test("--config goes before $NIX_BROKER_CONFIG", async () => {
     const one = write("one.toml", '[log]\nlevel = "debug"');
     const two = write("two.toml", '[log]\nlevel = "warn"');
     const environment = { NIX_BROKER_CONFIG: two };
-    expect(loadConfig({ path: one, environment })).toMatchObject({ file: one, log: { level: "debug" } });
-    expect(loadConfig({ environment })).toMatchObject({ file: two, log: { level: "warn" } });
+    expect(await loadConfig({ path: one, environment })).toMatchObject({
+      file: one,
+      log: { level: "debug" },
+    });
+    expect(await loadConfig({ environment })).toMatchObject({ file: two, log: { level: "warn" } });
   });
 
-  test("a named file that is not there is an error that says who named it", () => {
+  test("a named file that is not there is an error that says who named it", async () => {
     const gone = join(folder, "gone.toml");
-    expect(() => loadConfig({ path: gone, environment: {} })).toThrow("there is no such file");
-    expect(() => loadConfig({ environment: { NIX_BROKER_CONFIG: gone } })).toThrow("from $NIX_BROKER_CONFIG");
+    await expect(loadConfig({ path: gone, environment: {} })).rejects.toThrow("there is no such file");
+    await expect(loadConfig({ environment: { NIX_BROKER_CONFIG: gone } })).rejects.toThrow(
+      "from $NIX_BROKER_CONFIG",
+    );
   });
 });

@@ -3,7 +3,7 @@ import { parseConfig } from "../../src/config/load.ts";
 import { profileNamed, withOverrides } from "../../src/config/overrides.ts";
 import { rootConfigText } from "../../src/config/root-config.ts";
 
-const config = parseConfig('[[listen]]\npath = "/run/a"\nprofile = "query"');
+const config = await parseConfig('[[listen]]\npath = "/run/a"\nprofile = "query"');
 const storePath = "/nix/store/00000000000000000000000000000000-x";
 
 describe("the command line goes before the file", () => {
@@ -23,8 +23,8 @@ describe("the command line goes before the file", () => {
     ]);
   });
 
-  test("--upstream takes the place of socket and command", () => {
-    const remote = parseConfig('[upstream]\ncommand = ["ssh", "x"]');
+  test("--upstream takes the place of socket and command", async () => {
+    const remote = await parseConfig('[upstream]\ncommand = ["ssh", "x"]');
     expect(withOverrides(remote, { upstream: "/s" }).upstream).toMatchObject({
       socket: "/s",
       command: undefined,
@@ -41,9 +41,9 @@ describe("the command line goes before the file", () => {
   });
 });
 
-test("the root programs' file has one key=value a line, nothing else", () => {
+test("the root programs' file has one key=value a line, nothing else", async () => {
   const text = rootConfigText(
-    parseConfig('[hooks]\nnext_pre_build_hook = "/etc/my hook"\n[runtime]\nuser = "broker"'),
+    await parseConfig('[hooks]\nnext_pre_build_hook = "/etc/my hook"\n[runtime]\nuser = "broker"'),
   );
   expect(text).toBe(
     [

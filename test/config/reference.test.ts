@@ -10,12 +10,12 @@ test.each(Object.keys(generatedPages))("%s is up to date (npm run docs writes it
   expect(readFileSync(new URL(`../../${page}`, import.meta.url), "utf8")).toBe(generatedPages[page]?.());
 });
 
-test("the example in the reference is a configuration", () => {
+test("the example in the reference is a configuration", async () => {
   const example = /```toml\n([\s\S]*?)```/.exec(configurationReference())?.[1] ?? "";
-  expect(parseConfig(example).hooks.profile.name).toBe("mirror-only");
+  expect((await parseConfig(example)).hooks.profile.name).toBe("mirror-only");
 });
 
-test("every default in the reference, written into a file, gives the default configuration", () => {
+test("every default in the reference, written into a file, gives the default configuration", async () => {
   const page = configurationReference();
   const lines: string[] = [];
   for (const section of page.split("\n## ").slice(1)) {
@@ -28,6 +28,6 @@ test("every default in the reference, written into a file, gives the default con
     }
   }
   expect(Object.keys(parse(lines.join("\n")))).toContain("limits");
-  expect(parseConfig(lines.join("\n"))).toEqual(parseConfig(""));
+  expect(await parseConfig(lines.join("\n"))).toEqual(await parseConfig(""));
   for (const key of knownKeys(["limits"])) expect(lines.join("\n")).toContain(`\n${key} = `);
 });

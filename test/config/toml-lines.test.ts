@@ -49,3 +49,16 @@ test("a key that is not written has the line of the table around it", () => {
   expect(tomlLines(text)(["list", 1, "missing", "deep"])).toBe(20);
   expect(tomlLines(text)(["b"])).toBeUndefined();
 });
+
+test("a key called __proto__ has a line like any other, and changes no object", () => {
+  expect(tomlLines('[a.__proto__]\nb = 1\n["__proto__"]\n')(["a", "__proto__", "b"])).toBe(2);
+  expect(Object.prototype).not.toHaveProperty("b");
+});
+
+test("a byte order mark moves no line", () => {
+  expect(tomlLines("\uFEFFa = 1\nb = 2")(["b"])).toBe(2);
+});
+
+test("a text that this parser alone takes for wrong has no lines", () => {
+  expect(tomlLines("a = 1\n=")(["a"])).toBeUndefined();
+});

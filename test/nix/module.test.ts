@@ -68,7 +68,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         SystemCallFilter: "@mount",
       });
       expect(made.sockets).toEqual({});
-      const config = checked(made);
+      const config = await checked(made);
       expect(config.hooks.profile.name).toBe("build");
       expect(config.listen).toEqual([]);
     });
@@ -81,7 +81,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         "post-build-hook": "/nix/store/nix-broker/libexec/nix-broker/post-build-hook.sh",
         cores: 2,
       });
-      const text = rootConfigText(checked(made));
+      const text = rootConfigText(await checked(made));
       expect(text).toContain("next_post_build_hook=/etc/upload.sh\n");
       expect(text).toContain("next_pre_build_hook=\n");
     });
@@ -97,7 +97,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         `services.nix-broker.enable = true; nix.settings.post-build-hook = ${definition};`,
       );
       expect(made.nix["post-build-hook"]).toContain("/libexec/nix-broker/post-build-hook.sh");
-      expect(rootConfigText(checked(made))).toContain(`next_post_build_hook=${expected}\n`);
+      expect(rootConfigText(await checked(made))).toContain(`next_post_build_hook=${expected}\n`);
     });
 
     test("a shared socket in place of hooks", async () => {
@@ -111,7 +111,9 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       });
       expect(made.sockets).toEqual({ "nix-broker": { wantedBy: ["sockets.target"] } });
       expect(made.sessionVariables).toEqual({});
-      expect(checked(made).listen).toMatchObject([{ path: "/run/nix-broker/shared/socket", view: "build" }]);
+      expect((await checked(made)).listen).toMatchObject([
+        { path: "/run/nix-broker/shared/socket", view: "build" },
+      ]);
     });
 
     test("settings, page and metrics with tokens as credentials", async () => {
@@ -131,7 +133,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         "metrics:/var/keys/metrics",
         "web:/var/keys/web",
       ]);
-      const config = checked(made);
+      const config = await checked(made);
       expect(config.hooks.profile.name).toBe("mirror-only");
       expect(config.web?.tokenFile).toBe("/run/credentials/nix-broker.service/web");
       expect(config.audit).toMatchObject({ jsonLines: true, retentionDays: 7 });
@@ -186,7 +188,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       const made = await evaluate(
         'services.nix-broker = { enable = true; settings.hooks.profil = "build"; };',
       );
-      expect(() => checked(made)).toThrow(/profil.*profile/s);
+      await expect(checked(made)).rejects.toThrow(/profil.*profile/s);
     });
 
     test("disabled it defines nothing", async () => {
