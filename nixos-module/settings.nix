@@ -208,6 +208,19 @@ in
             What inner derivations may have in `requiredSystemFeatures`. `recursive-nix`, `builder-rpc-v0`, `uid-range`
             can never be allowed. Default: as extended.
           '';
+          impure_env_vars = key (types.listOf types.str) ''
+            The daemon's variables that fixed-output derivations may take (`impureEnvVars`). Those that usually hold
+            secrets, such as `NIX_NPM_TOKENS`, are given to builds only if they are named here in full: the builder can
+            send them anywhere. Default: as extended.
+          '';
+          weak_hashes = key types.bool ''
+            Whether fixed-output derivations may be built that are named by md5 or sha1. Where their output is there
+            already they need not be built, and do not matter. Default: as extended.
+          '';
+          substitute = key types.bool ''
+            With the view `store`: whether upstream may fetch paths from its own caches for clients, where they ask for
+            them by name or a build needs them. What a client can make it ask for is a hash. Default: as extended.
+          '';
           inner_logs = key (types.enum [ "lines" "none" ]) ''
             Whether clients get the log lines of inner builds. With `"none"` they cannot tell a build from a cache hit.
             Default: as extended.

@@ -1,5 +1,6 @@
 import * as z from "zod/mini";
 import type { LimitRow } from "../policy/limits.ts";
+import { listsName, nameItemProblem } from "../policy/name-list.ts";
 import { forbiddenSystemFeatures, operationGroups } from "../policy/profile.ts";
 import { urlPatternProblem } from "../policy/url-pattern.ts";
 import { parseEndpoint } from "./endpoint.ts";
@@ -185,12 +186,28 @@ export const systems: Kind<"any" | string[]> = {
   nix: nixEither(nixWords(["any"]), nixList),
   schema: z.union([z.literal("any"), z.array(nonEmpty)]),
 };
+function reportNameItems(items: readonly string[], context: z.core.ParsePayload): void {
+  for (const item of items) {
+    const wrong = nameItemProblem(item);
+    if (wrong !== undefined) problem(context, wrong);
+  }
+}
+
+export const variables: Kind<string[]> = {
+  type: "a list of variables; `*` at the end of one stands for any rest",
+  nix: nixList,
+  schema: turned(z.array(nonEmpty), (names, context) => {
+    reportNameItems(names, context);
+    return names;
+  }),
+};
 export const systemFeatures: Kind<string[]> = {
-  type: "a list of system features",
+  type: "a list of system features; `*` at the end of one stands for any rest",
   nix: nixList,
   schema: turned(z.array(nonEmpty), (features, context) => {
+    reportNameItems(features, context);
     for (const feature of forbiddenSystemFeatures) {
-      if (!features.includes(feature)) continue;
+      if (!listsName(features, feature)) continue;
       problem(
         context,
         `"${feature}" can never be allowed to inner builds: it would let them past the broker; remove it`,

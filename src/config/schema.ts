@@ -27,6 +27,7 @@ import {
   systemFeatures,
   systems,
   userName,
+  variables,
   view,
 } from "./kinds.ts";
 import { limitText } from "./limit-text.ts";
@@ -128,6 +129,21 @@ const profileSchema = z.strictObject({
     systemFeatures,
     "as extended",
     `What inner derivations may have in \`requiredSystemFeatures\`. ${forbiddenSystemFeatures.map((feature) => `\`${feature}\``).join(", ")} can never be allowed.`,
+  ),
+  impure_env_vars: optionalKey(
+    variables,
+    "as extended",
+    "The daemon's variables that fixed-output derivations may take (`impureEnvVars`). Those that usually hold secrets, such as `NIX_NPM_TOKENS`, are given to builds only if they are named here in full: the builder can send them anywhere.",
+  ),
+  weak_hashes: optionalKey(
+    flag,
+    "as extended",
+    "Whether fixed-output derivations may be built that are named by md5 or sha1. Where their output is there already they need not be built, and do not matter.",
+  ),
+  substitute: optionalKey(
+    flag,
+    "as extended",
+    "With the view `store`: whether upstream may fetch paths from its own caches for clients, where they ask for them by name or a build needs them. What a client can make it ask for is a hash.",
   ),
   inner_logs: optionalKey(
     oneOf("lines", "none"),

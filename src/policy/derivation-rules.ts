@@ -1,12 +1,14 @@
 /**
- * Which derivations a sandbox may add and build (docs/recursive-nix.md, "What an inner derivation may not do").
- * Judged on the parsed text, when it is added and again, with everything it depends on, at each build request.
+ * Which derivations a sandbox may add and run (docs/recursive-nix.md), judged on the parsed text. What a derivation reads is judged when it is
+ * added and at the build; what it does when it runs, at the build alone and only for what may run
+ * (`sandbox/forward/approve.ts`): until then it is a text like any other.
  */
 
 import { ContentAddressError, parseOutputHashAlgorithm } from "../store/content-address.ts";
 import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
 import { derivationAttributes } from "../store/derivation-attributes.ts";
-import { isStorePath, type StorePath } from "../store/store-path.ts";
+import type { StorePath } from "../store/store-path.ts";
+import { listsName } from "./name-list.ts";
 import { forbiddenSystemFeatures, type Profile } from "./profile.ts";
 import { matchesUrlPattern } from "./url-pattern.ts";
 import type { ViewQueries } from "./view-queries.ts";
@@ -23,36 +25,38 @@ const OPENING_TEXTS = [
   "__sandboxProfile",
 ] as const;
 
-/**
- * Variables that a fixed-output derivation may take from the daemon's environment: proxies, and what the
- * fetchers of nixpkgs name (without those no package of nixpkgs could be built).
- */
-const IMPURE_ENV_VARS =
-  /^(?:(?:https?|ftp|all|no)_proxy|(?:HTTPS?|FTP|ALL|NO)_PROXY|NIX_CURL_FLAGS|NIX_HASHED_MIRRORS|NIX_CONNECT_TIMEOUT|NIX_MIRRORS_[A-Za-z0-9_]+|NIX_SSL_CERT_FILE|GIT_PROXY_COMMAND|NIX_GIT_SSL_CAINFO|SOCKS_SERVER)$/;
+/** Variables that usually hold a secret are not covered by a `*`: the builder that gets one can send it anywhere. */
+const SECRET = /TOKEN|SECRET|PASSWORD|PRIVATE|CREDENTIAL|NETRC|AUTH|API_?KEY|ACCESS_?KEY/i;
 
 const STRONG_HASHES = new Set(["sha256", "sha512"]);
-
-/** `/bin/sh` is there in every sandbox that Nix makes, and the usual builder of small derivations. */
-const SANDBOX_SHELL = "/bin/sh";
-
-export type JudgedAt = "add" | "build";
+const WEAK_HASHES = new Set(["md5", "sha1"]);
 
 /**
- * Judges one derivation by itself.
+ * What a derivation reads. Judged when it is added and again at the build. Upstream never compares these: what the text
+ * names but the references do not would be read unseen.
  * @param references what the store has, or will have, as the references of the .drv file
  * @returns why it is refused, or undefined.
  */
-export function refuseDerivation(
-  derivation: Derivation,
-  references: Iterable<StorePath>,
-  profile: Profile,
-  storeDir: string,
-): string | undefined {
+export function refuseInputs(derivation: Derivation, references: Iterable<StorePath>): string | undefined {
+  const declared = new Set(references);
+  const named = new Set([...derivation.inputSrcs, ...derivation.inputDrvs.keys()]);
+  for (const path of named)
+    if (!declared.has(path)) return `its input '${path}' is not among the references it was added with`;
+  for (const path of declared)
+    if (!named.has(path)) return `its reference '${path}' is not one of its inputs`;
+  return undefined;
+}
+
+/**
+ * What a derivation does when it runs: judged for those that a build request may run, and for no other. The builder is
+ * not: whatever the sandbox holds, /bin/sh, which is always there, may start.
+ * @returns why it is refused, or undefined.
+ */
+export function refuseToRun(derivation: Derivation, profile: Profile): string | undefined {
   try {
     return (
-      refuseInputs(derivation, references) ??
+      refuseSystem(derivation, profile) ??
       refuseAttributes(derivation, profile) ??
-      refuseBuilder(derivation, profile, storeDir) ??
       refuseOutputs(derivation, profile)
     );
   } catch (error) {
@@ -61,20 +65,15 @@ export function refuseDerivation(
   }
 }
 
-/**
- * Judges a fixed-output derivation that is to be built. Until then it is a text like any other, and an
- * evaluation that never builds it may add it (unless the profile says `deny`).
- */
+/** Judges a fixed-output derivation that is to be built. @returns why it is refused, or undefined. */
 export async function refuseFixedOutput(
   derivation: Derivation,
   profile: Profile,
   view: Pick<ViewQueries, "info">,
-  at: JudgedAt,
 ): Promise<string | undefined> {
   const policy = profile.fixedOutputs;
   if (policy === "allow" || !isFixedOutput(derivation)) return undefined;
   if (policy === "deny") return `the profile '${profile.name}' allows no fixed-output derivations`;
-  if (at === "add") return undefined;
   const known = await Promise.all([...derivation.outputs.values()].map((output) => view.info(output.path)));
   if (known.every((info) => info !== undefined)) return undefined;
   if (policy === "known")
@@ -111,46 +110,31 @@ export function optsIn(derivation: Derivation): boolean {
   return derivationAttributes(derivation).list("requiredSystemFeatures").includes(OPT_IN_FEATURE);
 }
 
-/** Upstream never compares these: what the text names but the references do not would be read unseen. */
-function refuseInputs(derivation: Derivation, references: Iterable<StorePath>): string | undefined {
-  const declared = new Set(references);
-  const named = new Set([...derivation.inputSrcs, ...derivation.inputDrvs.keys()]);
-  for (const path of named)
-    if (!declared.has(path)) return `its input '${path}' is not among the references it was added with`;
-  for (const path of declared)
-    if (!named.has(path)) return `its reference '${path}' is not one of its inputs`;
-  return undefined;
-}
-
 function refuseAttributes(derivation: Derivation, profile: Profile): string | undefined {
   const attributes = derivationAttributes(derivation);
   for (const name of OPENING_FLAGS) if (attributes.flag(name)) return `it sets ${name}`;
   for (const name of OPENING_TEXTS)
     if (attributes.has(name) && attributes.text(name) !== "") return `it sets ${name}`;
   for (const name of attributes.list("impureEnvVars"))
-    if (!IMPURE_ENV_VARS.test(name)) return `it asks for the daemon's variable '${name}' (impureEnvVars)`;
+    if (!takesVariable(profile, name))
+      return `it asks for the daemon's variable '${name}' (impureEnvVars), which the profile '${profile.name}' does not ${SECRET.test(name) ? "name in full, as variables that may hold a secret have to be" : "list"} (impure_env_vars)`;
   for (const feature of attributes.list("requiredSystemFeatures")) {
     if ((forbiddenSystemFeatures as readonly string[]).includes(feature))
       return `it requires the system feature '${feature}', which goes past the broker`;
-    if (feature !== OPT_IN_FEATURE && !profile.requiredSystemFeatures.includes(feature))
+    if (feature !== OPT_IN_FEATURE && !listsName(profile.requiredSystemFeatures, feature))
       return `it requires the system feature '${feature}', which the profile '${profile.name}' does not allow`;
   }
   return undefined;
 }
 
-function refuseBuilder(derivation: Derivation, profile: Profile, storeDir: string): string | undefined {
-  const { system, builder } = derivation;
-  if (profile.systems !== "any" && !profile.systems.includes(system))
-    return `its system '${system}' is not among those of the profile '${profile.name}'`;
-  if (builder.startsWith("builtin:") || builder === SANDBOX_SHELL) return undefined;
-  const inStore =
-    builder.startsWith(`${storeDir}/`) &&
-    isStorePath(builder.split("/", depthOf(storeDir) + 1).join("/"), storeDir);
-  return inStore ? undefined : `its builder '${builder.slice(0, 200)}' is not in the store`;
+function takesVariable({ impureEnvVars }: Profile, name: string): boolean {
+  return SECRET.test(name) ? impureEnvVars.includes(name) : listsName(impureEnvVars, name);
 }
 
-function depthOf(storeDir: string): number {
-  return storeDir.split("/").length;
+function refuseSystem({ system }: Derivation, profile: Profile): string | undefined {
+  return profile.systems === "any" || profile.systems.includes(system)
+    ? undefined
+    : `its system '${system}' is not among those of the profile '${profile.name}'`;
 }
 
 function refuseOutputs(derivation: Derivation, profile: Profile): string | undefined {
@@ -161,8 +145,10 @@ function refuseOutputs(derivation: Derivation, profile: Profile): string | undef
       return `its output '${name}' is content-addressed, which the profile '${profile.name}' does not allow`;
     if (output.hashAlgorithm === "") continue;
     const { algorithm, method } = parseOutputHashAlgorithm(output.hashAlgorithm);
-    if (!STRONG_HASHES.has(algorithm))
-      return `its output '${name}' is named by the weak or unusual hash ${algorithm}`;
+    if (WEAK_HASHES.has(algorithm) && !profile.weakHashes)
+      return `its output '${name}' is named by the weak hash ${algorithm}, which the profile '${profile.name}' does not allow (weak_hashes)`;
+    if (!WEAK_HASHES.has(algorithm) && !STRONG_HASHES.has(algorithm))
+      return `its output '${name}' is named by the hash ${algorithm}, which is not allowed here`;
     // A text output may be a derivation, which would be built unjudged.
     if (method === "git" || method === "text")
       return `its output '${name}' is hashed by a method that is not allowed here`;

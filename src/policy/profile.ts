@@ -1,5 +1,6 @@
 import type { StorePath } from "../store/store-path.ts";
 import { type Limits, limitNames, tighterLimits } from "./limits.ts";
+import { meetNames, namesWithin } from "./name-list.ts";
 import { patternCovers } from "./url-pattern.ts";
 
 /**
@@ -37,8 +38,14 @@ export interface Profile {
   readonly admitFixedOutputs: boolean;
   /** The values of `system` that inner derivations may have. */
   readonly systems: "any" | readonly string[];
-  /** The values that inner derivations may have in `requiredSystemFeatures`. */
+  /** The values that inner derivations may have in `requiredSystemFeatures` (`name-list.ts`). */
   readonly requiredSystemFeatures: readonly string[];
+  /** The variables of the daemon that fixed-output derivations may take (`name-list.ts`). */
+  readonly impureEnvVars: readonly string[];
+  /** Whether fixed-output derivations may be built that are named by md5 or sha1. */
+  readonly weakHashes: boolean;
+  /** Whether upstream may fetch from its caches what a client with the view `store` asks for. */
+  readonly substitute: boolean;
   /** Whether clients get the log lines of inner builds. With `"none"` a build looks like a cache hit. */
   readonly innerLogs: "lines" | "none";
   /** Whether inner derivations may have floating content-addressed outputs. */
@@ -95,7 +102,10 @@ export function meet(a: Profile, b: Profile): Profile {
     fixedOutputs: meetFixedOutputs(a.fixedOutputs, b.fixedOutputs),
     admitFixedOutputs: a.admitFixedOutputs && b.admitFixedOutputs,
     systems: meetSystems(a.systems, b.systems),
-    requiredSystemFeatures: meetList(a.requiredSystemFeatures, b.requiredSystemFeatures),
+    requiredSystemFeatures: meetNames(a.requiredSystemFeatures, b.requiredSystemFeatures),
+    impureEnvVars: meetNames(a.impureEnvVars, b.impureEnvVars),
+    weakHashes: a.weakHashes && b.weakHashes,
+    substitute: a.substitute && b.substitute,
     innerLogs: a.innerLogs === "none" ? "none" : b.innerLogs,
     contentAddressed: a.contentAddressed && b.contentAddressed,
     view: meetViews(a.view, b.view),
@@ -124,7 +134,10 @@ export function permitsNoMoreThan(a: Profile, b: Profile): boolean {
     withinFixedOutputs(a.fixedOutputs, b.fixedOutputs) &&
     (!a.admitFixedOutputs || b.admitFixedOutputs) &&
     (b.systems === "any" || (a.systems !== "any" && withinList(a.systems, b.systems))) &&
-    withinList(a.requiredSystemFeatures, b.requiredSystemFeatures) &&
+    namesWithin(a.requiredSystemFeatures, b.requiredSystemFeatures) &&
+    namesWithin(a.impureEnvVars, b.impureEnvVars) &&
+    (!a.weakHashes || b.weakHashes) &&
+    (!a.substitute || b.substitute) &&
     (a.innerLogs === "none" || b.innerLogs === "lines") &&
     (!a.contentAddressed || b.contentAddressed) &&
     withinViews(a.view, b.view) &&

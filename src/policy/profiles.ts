@@ -27,6 +27,33 @@ const agentLimits: Partial<Limits> = {
   buildTimeout: 4 * 3600,
 };
 
+/** They only choose machines. `kvm` and `nixos-test` bring a device into the sandbox: for the administrator to allow. */
+const MACHINE_CHOOSING = ["benchmark", "big-parallel", "gccarch-*"] as const;
+
+/** Proxies, certificates and mirrors: what nixpkgs' fetchers take from the daemon, as far as it holds no secrets. */
+const FETCHERS_VARIABLES = [
+  "http_proxy",
+  "https_proxy",
+  "ftp_proxy",
+  "all_proxy",
+  "no_proxy",
+  "HTTP_PROXY",
+  "HTTPS_PROXY",
+  "FTP_PROXY",
+  "ALL_PROXY",
+  "NO_PROXY",
+  "SOCKS_SERVER",
+  "GIT_PROXY_COMMAND",
+  "GOPROXY",
+  "NIX_CONNECT_TIMEOUT",
+  "NIX_CURL_FLAGS",
+  "NIX_GIT_SSL_CAINFO",
+  "NIX_HASHED_MIRRORS",
+  "NIX_MIRRORS_*",
+  "NIX_NPM_REGISTRY",
+  "NIX_SSL_CERT_FILE",
+] as const;
+
 /**
  * The built-in profiles.
  *
@@ -40,7 +67,10 @@ export function builtinProfiles(
   const base = {
     admitFixedOutputs: false,
     systems: ["builtin", ...systems],
-    requiredSystemFeatures: [],
+    requiredSystemFeatures: MACHINE_CHOOSING,
+    impureEnvVars: FETCHERS_VARIABLES,
+    weakHashes: false,
+    substitute: false,
     innerLogs: "lines",
     contentAddressed: false,
     view: "empty",
@@ -75,12 +105,14 @@ export function builtinProfiles(
       name: "build",
       summary: "Query, add and build, fixed-output derivations with their network included.",
       fixedOutputs: "allow",
+      weakHashes: true,
     },
     agent: {
       ...pure,
       name: "agent",
       summary: "Like pure, for a jail that sees the whole store, with tighter limits.",
       view: "store",
+      substitute: true,
       limits: tighterLimits(limits, agentLimits),
     },
   };

@@ -51,7 +51,7 @@ export class Sandbox {
   readonly mark: StorePath;
   /** What the view has gained since the start, in that order. */
   readonly gained: StorePath[] = [];
-  /** Derivations whose own text was judged and found good; texts do not change. */
+  /** Derivations that were judged and may run; texts do not change. */
   readonly approved = new Set<StorePath>();
   /** Left behind by its clients, for its next ones. */
   readonly upstreams = new KeptUpstreams();

@@ -202,6 +202,13 @@ describe("profiles", () => {
     ).toContain(`3 profiles.x.required_system_features: "${feature}" can never be allowed`);
   });
 
+  test("a * in a list of names stands at the end of one", async () => {
+    const wrong = await problemsOf('[profiles.x]\nextends = "build"\nimpure_env_vars = ["NIX_*", "*_proxy"]');
+    expect(wrong.join()).toContain(
+      '3 profiles.x.impure_env_vars: "*_proxy" has a * that is not its last character',
+    );
+  });
+
   test("circles, unknown names, and names that are taken are errors at their lines", async () => {
     expect(
       await problemsOf(

@@ -19,7 +19,10 @@ const someProfile: fc.Arbitrary<Profile> = fc.record({
   ),
   admitFixedOutputs: fc.boolean(),
   systems: fc.oneof(fc.constant("any" as const), fc.subarray(["builtin", "x86_64-linux", "aarch64-linux"])),
-  requiredSystemFeatures: fc.subarray(["kvm", "big-parallel", "nix-broker"]),
+  requiredSystemFeatures: fc.subarray(["kvm", "big-parallel", "gccarch-*", "gccarch-x86-64-v3", "*"]),
+  impureEnvVars: fc.subarray(["http_proxy", "NIX_MIRRORS_*", "NIX_MIRRORS_gnu", "NIX_*"]),
+  weakHashes: fc.boolean(),
+  substitute: fc.boolean(),
   innerLogs: fc.constantFrom<("lines" | "none")[]>("lines", "none"),
   contentAddressed: fc.boolean(),
   view: fc.oneof(
@@ -51,9 +54,9 @@ describe("built-in profiles", () => {
     expect(permitsNoMoreThan(profiles.pure, profiles.query)).toBe(false);
   });
 
-  test("none allows a system feature, content-addressed derivations, or systems of other machines", () => {
+  test("none allows a feature that brings a device, content-addressed derivations, or systems of other machines", () => {
     for (const profile of Object.values(profiles)) {
-      expect(profile.requiredSystemFeatures).toEqual([]);
+      expect(profile.requiredSystemFeatures).toEqual(["benchmark", "big-parallel", "gccarch-*"]);
       expect(profile.contentAddressed).toBe(false);
       expect(profile.systems).toEqual(["builtin", "x86_64-linux"]);
     }

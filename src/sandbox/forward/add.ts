@@ -1,6 +1,6 @@
 /** Operations that bring paths into the store: what is checked of them, and how they go upstream. */
 import { createHash } from "node:crypto";
-import { refuseDerivation, refuseFixedOutput } from "../../policy/derivation-rules.ts";
+import { refuseInputs } from "../../policy/derivation-rules.ts";
 import { censored } from "../../policy/rules.ts";
 import { type PathInfo, requireInView } from "../../policy/view-queries.ts";
 import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
@@ -99,10 +99,7 @@ async function addDerivation(
     if (error instanceof DerivationError) return refuse(error.message);
     throw error;
   }
-  const reason =
-    refuseDerivation(derivation, references, sandbox.profile, sandbox.view.storeDir) ??
-    (await refuseFixedOutput(derivation, sandbox.profile, sandbox.view, "add")) ??
-    refuseTooNew(derivation, exchange.table.minor);
+  const reason = refuseInputs(derivation, references) ?? refuseTooNew(derivation, exchange.table.minor);
   if (reason !== undefined) refuse(reason);
   sandbox.quota.addBytes(text.length);
   const digest = createHash("sha256").update(text).digest();
@@ -116,7 +113,6 @@ async function addDerivation(
   if (info.path !== path)
     throw new Refusal(`upstream named '${name}' otherwise than its text says`, { verdict: "forward" });
   exchange.store.remember(path, derivation, text.length);
-  sandbox.approved.add(path);
   return info;
 }
 

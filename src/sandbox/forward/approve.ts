@@ -2,7 +2,14 @@
  * Judges a derivation that is to be built, and all that it would build: its input derivations, theirs, and so
  * on, each as upstream stores it. Outer inputs and inner outputs are judged like what the client added.
  */
-import { isFixedOutput, optsIn, refuseDerivation, refuseFixedOutput } from "../../policy/derivation-rules.ts";
+
+import {
+  isFixedOutput,
+  optsIn,
+  refuseFixedOutput,
+  refuseInputs,
+  refuseToRun,
+} from "../../policy/derivation-rules.ts";
 import { infoInView } from "../../policy/view-queries.ts";
 import { type Derivation, DerivationError, outputKind } from "../../store/derivation.ts";
 import { derivationAttributes } from "../../store/derivation-attributes.ts";
@@ -51,14 +58,14 @@ async function approveOne(sandbox: Sandbox, path: StorePath): Promise<Derivation
   if (!derivation) throw refused(path, "it is not a derivation");
   if (!approved.has(path)) {
     if (!info.contentAddress.startsWith("text:sha256:")) throw refused(path, "it was not added as a text");
-    const reason = refuseDerivation(derivation, info.references, profile, view.storeDir);
+    const reason = refuseInputs(derivation, info.references) ?? refuseToRun(derivation, profile);
     if (reason !== undefined) throw refused(path, reason);
     approved.add(path);
   }
   if (isDeferred(derivation) && optsIn(derivation)) throw refused(path, DEFERRED_WITH_SANDBOX);
   if (isFixedOutput(derivation))
     await sandbox.admitFixedOutputs([...derivation.outputs.values()].map((output) => output.path));
-  const reason = await refuseFixedOutput(derivation, profile, view, "build");
+  const reason = await refuseFixedOutput(derivation, profile, view);
   if (reason !== undefined) throw refused(path, reason);
   return derivation;
 }
