@@ -2,9 +2,11 @@
  * Bundles the program into dist/:
  *
  *     nix-broker          what people run: picks one of the two below
- *     nix-broker.js       the commands and the service, each command's code in a chunk of its own
+ *     nix-broker.js       looks which Node this is, and loads
+ *     main.js             the commands and the service, each command's code in a chunk of its own
  *     page/               the live page, as it is
- *     nix-broker-root     linker and hooks, with nix-broker-root.js: no npm package in it, and this checks it
+ *     nix-broker-root     linker and hooks, with nix-broker-root.js, which loads
+ *     root.js             no npm package is in it, and this checks it
  *     *-hook.sh           what nix.conf names
  *
  * Packages with native parts (koffi, bufferutil) stay outside and are found in node_modules.
@@ -13,8 +15,11 @@ import { chmodSync, copyFileSync, cpSync, readdirSync, rmSync, writeFileSync } f
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BuildOptions, build, type Metafile, type Plugin } from "esbuild";
+import packageJson from "../package.json" with { type: "json" };
 
 const root = fileURLToPath(new URL("..", import.meta.url));
+
+const oldestNode = Number(/\d+/.exec(packageJson.engines.node)?.[0]);
 
 const common = {
   absWorkingDir: root,
@@ -55,13 +60,35 @@ self=$0
 case $1 in
 linker | pre-build-hook | post-build-hook) exec "\${self%/*}/nix-broker-root" "$@" ;;
 esac
-# A small young generation keeps the service small; node:sqlite calls itself experimental at every start.
-exec "\${NIX_BROKER_NODE:-node}" --disable-warning=ExperimentalWarning --max-semi-space-size=2 "\${self%/*}/nix-broker.js" "$@"
+# A small young generation keeps the service small.
+exec "\${NIX_BROKER_NODE:-node}" --max-semi-space-size=2 "\${self%/*}/nix-broker.js" "$@"
 `;
 
 const rootWrapper = `#!/bin/sh
 exec "\${NIX_BROKER_NODE:-node}" "\${0%/*}/nix-broker-root.js" "$@"
 `;
+
+/**
+ * What Node loads first: the rest needs a Node that an older one cannot even parse. So this is in a language that they all
+ * know, as a script and as a module, and looks for itself; an option on the command line would be an error to some of them.
+ *
+ * node:sqlite calls itself experimental at every start; Node's other warnings stay.
+ */
+function entry(bundle: string): string {
+  return `if (parseInt(process.versions.node, 10) < ${oldestNode}) {
+  console.error(
+    "nix-broker: this needs Node ${oldestNode} or later, but " + process.execPath + " is Node " + process.versions.node +
+    ". Put a newer one first in PATH, or name its file in NIX_BROKER_NODE."
+  );
+  process.exit(2);
+}
+process.listeners("warning").forEach(function (show) {
+  process.removeListener("warning", show);
+  process.on("warning", function (warning) { if (warning.name !== "ExperimentalWarning") show(warning); });
+});
+import("./${bundle}");
+`;
+}
 
 /** What in a bundle is not ours or Node's. */
 export function foreignParts(metafile: Metafile): string[] {
@@ -84,7 +111,7 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
   rmSync(outdir, { recursive: true, force: true });
   await build({
     ...common,
-    entryPoints: { "nix-broker": "src/cli/main.ts" },
+    entryPoints: { main: "src/cli/main.ts" },
     outdir,
     splitting: true,
     chunkNames: "chunks/[name]-[hash]",
@@ -93,11 +120,12 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
     plugins: [withoutSubprocesses],
   });
   script(join(outdir, "nix-broker"), wrapper);
+  writeFileSync(join(outdir, "nix-broker.js"), entry("main.js"));
   cpSync(join(root, "src/page"), join(outdir, "page"), { recursive: true });
 
   const { metafile } = await build({
     ...common,
-    entryPoints: { "nix-broker-root": "src/root/main.ts" },
+    entryPoints: { root: "src/root/main.ts" },
     outdir,
   });
   const foreign = foreignParts(metafile);
@@ -105,6 +133,7 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
     throw new Error(`the root programs must hold no npm package, but there are: ${foreign.join(", ")}`);
   }
   script(join(outdir, "nix-broker-root"), rootWrapper);
+  writeFileSync(join(outdir, "nix-broker-root.js"), entry("root.js"));
   for (const hook of readdirSync(join(root, "src/root")).filter((name) => name.endsWith("-hook.sh"))) {
     copyFileSync(join(root, "src/root", hook), join(outdir, hook));
     chmodSync(join(outdir, hook), 0o755);

@@ -6,6 +6,7 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
 import type { AuditRow } from "../lab/broker.ts";
 import { type Daemon, LabError, lab, type NixVersion } from "../lab/lab.ts";
+import { buildProgram } from "../lab/program.ts";
 import {
   attempts,
   cheatingBuild,
@@ -196,6 +197,7 @@ async function main(): Promise<void> {
   if (lab.versions.length === 0)
     paragraph("Nix comes out of Debian's packages, once; this takes half a minute:");
   await lab.fetch();
+  await buildProgram();
   const version = chooseVersion(values.nix);
   let world: World | undefined;
   const stop = async (): Promise<void> => world?.stop();

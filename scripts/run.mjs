@@ -1,4 +1,4 @@
-// Runs the tests, the demo and the bench on the project's own Node, whatever Node and npm started it (Node 20 and
+// Runs what package.json names as its scripts on the project's own Node, whatever Node and npm started it (Node 20 and
 // npm 9 at least), after installing the dependencies if need be. Plain JavaScript: nothing is installed yet.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -12,85 +12,129 @@ const modules = join(root, "node_modules");
 const lock = join(root, "package-lock.json");
 /** Says which lock file node_modules was made from. */
 const stamp = join(modules, ".nix-broker-lock");
-const wanted = 24;
+const { engines } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+const wanted = Number(/\d+/.exec(engines.node)[0]);
 
+const biome = "node_modules/@biomejs/biome/bin/biome";
+/** Each is one or more scripts, run one after another until one fails; the last gets the arguments. */
 const tasks = {
-  test: { script: join("node_modules", "vitest", "vitest.mjs"), first: ["run"] },
-  demo: { script: join("scripts", "demo.ts"), first: [] },
-  bench: { script: join("bench", "main.ts"), first: [] },
+  test: [["node_modules/vitest/vitest.mjs", "run"]],
+  demo: [["scripts/demo.ts"]],
+  bench: [["bench/main.ts"]],
+  check: [
+    ["node_modules/typescript/bin/tsc", "--noEmit"],
+    [biome, "check"],
+  ],
+  format: [[biome, "check", "--write"]],
+  docs: [["scripts/docs.ts"]],
+  build: [["scripts/build.ts"]],
 };
 
-const fail = (message) => {
+function say(message) {
   console.error(`nix-broker: ${message}`);
+}
+
+function fail(message) {
+  say(message);
   process.exit(1);
-};
+}
 
-const majorOf = (node) => {
-  const { stdout, status } = spawnSync(node, ["--version"], { encoding: "utf8" });
-  return status === 0 ? Number(/^v(\d+)\./.exec(stdout)?.[1]) : undefined;
-};
+/** Runs a program, and keeps what it says to itself unless it fails. */
+function quietly(command, args, cwd) {
+  const { status, signal, error, stdout, stderr } = spawnSync(command, args, {
+    cwd,
+    encoding: "utf8",
+    maxBuffer: 2 ** 28,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  if (signal !== null && signal !== undefined) process.exit(128 + constants.signals[signal]);
+  return { done: status === 0, error, said: `${stdout ?? ""}${stderr ?? ""}` };
+}
 
-const lockHash = () => createHash("sha256").update(readFileSync(lock)).digest("hex");
+function majorOf(node) {
+  const { done, said } = quietly(node, ["--version"]);
+  return done ? Number(/^v(\d+)\./.exec(said)?.[1]) : undefined;
+}
 
-const isInstalled = () => {
+function lockHash() {
+  return createHash("sha256").update(readFileSync(lock)).digest("hex");
+}
+
+function isInstalled() {
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === lockHash()) return true;
   // Installed by hand: npm's own copy of the lock file is as old as the installation.
   const copy = join(modules, ".package-lock.json");
   return existsSync(copy) && statSync(copy).mtimeMs >= statSync(lock).mtimeMs;
-};
+}
 
-const npm = (...args) => {
+/** No package's install script runs, as with npm 12 by itself: the one that is needed, projectNode runs. */
+function npm(command, ...options) {
   // Run by npm we are told where it is; otherwise it is looked for like any command.
   const script = process.env.npm_execpath;
-  const [command, first] = script?.endsWith(".js") ? [process.execPath, [script]] : ["npm", []];
-  return spawnSync(command, [...first, ...args], { cwd: root, stdio: "inherit" });
-};
+  const [program, first] = script?.endsWith(".js") ? [process.execPath, [script]] : ["npm", []];
+  return quietly(
+    program,
+    [...first, command, ...options, "--ignore-scripts", "--no-audit", "--no-fund"],
+    root,
+  );
+}
 
-const install = () => {
-  console.error("nix-broker: installing the dependencies (npm ci)");
-  const { status, error } = npm("ci", "--no-audit", "--no-fund");
-  if (error !== undefined) fail(`npm could not be started: ${error.message}. Install npm 9 or later.`);
-  if (status === 0) return;
+function install() {
+  say("installing the dependencies (npm ci, once)");
+  const clean = npm("ci");
+  if (clean.error !== undefined)
+    fail(`npm could not be started: ${clean.error.message}. Install npm 9 or later.`);
+  if (clean.done) return;
   // `npm ci` refuses a lock file without the optional packages of other platforms, and writes such a lock file
   // where the registry lacks them. `npm install` takes the same versions and leaves out what cannot be had.
-  console.error("nix-broker: npm ci failed, see above; trying npm install with the same lock file");
-  if (npm("install", "--no-save", "--no-audit", "--no-fund").status !== 0) {
-    fail("npm install failed too; its messages are above. Is the package registry reachable?");
-  }
-};
+  say("npm ci failed; trying npm install with the same lock file");
+  const plain = npm("install", "--no-save");
+  if (plain.done) return;
+  console.error(`\nnpm ci said:\n${clean.said}\nnpm install said:\n${plain.said}`);
+  fail("neither npm ci nor npm install could install the dependencies. Is the package registry reachable?");
+}
 
-/** The project's Node. The package `node` puts it in place when it is installed, unless npm blocks that. */
-const projectNode = () => {
+/** The project's Node. The install script of the package `node` puts it in place. */
+function projectNode() {
   const own = join(modules, "node", "bin", "node");
   if (majorOf(own) === wanted) return own;
   const setUp = join(modules, "node", "installArchSpecificPackage.js");
+  let said = "";
   if (existsSync(setUp)) {
-    console.error(`nix-broker: npm did not run the install script of the package "node"; running it`);
-    spawnSync(process.execPath, [setUp], { cwd: dirname(setUp), stdio: ["ignore", 2, 2] });
+    say(`fetching Node ${wanted} for this project alone (once)`);
+    said = quietly(process.execPath, [setUp], dirname(setUp)).said;
     if (majorOf(own) === wanted) return own;
   }
   if (majorOf(process.execPath) === wanted) return process.execPath;
+  console.error(said);
   return fail(
     `there is no Node ${wanted}: the package "node" has none for this machine (${process.platform} ${process.arch}), or its install script failed. Install Node ${wanted} and run this again with it.`,
   );
-};
+}
 
-const run = (node, { script, first }, args) => {
-  if (!existsSync(join(root, script))) fail(`${script} is not there`);
-  const path = [join(modules, ".bin"), dirname(node), process.env.PATH].join(delimiter);
+function start(node, [script, ...first], args, whenDone) {
+  if (!existsSync(join(root, script))) fail(`${script} does not exist`);
+  const path = [dirname(node), join(modules, ".bin"), process.env.PATH].join(delimiter);
   const child = spawn(node, [join(root, script), ...first, ...args], {
     cwd: root,
     stdio: "inherit",
     env: { ...process.env, PATH: path },
   });
-  // A key press reaches the child by itself; it cleans up, and says how it ended.
-  process.on("SIGINT", () => {});
-  process.on("SIGTERM", () => child.kill("SIGTERM"));
+  const pass = () => child.kill("SIGTERM");
+  process.on("SIGTERM", pass);
   child.on("error", (error) => fail(`${node} could not be started: ${error.message}`));
   child.on("exit", (code, signal) => {
+    process.off("SIGTERM", pass);
     process.exitCode = code ?? 128 + (constants.signals[signal] ?? 0);
+    if (code === 0) whenDone();
   });
-};
+}
+
+function run(node, [step, ...later], args) {
+  start(node, step, later.length === 0 ? args : [], () => {
+    if (later.length > 0) run(node, later, args);
+  });
+}
 
 const [name, ...args] = process.argv.slice(2);
 const task = Object.hasOwn(tasks, name ?? "") ? tasks[name] : undefined;
@@ -99,4 +143,7 @@ if (!isInstalled()) {
   install();
   writeFileSync(stamp, lockHash());
 }
-run(projectNode(), task, args);
+const node = projectNode();
+// A key press reaches the child by itself; it cleans up, and says how it ended.
+process.on("SIGINT", () => {});
+run(node, task, args);

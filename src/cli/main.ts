@@ -107,7 +107,7 @@ function exitCodeOf(error: unknown, command: string | undefined): number {
  *
  * @returns the exit code: {@link exitCodes}, or what the command left in `process.exitCode`.
  */
-export async function main(args: readonly string[]): Promise<number> {
+async function main(args: readonly string[]): Promise<number> {
   try {
     const program = await programFor(args);
     strict(program);
@@ -125,11 +125,9 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-if (import.meta.main) {
-  // A reader that has seen enough (`nix-broker audit | head`) is no failure.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    process.exit();
-  });
-  process.exitCode = await main(process.argv.slice(2));
-}
+// A reader that has seen enough (`nix-broker audit | head`) is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit();
+});
+process.exitCode = await main(process.argv.slice(2));

@@ -1,5 +1,14 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,8 +43,45 @@ test("the bundled commands work, also through a symlink", () => {
   expect(run("../linked", "--version").stdout).toBe(`${version}\n`);
 });
 
+/** This Node, taken for an older one, and every older one that this machine has. */
+function oldNodes(): string[] {
+  writeFileSync(
+    join(folder, "old.cjs"),
+    'Object.defineProperty(process.versions, "node", { value: "22.9.0" });',
+  );
+  const made = join(folder, "old-node");
+  writeFileSync(made, `#!/bin/sh\nexec ${process.execPath} --require ${folder}/old.cjs "$@"\n`);
+  chmodSync(made, 0o755);
+  const found = (process.env.PATH ?? "")
+    .split(":")
+    .map((path) => join(path, "node"))
+    .filter(
+      (node) =>
+        existsSync(node) &&
+        spawnSync(node, ["-p", "+process.versions.node.split('.')[0] < 24"]).stdout.includes("true"),
+    );
+  return [made, ...found];
+}
+
+test("an older Node is named, with exit code 2", () => {
+  for (const node of oldNodes()) {
+    for (const program of ["nix-broker", "nix-broker-root"]) {
+      for (const args of [["--version"], ["serve"], ["linker"], []]) {
+        const { status, stdout, stderr } = spawnSync(join(dist, program), args, {
+          encoding: "utf8",
+          env: { ...process.env, NIX_BROKER_NODE: node },
+        });
+        expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+        expect(stderr).toMatch(
+          /^nix-broker: this needs Node 24 or later, but \S+ is Node \d+\.\d+\.\d+\. Put [^\n]+\n$/,
+        );
+      }
+    }
+  }
+});
+
 test("each command's code is a chunk of its own: the entry holds none", () => {
-  const entry = readFileSync(join(dist, "nix-broker.js"), "utf8");
+  const entry = readFileSync(join(dist, "main.js"), "utf8");
   for (const name of ["serve", "stdio", "audit", "policy", "check-config"]) {
     expect(readdirSync(join(dist, "chunks")).some((chunk) => chunk.startsWith(`${name}-`))).toBe(true);
   }
@@ -47,7 +93,7 @@ test("hooks and linker go to the root programs, which hold no npm package", () =
     code: 2,
     stderr: expect.stringContaining("usage: nix-broker-root"),
   });
-  const bundle = readFileSync(join(dist, "nix-broker-root.js"), "utf8");
+  const bundle = readFileSync(join(dist, "root.js"), "utf8");
   expect(bundle).not.toContain("createRequire");
   expect(readdirSync(dist).filter((name) => name.endsWith("-hook.sh"))).toEqual([
     "post-build-hook.sh",
