@@ -1,9 +1,11 @@
 /**
  * The verdict table: what becomes of each operation, over the names of `protocol/operations.ts`. A profile
- * switches groups off; what is on is treated as it stands here, in every profile.
+ * switches groups off; what is on is treated as it stands here, in every profile. The gates around it, in
+ * their order, are in `sandbox/decide.ts`.
  *
  * `answer`: the broker replies from the view, and upstream never hears of it. `forward`: upstream is asked,
- * by the forwarder of that name in `sandbox/`, with a request written anew, and the reply is censored.
+ * by the handler in the row of that name in `sandbox/forward/handlers.ts`, with a request written anew, and the
+ * reply is censored.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
 import type { StorePath } from "../store/store-path.ts";
@@ -13,17 +15,36 @@ import { infoInView, type MaybePromise, NotInView, type PathInfo, type ViewQueri
 
 export type Verdict = "forward" | "answer" | "deny";
 
-export interface Rule<N extends OperationName = OperationName> {
+interface RuleBase<N extends OperationName> {
   /** Operations that are denied in every profile are in no group; neither are those that do nothing. */
   readonly group: OperationGroup | undefined;
-  readonly verdict: Verdict;
   /** One sentence for people: what happens, or why not. */
   readonly summary: string;
   /** The paths, names or settings that the request is about; for the audit. */
   subjects?(request: RequestOf<N>): readonly string[];
-  /** With `answer`. @throws NotInView */
-  answer?(request: RequestOf<N>, view: ViewQueries, minor: number): MaybePromise<ReplyOf<N>>;
 }
+
+/** Answered from the view alone. */
+export interface AnswerRule<N extends OperationName> extends RuleBase<N> {
+  readonly verdict: "answer";
+  /** @throws NotInView */
+  answer(request: RequestOf<N>, view: ViewQueries, minor: number): MaybePromise<ReplyOf<N>>;
+}
+
+/** Done by its row of `sandbox/forward/handlers.ts`. */
+export interface HandledRule<N extends OperationName, V extends "forward" | "answer" = "forward" | "answer">
+  extends RuleBase<N> {
+  readonly verdict: V;
+  readonly answer?: undefined;
+}
+
+export interface DenyRule<N extends OperationName> extends RuleBase<N> {
+  readonly group: undefined;
+  readonly verdict: "deny";
+  readonly answer?: undefined;
+}
+
+export type Rule<N extends OperationName> = AnswerRule<N> | HandledRule<N> | DenyRule<N>;
 
 type Rules = { readonly [N in OperationName]: Rule<N> };
 
@@ -60,37 +81,41 @@ export function censored(info: PathInfo) {
   };
 }
 
-function answer<N extends OperationName>(
-  rule: Omit<Rule<N>, "verdict" | "group"> & { answer: NonNullable<Rule<N>["answer"]> },
-): Rule<N> {
+function answer<N extends OperationName>(rule: Omit<AnswerRule<N>, "verdict" | "group">): AnswerRule<N> {
   return { group: "query", verdict: "answer", ...rule };
 }
 
 /** Answered as done, and nothing is done. */
-function nothingDone<N extends OperationName>(
-  rule: Omit<Rule<N>, "verdict" | "group"> & { answer: NonNullable<Rule<N>["answer"]> },
-): Rule<N> {
+function nothingDone<N extends OperationName>(rule: Omit<AnswerRule<N>, "verdict" | "group">): AnswerRule<N> {
   return { group: undefined, verdict: "answer", ...rule };
+}
+
+/** Done by the broker itself, whatever the profile. */
+function kept<N extends OperationName>(
+  summary: string,
+  subjects: NonNullable<Rule<N>["subjects"]>,
+): HandledRule<N, "answer"> {
+  return { group: undefined, verdict: "answer", summary, subjects };
 }
 
 function forward<N extends OperationName>(
   group: OperationGroup,
   summary: string,
   subjects: NonNullable<Rule<N>["subjects"]>,
-): Rule<N> {
+): HandledRule<N, "forward"> {
   return { group, verdict: "forward", summary, subjects };
 }
 
 function deny<N extends OperationName>(
   summary: string,
   subjects?: NonNullable<Rule<N>["subjects"]>,
-): Rule<N> {
+): DenyRule<N> {
   return { group: undefined, verdict: "deny", summary, ...(subjects && { subjects }) };
 }
 
 const OBSOLETE = "no Nix since 2.0 sends it";
 
-export const rules: Rules = {
+const table = {
   IsValidPath: answer({
     summary: "valid if it is in the view",
     subjects: ofPath,
@@ -194,11 +219,10 @@ export const rules: Rules = {
     answer: ({ link }) => link,
   }),
   SyncWithGC: nothingDone({ summary: "done", answer: () => 1 }),
-  SetOptions: nothingDone({
-    summary: "read; upstream's settings stay, and shorter timeouts are kept by the broker",
-    subjects: ({ overrides }) => [...overrides.keys()],
-    answer: () => undefined,
-  }),
+  SetOptions: kept(
+    "read; upstream's settings stay, and shorter timeouts are kept by the broker",
+    ({ overrides }) => [...overrides.keys()],
+  ),
 
   AddToStore: forward(
     "add",
@@ -238,7 +262,14 @@ export const rules: Rules = {
   ExportPath: deny(OBSOLETE, ofPath),
   ImportPaths: deny(OBSOLETE),
   ClearFailedPaths: deny(OBSOLETE, ofPaths),
-};
+} satisfies Rules;
+
+export const rules: Rules = table;
+
+/** One key for each rule that is handled, so that the table of handlers has their rows and no others. */
+export type HandledOperation = {
+  [N in OperationName]: (typeof table)[N] extends HandledRule<N> ? N : never;
+}[OperationName];
 
 /** Why a profile does not permit an operation, or undefined if it does. */
 export function refuseOperation(name: OperationName, profile: Profile): string | undefined {

@@ -4,6 +4,7 @@
  */
 import type { RequestOf } from "../protocol/operations.ts";
 import { fromWireText } from "../protocol/wire.ts";
+import type { Exchange } from "./forward/exchange.ts";
 
 export interface ClientOptions {
   /** Seconds; `Infinity` for none. */
@@ -16,11 +17,19 @@ export function noOptions(): ClientOptions {
   return { maxSilentTime: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY };
 }
 
+export async function setOptions(
+  { options, detail }: Exchange<"SetOptions">,
+  request: RequestOf<"SetOptions">,
+): Promise<undefined> {
+  const dropped = heedOptions(options, request);
+  if (dropped.length > 0) detail.settingsDropped = dropped;
+}
+
 /**
  * Takes what may be.
  * @returns the names of the settings that were left out, as text for people
  */
-export function heedOptions(options: ClientOptions, request: RequestOf<"SetOptions">): string[] {
+function heedOptions(options: ClientOptions, request: RequestOf<"SetOptions">): string[] {
   const timeout = Number(request.overrides.get("timeout") ?? request.overrides.get("build-timeout") ?? 0);
   options.maxSilentTime = request.maxSilentTime || Number.POSITIVE_INFINITY;
   options.timeout = Number.isSafeInteger(timeout) && timeout > 0 ? timeout : Number.POSITIVE_INFINITY;

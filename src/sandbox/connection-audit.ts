@@ -40,6 +40,10 @@ export class ConnectionAudit {
     this.peer = peer;
   }
 
+  get greeted(): boolean {
+    return this.protocol !== "";
+  }
+
   get asker(): Asker {
     const { sandbox, number, peer, protocol } = this;
     return { sandbox, connection: number, uid: peer?.uid ?? -1, pid: peer?.pid ?? -1, protocol };
@@ -65,7 +69,7 @@ export class ConnectionAudit {
 
   /** What ended the connection. A client that left before it had greeted is none. */
   fault(error: Error): void {
-    const greeted = this.protocol !== "";
+    const { greeted } = this;
     if (error instanceof EndOfStream && !greeted) return;
     const reason = isPeerFault(error)
       ? error.message

@@ -3,6 +3,7 @@
 import type { Verdict } from "../policy/rules.ts";
 import type { OperationName } from "../protocol/operations.ts";
 import type { StorePath } from "../store/store-path.ts";
+import type { Detail } from "./detail.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** Who asks. */
@@ -32,8 +33,7 @@ export interface RequestRecord {
   readonly bytesOut: number;
   /** Upstream's own words, which the client did not get. */
   readonly upstreamError: string | undefined;
-  /** What else is worth keeping: settings that were dropped, lines of hidden logs. */
-  readonly detail: Readonly<Record<string, unknown>> | undefined;
+  readonly detail: Readonly<Partial<Detail>> | undefined;
 }
 
 export interface BuildRecord {

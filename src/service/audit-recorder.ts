@@ -1,6 +1,5 @@
 /** Connects what connections tell of themselves to the audit store and the metrics. */
 import { type Asker as AuditAsker, buildRecord, sandboxRecord } from "../audit/events.ts";
-import type { JsonObject } from "../audit/record.ts";
 import { type AuditStore, nowMicroseconds } from "../audit/store.ts";
 import type { OperationName } from "../protocol/operations.ts";
 import { fromWireText } from "../protocol/wire.ts";
@@ -55,10 +54,10 @@ export class AuditRecorder implements Recorder {
       bytesOut: record.bytesOut,
       upstreamError: record.upstreamError,
       intent: record.intent,
-      detail: record.detail as JsonObject | undefined,
+      detail: record.detail,
     });
     const dropped = record.detail?.logLinesDropped;
-    if (typeof dropped === "number") this.metrics.logLinesDropped(dropped);
+    if (dropped !== undefined) this.metrics.logLinesDropped(dropped);
     this.metrics.request(
       record.operation,
       record.verdict,

@@ -36,8 +36,11 @@ const DERIVATION_SUFFIX = ".drv";
 /** AddToStore has the newer form from this version on. */
 const NEW_FORM_SINCE = 25;
 
+/** Of the operations that add one path, whose reply names it. */
+type AddExchange = Exchange<"AddToStore" | "AddTextToStore" | "AddToStoreScanning">;
+
 export async function addToStore(
-  exchange: Exchange,
+  exchange: Exchange<"AddToStore">,
   request: RequestOf<"AddToStore">,
 ): Promise<ReplyOf<"AddToStore">> {
   const { name } = request;
@@ -68,7 +71,7 @@ export async function addToStore(
 }
 
 export async function addTextToStore(
-  exchange: Exchange,
+  exchange: Exchange<"AddTextToStore">,
   { name, text, references }: RequestOf<"AddTextToStore">,
 ): Promise<ReplyOf<"AddTextToStore">> {
   requireName(name);
@@ -83,7 +86,7 @@ export async function addTextToStore(
 
 /** A derivation is judged before upstream sees it, and its path is known before too. */
 async function addDerivation(
-  exchange: Exchange,
+  exchange: AddExchange,
   name: string,
   references: readonly StorePath[],
   text: Buffer,
@@ -133,7 +136,7 @@ export function added(info: PathInfo): ValidPathInfo {
 
 /** Adds a text that is held in memory, in the form that the client's version has. */
 async function addText(
-  exchange: Exchange,
+  exchange: AddExchange,
   name: string,
   references: readonly StorePath[],
   text: Buffer,
@@ -171,7 +174,7 @@ function inFrames(contents: Buffer): Buffer {
 
 /** Reads which path upstream has just added, and lets it into the view. */
 export async function admitAdded(
-  exchange: Exchange,
+  exchange: AddExchange,
   upstream: UpstreamConnection,
   operation: "AddToStore" | "AddTextToStore",
 ): Promise<PathInfo> {

@@ -1,9 +1,7 @@
 /** Build requests: judged as a whole, forwarded, and what they made let into the view. */
 import { isFixedOutput } from "../../policy/derivation-rules.ts";
-import { type DerivedPath, parseDerivedPath, printDerivedPath } from "../../policy/derived-path.ts";
-import { infoInView } from "../../policy/view-queries.ts";
 import type { ReplyOf } from "../../protocol/operations.ts";
-import { BUILD_MODES, BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
+import type { KeyedBuildResult } from "../../protocol/types.ts";
 import { fromWireText } from "../../protocol/wire.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { Deadline } from "../deadline.ts";
@@ -11,100 +9,73 @@ import { Refusal } from "../refusal.ts";
 import type { Sandbox } from "../sandbox.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { type ApprovedClosure, approveClosure } from "./approve.ts";
-import { builderFailure } from "./builder-failure.ts";
+import { buildFailed, builtResult, censoredResults, isSuccess } from "./build-censor.ts";
+import { type BuildRequest, targetsOf, type Wanted, wantedOf } from "./build-targets.ts";
 import { type Exchange, guarded, recordIntent } from "./exchange.ts";
 import { LogFilter } from "./log-filter.ts";
-import { censorRealisation } from "./read.ts";
 
-interface BuildRequest {
-  readonly paths: readonly string[];
-  readonly mode: number;
-}
+type BuildExchange = Exchange<"BuildPaths" | "BuildPathsWithResults">;
 
-type Outputs = Extract<DerivedPath, { kind: "outputs" }>;
+/** What upstream told of each; undefined where the operation tells nothing, and all went well. */
+type Results = ReadonlyMap<string, KeyedBuildResult> | undefined;
 
-export async function buildPaths(exchange: Exchange, request: BuildRequest): Promise<ReplyOf<"BuildPaths">> {
-  const wanted = await wantedOutputs(exchange, request);
-  if (wanted.length > 0) await build(exchange, wanted, "BuildPaths");
+export async function buildPaths(
+  exchange: Exchange<"BuildPaths">,
+  request: BuildRequest,
+): Promise<ReplyOf<"BuildPaths">> {
+  const wanted = wantedOf(await targetsOf(exchange, request));
+  if (wanted.length > 0) await build(exchange, wanted);
   return 1;
 }
 
 export async function buildPathsWithResults(
-  exchange: Exchange,
+  exchange: Exchange<"BuildPathsWithResults">,
   request: BuildRequest,
 ): Promise<ReplyOf<"BuildPathsWithResults">> {
-  const wanted = await wantedOutputs(exchange, request);
-  if (wanted.length === 0) return request.paths.map((text) => result(text, BUILD_STATUS.built, ""));
-  const { results, closure } = await build(exchange, wanted, "BuildPathsWithResults");
-  const { minor } = exchange.table;
-  const byPath = new Map(results.map((told) => [told.path, told]));
-  const replies: KeyedBuildResult[] = [];
-  for (const text of request.paths) {
-    const path = parseDerivedPath(text, minor, exchange.sandbox.view.storeDir);
-    const told = path && byPath.get(printDerivedPath(path, minor));
-    if (told) replies.push(await censoredResult(exchange, text, closure, told));
-    else if (path?.kind === "path") replies.push(result(text, BUILD_STATUS.built, ""));
-    // Upstream says nothing of what it did not come to, once something else had failed.
-    else replies.push(result(text, BUILD_STATUS.permanentFailure, `'${text}' was not built`));
-  }
-  return replies;
+  const targets = await targetsOf(exchange, request);
+  const wanted = wantedOf(targets);
+  if (wanted.length === 0) return targets.map(({ asked }) => builtResult(asked));
+  const { results, closure } = await build(exchange, wanted);
+  return censoredResults(exchange, targets, closure, results ?? new Map());
 }
 
-/** What is to be built of what was asked for: paths that are in the view are there. @throws Refusal, NotInView */
-async function wantedOutputs(exchange: Exchange, request: BuildRequest): Promise<Outputs[]> {
-  const { view } = exchange.sandbox;
-  const mode = BUILD_MODES[request.mode];
-  if (mode !== "normal")
-    throw new Refusal(`build mode '${mode ?? request.mode}' is not allowed; only 'normal' is`);
-  const wanted = new Map<string, Outputs>();
-  for (const text of request.paths) {
-    const path = parseDerivedPath(text, exchange.table.minor, view.storeDir);
-    if (!path) throw new Refusal(`'${text.slice(0, 300)}' cannot be built`);
-    if (path.kind === "outputs") wanted.set(printDerivedPath(path, exchange.table.minor), path);
-    else await infoInView(path.path, view);
-  }
-  return [...wanted.values()];
-}
-
-async function build<N extends "BuildPaths" | "BuildPathsWithResults">(
-  exchange: Exchange,
-  wanted: readonly Outputs[],
-  operation: N,
-): Promise<{ results: readonly KeyedBuildResult[]; closure: ApprovedClosure }> {
+async function build(
+  exchange: BuildExchange,
+  wanted: readonly Wanted[],
+): Promise<{ results: Results; closure: ApprovedClosure }> {
   const { sandbox } = exchange;
   const closure = await approveClosure(
     sandbox,
-    wanted.map((path) => path.derivation),
+    wanted.map(({ derivation }) => derivation),
   );
   // Each is a row of its own, whatever comes of it.
   sandbox.quota.checkAuditRows(wanted.length);
   const endWait = exchange.waits.begin(sandbox, await awaited(sandbox, closure));
   try {
     const endBuild = sandbox.quota.startBuild(Date.now());
-    const results = await approvedBuild(exchange, wanted, closure, operation).finally(endBuild);
-    return { results: results ?? [], closure };
+    const results = await approvedBuild(exchange, wanted, closure).finally(endBuild);
+    return { results, closure };
   } finally {
     endWait();
   }
 }
 
 async function approvedBuild(
-  exchange: Exchange,
-  wanted: readonly Outputs[],
+  exchange: BuildExchange,
+  wanted: readonly Wanted[],
   closure: ApprovedClosure,
-  operation: "BuildPaths" | "BuildPathsWithResults",
-): Promise<readonly KeyedBuildResult[] | undefined> {
+): Promise<Results> {
   const started = Date.now();
   const logs = logFilter(exchange, closure);
   try {
     recordIntent(
       exchange,
-      wanted.map((path) => printDerivedPath(path, exchange.table.minor)),
+      wanted.map(({ printed }) => printed),
     );
     const upstream = await exchange.upstream();
     if (closure.optsIn) await leaveMark(exchange, upstream);
     const results = await guarded(exchange, upstream, ["buildTimeout", buildTimeout(exchange)], () =>
-      forwardBuild(exchange, upstream, wanted, closure, operation, logs),
+      forwardBuild(exchange, upstream, wanted, closure, logs),
     );
     await admitOutputs(exchange, upstream, wanted, results, started);
     return results;
@@ -134,17 +105,16 @@ async function awaited({ view }: Sandbox, closure: ApprovedClosure): Promise<Rea
   return keys;
 }
 
-/** @returns the results where the operation has any; undefined means that all went well. @throws Refusal */
+/** @throws Refusal */
 async function forwardBuild(
-  exchange: Exchange,
+  exchange: BuildExchange,
   upstream: UpstreamConnection,
-  wanted: readonly Outputs[],
+  wanted: readonly Wanted[],
   closure: ApprovedClosure,
-  operation: "BuildPaths" | "BuildPathsWithResults",
   logs: LogFilter,
-): Promise<KeyedBuildResult[] | undefined> {
-  const paths = wanted.map((path) => printDerivedPath(path, upstream.table.minor));
-  void upstream.send(operation, { paths, mode: 0 });
+): Promise<Results> {
+  const { operation } = exchange;
+  void upstream.send(operation, { paths: wanted.map(({ printed }) => printed), mode: 0 });
   const seconds = silentTimeout(exchange);
   const silence = new Deadline(seconds, () => upstream.destroy());
   try {
@@ -155,9 +125,16 @@ async function forwardBuild(
       },
     });
     logs.finish();
-    if (refused !== undefined) throw buildFailed(exchange, wanted, closure, refused);
-    if (operation === "BuildPathsWithResults") return await upstream.reply("BuildPathsWithResults");
-    await upstream.reply("BuildPaths");
+    if (refused !== undefined)
+      throw buildFailed(
+        exchange,
+        wanted.map(({ derivation }) => derivation),
+        closure,
+        refused,
+      );
+    if (operation === "BuildPathsWithResults")
+      return new Map((await upstream.reply(operation)).map((result) => [result.path, result]));
+    await upstream.reply(operation);
     return undefined;
   } catch (error) {
     if (!silence.passed) throw error;
@@ -174,14 +151,14 @@ async function forwardBuild(
 async function admitOutputs(
   exchange: Exchange,
   upstream: UpstreamConnection,
-  wanted: readonly Outputs[],
-  results: readonly KeyedBuildResult[] | undefined,
+  wanted: readonly Wanted[],
+  results: Results,
   started: number,
 ): Promise<void> {
-  const built = results && new Set(results.filter(({ status }) => isSuccess(status)).map(({ path }) => path));
   const entering: StorePath[] = [];
   for (const path of wanted) {
-    if (built && !built.has(printDerivedPath(path, exchange.table.minor))) {
+    const result = results?.get(path.printed);
+    if (results && !(result && isSuccess(result))) {
       recordBuild(exchange, path.derivation, new Map(), started);
       continue;
     }
@@ -196,7 +173,7 @@ async function admitOutputs(
 async function outputPaths(
   exchange: Exchange,
   upstream: UpstreamConnection,
-  path: Outputs,
+  path: Wanted,
 ): Promise<Map<string, StorePath>> {
   const derivation = await exchange.store.derivation(path.derivation);
   const names = path.outputs ?? [...derivation.outputs.keys()];
@@ -224,7 +201,7 @@ function silentTimeout(exchange: Exchange): number {
   return Math.min(exchange.sandbox.profile.limits.silentTimeout, exchange.options.maxSilentTime);
 }
 
-function logFilter(exchange: Exchange, closure: ApprovedClosure): LogFilter {
+function logFilter(exchange: BuildExchange, closure: ApprovedClosure): LogFilter {
   const { client, sandbox } = exchange;
   const { logBytes } = sandbox.profile.limits;
   const hidden: string[] = [];
@@ -254,99 +231,6 @@ function logFilter(exchange: Exchange, closure: ApprovedClosure): LogFilter {
 /** Lines of fixed-output derivations that one audit record keeps. */
 const MOST_HIDDEN_LINES = 100;
 const LONGEST_HIDDEN_LINE = 1000;
-
-/** As the daemon has it: nix-build ends with 100 when a build failed (src/libstore/build.cc, 2.3). */
-const BUILD_FAILED_STATUS = 100;
-
-function buildFailed(
-  exchange: Exchange,
-  wanted: readonly Outputs[],
-  closure: ApprovedClosure,
-  upstreamError: string,
-): Refusal {
-  const names = wanted.map((path) => `'${path.derivation}'`).join(", ");
-  return new Refusal(`build of ${names} failed${reasonOf(exchange, closure, upstreamError)}`, {
-    verdict: "forward",
-    reason: "the build failed",
-    upstreamError,
-    upstreamInStep: true,
-    status: BUILD_FAILED_STATUS,
-  });
-}
-
-/** Which builder failed and how, where that is no secret: not of what fetches, nor with `inner_logs = "none"`. */
-function reasonOf(exchange: Exchange, closure: ApprovedClosure, upstreamError: string): string {
-  const failure = builderFailure(upstreamError);
-  const derivation = failure && closure.derivations.get(failure.derivation);
-  if (!derivation || isFixedOutput(derivation) || exchange.sandbox.profile.innerLogs === "none") return "";
-  return `: the builder of '${failure.derivation}' ${failure.what}`;
-}
-
-function isSuccess(status: number): boolean {
-  return SUCCESS.has(status);
-}
-const SUCCESS: ReadonlySet<number> = new Set([
-  BUILD_STATUS.built,
-  BUILD_STATUS.substituted,
-  BUILD_STATUS.alreadyValid,
-  BUILD_STATUS.resolvesToAlreadyValid,
-]);
-
-/** Success or failure, and the outputs: nothing of how, where, when and by whom (G3). */
-function result(path: string, status: number, error: string): KeyedBuildResult {
-  return {
-    path,
-    status,
-    error,
-    timesBuilt: 0,
-    nonDeterministic: false,
-    startTime: 0,
-    stopTime: 0,
-    cpuUser: undefined,
-    cpuSystem: undefined,
-    builtOutputs: new Map(),
-  };
-}
-
-async function censoredResult(
-  exchange: Exchange,
-  asked: string,
-  closure: ApprovedClosure,
-  told: KeyedBuildResult,
-): Promise<KeyedBuildResult> {
-  if (!isSuccess(told.status)) {
-    const { derivation } = parseDerivedPath(
-      told.path,
-      exchange.table.minor,
-      exchange.sandbox.view.storeDir,
-    ) as Outputs;
-    const status =
-      told.status === BUILD_STATUS.timedOut ? BUILD_STATUS.timedOut : BUILD_STATUS.permanentFailure;
-    exchange.detail.upstreamError = told.error;
-    const text = `build of '${derivation}' failed${reasonOf(exchange, closure, told.error)}`;
-    return result(asked, status, text);
-  }
-  return {
-    ...result(asked, BUILD_STATUS.built, ""),
-    builtOutputs: await censoredOutputs(exchange, told.builtOutputs),
-  };
-}
-
-async function censoredOutputs(
-  { sandbox: { view } }: Exchange,
-  told: KeyedBuildResult["builtOutputs"],
-): Promise<NonNullable<KeyedBuildResult["builtOutputs"]>> {
-  const outputs = new Map<string, string | { path: string; signatures: string[] }>();
-  for (const [key, output] of told ?? []) {
-    const censored =
-      typeof output === "string"
-        ? censorRealisation(output, view.storeDir)
-        : { path: output.path, text: { path: output.path, signatures: [] } };
-    if (censored && (await view.info(censored.path))) outputs.set(key, censored.text);
-  }
-  // One form or the other, as the dialect has it: never both.
-  return outputs as NonNullable<KeyedBuildResult["builtOutputs"]>;
-}
 
 function recordBuild(
   exchange: Exchange,

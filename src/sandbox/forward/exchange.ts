@@ -6,6 +6,7 @@ import type { MessageReader } from "../../protocol/message-reader.ts";
 import type { OperationName } from "../../protocol/operations.ts";
 import type { ClientOptions } from "../client-options.ts";
 import { Deadline } from "../deadline.ts";
+import type { DetailOf } from "../detail.ts";
 import type { Asker, Recorder } from "../recorder.ts";
 import { Refusal } from "../refusal.ts";
 import type { Sandbox } from "../sandbox.ts";
@@ -17,8 +18,10 @@ import type { Body } from "./body.ts";
 /** A forwarder wrote the whole reply itself. */
 export const REPLIED = Symbol("replied");
 
-export interface Exchange {
-  readonly operation: OperationName;
+export interface Exchange<N extends OperationName = OperationName> {
+  readonly operation: N;
+  /** What the request is about, as its rule has it. */
+  readonly subjects: readonly string[];
   readonly asker: Asker;
   readonly sandbox: Sandbox;
   /** The client's dialect. */
@@ -34,13 +37,15 @@ export interface Exchange {
   readonly waits: Waits;
   /** Part of the reply is out: an error can no longer be told, only the connection closed. */
   replying: boolean;
+  /** The reply says that what was asked for failed: so shall the record. */
+  failed: { readonly reason: string; readonly upstreamError: string | undefined } | undefined;
   /** The request itself; the body counts itself. */
   bytesIn: number;
   bytesOut: number;
   /** The audit's number of the intent to change upstream, once there is one. */
   intent: number | undefined;
   /** For the audit. */
-  readonly detail: Record<string, unknown>;
+  readonly detail: DetailOf<N>;
   /** This client's own upstream connection, taken from the pool when first needed. It is destroyed when the client leaves. */
   upstream(): Promise<UpstreamConnection>;
 }

@@ -56,7 +56,7 @@ export async function addToStoreNar(
 }
 
 /** Taken apart: daemons disagree where an item ends, so each goes upstream by itself. */
-export async function addMultipleToStore(exchange: Exchange): Promise<undefined> {
+export async function addMultipleToStore(exchange: Exchange<"AddMultipleToStore">): Promise<undefined> {
   try {
     await addItems(exchange, new FramedSource(exchange.body));
   } catch (error) {
@@ -69,7 +69,7 @@ export async function addMultipleToStore(exchange: Exchange): Promise<undefined>
   return undefined;
 }
 
-async function addItems(exchange: Exchange, source: FramedSource): Promise<void> {
+async function addItems(exchange: Exchange<"AddMultipleToStore">, source: FramedSource): Promise<void> {
   const reader = new MessageReader(source, exchange.sandbox.profile.limits.requestBytes);
   const infoCodec = compile(validPathInfo, exchange.table);
   const count = await reader.read(compile(u64, exchange.table));

@@ -17,7 +17,7 @@ import { added, admitAdded, methodOf, requireName } from "./add.ts";
 import { type Exchange, outcomeWithBody, recordIntent } from "./exchange.ts";
 
 export async function addToStoreScanning(
-  exchange: Exchange,
+  exchange: Exchange<"AddToStoreScanning">,
   { name, method }: RequestOf<"AddToStoreScanning">,
 ): Promise<ReplyOf<"AddToStoreScanning">> {
   const by = methodOf(method);

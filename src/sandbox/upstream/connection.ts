@@ -206,7 +206,7 @@ export class UpstreamConnection {
   }
 
   async reply<N extends OperationName>(name: N): Promise<ReplyOf<N>> {
-    return (await this.read(this.table.byName[name].reply)) as ReplyOf<N>;
+    return this.read<ReplyOf<N>>(this.table.byName[name].reply);
   }
 
   /**

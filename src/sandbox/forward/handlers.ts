@@ -1,5 +1,10 @@
-/** Which forwarder does which operation: one for each `forward` of `policy/rules.ts`. */
+/**
+ * Who does what `policy/rules.ts` neither answers from the view nor denies: one row for each such rule, under the same
+ * name. A missing row, one too many, and one of another operation are errors of the compiler.
+ */
+import type { HandledOperation } from "../../policy/rules.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import { setOptions } from "../client-options.ts";
 import { addTextToStore, addToStore } from "./add.ts";
 import { buildPaths, buildPathsWithResults } from "./build.ts";
 import type { Exchange, REPLIED } from "./exchange.ts";
@@ -7,12 +12,13 @@ import { addMultipleToStore, addToStoreNar } from "./nar.ts";
 import { narFromPath, queryRealisation } from "./read.ts";
 import { addToStoreScanning } from "./scanning.ts";
 
-type Forwarder<N extends OperationName> = (
-  exchange: Exchange,
+/** @throws Refusal, NotInView, or what went wrong on the way */
+type Handler<N extends OperationName> = (
+  exchange: Exchange<N>,
   request: RequestOf<N>,
 ) => Promise<ReplyOf<N> | typeof REPLIED>;
 
-export const forwarders: { readonly [N in OperationName]?: Forwarder<N> } = {
+const table: { readonly [N in HandledOperation]: Handler<N> } = {
   AddToStore: addToStore,
   AddTextToStore: addTextToStore,
   AddToStoreNar: addToStoreNar,
@@ -22,4 +28,7 @@ export const forwarders: { readonly [N in OperationName]?: Forwarder<N> } = {
   BuildPathsWithResults: buildPathsWithResults,
   NarFromPath: narFromPath,
   QueryRealisation: queryRealisation,
+  SetOptions: setOptions,
 };
+
+export const handlers: { readonly [N in OperationName]?: Handler<N> } = table;

@@ -1,0 +1,71 @@
+/**
+ * What is decided of each request. To review the security of nix-broker, read this ladder, then the table of
+ * `policy/rules.ts`, then the handlers of the operations that it forwards.
+ *
+ * A request has been decoded when it comes here, in full but for its body, and nothing of it has been believed. It
+ * passes these gates in this order. Each lets it through or throws, and what is thrown ends the request: the client
+ * gets the text of a `Refusal`, the audit the row.
+ *
+ * 1. The sandbox has not ended.
+ * 2. The audit can be written: nothing is served that could not be recorded (G7).
+ * 3. The sandbox has rows left in the audit (`limits.audit_rows`).
+ * 4. The operation is not denied, and the profile permits its group (`refuseOperation`; G4).
+ *
+ * From here on the operation is allowed; what it may name is not yet.
+ *
+ * 5. Where the profile says so (`admit_fixed_outputs`), fixed outputs that it names enter the view.
+ * 6. A rule with an `answer` is answered, by a pure function of the request and the view (G1, G3). Upstream does not
+ *    hear of it, and has no part in what is told. Most operations end here.
+ * 7. The others are done by their handler (`forward/handlers.ts`), which goes through gates of its own, in this order:
+ *    all that the request names is in the view (`requireInView`), or it is refused as if it did not exist; contents and
+ *    derivations are what the policy allows (`methodOf`, `refuseInputs` and `judge` when they are added, `approveClosure` when they are built); quotas; the
+ *    intent is on the disk (`recordIntent`, G7). Then upstream is sent a request that is written anew, never the
+ *    client's bytes but for contents; what was made enters the view (G2); and of upstream's reply the client gets what
+ *    it may know (G3).
+ * 8. What has neither is refused.
+ */
+import { type Rule, refuseOperation, rules } from "../policy/rules.ts";
+import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
+import type { Exchange, REPLIED } from "./forward/exchange.ts";
+import { handlers } from "./forward/handlers.ts";
+import type { Recorder } from "./recorder.ts";
+import { Refusal } from "./refusal.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+/** @throws Refusal, NotInView, or what went wrong on the way */
+export async function decide<N extends OperationName>(
+  exchange: Exchange<N>,
+  request: RequestOf<N>,
+): Promise<ReplyOf<N> | typeof REPLIED> {
+  const { operation, sandbox, recorder } = exchange;
+  requireOngoing(sandbox);
+  requireAudit(recorder);
+  sandbox.quota.checkAuditRows();
+  requirePermitted(operation, sandbox);
+  await sandbox.admitFixedOutputs(exchange.subjects);
+  const rule: Rule<N> = rules[operation];
+  if (rule.answer) return rule.answer(request, sandbox.view, exchange.table.minor);
+  const handle = handlers[operation];
+  if (handle) return handle(exchange, request);
+  throw new Refusal(`${operation} is not allowed here`);
+}
+
+/** @throws Refusal */
+function requireOngoing({ ended }: Sandbox): void {
+  if (ended !== undefined) throw new Refusal(ended);
+}
+
+/** @throws Refusal */
+function requireAudit({ failure }: Recorder): void {
+  if (failure === undefined) return;
+  throw new Refusal(
+    "nix-broker cannot write its audit log, so it serves nothing; the administrator must mend it",
+    { reason: `the audit log cannot be written: ${failure}` },
+  );
+}
+
+/** @throws Refusal */
+function requirePermitted(operation: OperationName, { profile }: Sandbox): void {
+  const refused = refuseOperation(operation, profile);
+  if (refused !== undefined) throw new Refusal(`${operation} is not allowed here: ${refused}`);
+}

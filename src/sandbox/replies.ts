@@ -1,0 +1,63 @@
+/** What a client is told: replies and errors, in the dialect that was agreed on. */
+import type { BoundOperation, DialectTable } from "../protocol/dialect-table.ts";
+import { logCodecs, makeError, STDERR } from "../protocol/log-messages.ts";
+import type { OperationName, ReplyOf } from "../protocol/operations.ts";
+import { Encoder, toWireText } from "../protocol/wire.ts";
+import { Deadline } from "./deadline.ts";
+import type { Sandbox } from "./sandbox.ts";
+import type { Transport } from "./upstream/connection.ts";
+
+export class Replies {
+  table: DialectTable;
+  private readonly client: Transport;
+  private readonly sandbox: Sandbox;
+  private readonly encoder = new Encoder();
+
+  /** @param table until the client has greeted */
+  constructor(client: Transport, sandbox: Sandbox, table: DialectTable) {
+    this.client = client;
+    this.sandbox = sandbox;
+    this.table = table;
+  }
+
+  /** The end of the greeting. */
+  async welcome(): Promise<void> {
+    this.encoder.u64(STDERR.last);
+    await this.deliver(this.encoder.finish());
+  }
+
+  /** @returns how many bytes it took */
+  async reply<N extends OperationName>(operation: BoundOperation<N>, reply: ReplyOf<N>): Promise<number> {
+    this.encoder.u64(STDERR.last);
+    operation.reply.encode(this.encoder, reply);
+    const message = this.encoder.finish();
+    const { length } = message;
+    await this.deliver(message);
+    return length;
+  }
+
+  /**
+   * What was half encoded is dropped.
+   * @param message text for people
+   */
+  async error(message: string, status = 1): Promise<void> {
+    this.encoder.finish();
+    this.encoder.u64(STDERR.error);
+    logCodecs(this.table).error.encode(
+      this.encoder,
+      makeError(this.table.minor, toWireText(message), status),
+    );
+    await this.deliver(this.encoder.finish());
+  }
+
+  /** Cuts off a client that does not read. */
+  private async deliver(message: Buffer): Promise<void> {
+    const waiting = this.client.write(message);
+    if (!waiting) return;
+    const deadline = new Deadline(this.sandbox.profile.limits.requestDeadline, () => {
+      this.sandbox.quota.onLimit("requestDeadline");
+      this.client.destroy();
+    });
+    await waiting.finally(() => deadline.clear());
+  }
+}

@@ -1,0 +1,37 @@
+/** What the audit has of a BuildPathsWithResults in which something failed: its reply is no error. */
+import { describe, expect, test } from "vitest";
+import { addDerivation, makeDerivation } from "../attack/derivations.ts";
+import { describeAttack } from "../attack/suite.ts";
+
+describeAttack("failed results", ({ minor, brokered, broker }) => {
+  describe.runIf(minor >= 34)("BuildPathsWithResults", () => {
+    const ask = async (...scripts: string[]) => {
+      const client = await brokered();
+      const made = scripts.map((script, i) => makeDerivation({ name: `results-${i}`, script }));
+      for (const each of made) await addDerivation(client, each);
+      const paths = made.map(({ path }) => `${path}!out`);
+      const results = await client.must("BuildPathsWithResults", { paths, mode: 0 });
+      const row = (await broker().audit("--op", "BuildPathsWithResults", "--kind", "request")).at(-1);
+      return { paths, results, row };
+    };
+
+    test("G7: several failures are recorded each by itself, and the request as a failed build", async () => {
+      const { paths, results, row } = await ask("exit 4", "exit 5", "exit 6");
+      expect(results.map(({ status }) => status)).not.toContain(0);
+      expect(row).toMatchObject({
+        verdict: "forward",
+        reason: "the build failed",
+        detail: { failures: paths.map((path, i) => ({ path, reason: results[i]!.error })) },
+      });
+      expect(row?.upstreamError).toMatch(/failed with exit code|Build failed/);
+    });
+
+    test("what was built is no failure", async () => {
+      const { results, row } = await ask("echo fine > $out");
+      expect(results).toMatchObject([{ status: 0 }]);
+      expect(row?.reason).toBeUndefined();
+      expect(row?.upstreamError).toBeUndefined();
+      expect(row?.detail).toBeUndefined();
+    });
+  });
+});
