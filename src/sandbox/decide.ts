@@ -14,14 +14,17 @@
  * From here on the operation is allowed; what it may name is not yet.
  *
  * 5. Where the profile says so (`admit_fixed_outputs`), fixed outputs that it names enter the view.
- * 6. A rule with an `answer` is answered, by a pure function of the request and the view (G1, G3). Upstream does not
- *    hear of it, and has no part in what is told. Most operations end here.
- * 7. The others are done by their handler (`forward/handlers.ts`), which goes through gates of its own, in this order:
- *    all that the request names is in the view (`requireInView`), or it is refused as if it did not exist; contents and
- *    derivations are what the policy allows (`methodOf`, `refuseInputs` and `judge` when they are added, `approveClosure` when they are built); quotas; the
- *    intent is on the disk (`recordIntent`, G7). Then upstream is sent a request that is written anew, never the
- *    client's bytes but for contents; what was made enters the view (G2); and of upstream's reply the client gets what
- *    it may know (G3).
+ * 6. A rule with an `answer` is answered by it: a function of the request and the view, and of nothing else (G1, G3).
+ *    The request does not reach upstream. (With `view = "store"` the view itself is upstream's: it is asked by
+ *    `StoreView`, in the broker's own words.) Most operations end here.
+ * 7. The others are done by their handler (`forward/handlers.ts`). Before it asks upstream, it has seen to these:
+ *    - all that the request names is in the view (`requireInView`), or it is refused as if it did not exist;
+ *    - contents and derivations are what the policy allows: `methodOf`, `judge` and `refuseInputs` when they are added,
+ *      `approveClosure` when they are to be built;
+ *    - it is within the quotas;
+ *    - the intent is on the disk, if it changes anything (`recordIntent`, G7).
+ *    Then upstream gets a request that is written anew, of the client's bytes the contents alone. What was made enters
+ *    the view (G2), and of upstream's reply the client gets what it may know (G3).
  * 8. What has neither is refused.
  */
 import { type Rule, refuseOperation, rules } from "../policy/rules.ts";
