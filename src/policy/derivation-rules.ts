@@ -6,7 +6,6 @@
 
 import { ContentAddressError, parseOutputHashAlgorithm } from "../store/content-address.ts";
 import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
-import { derivationAttributes } from "../store/derivation-attributes.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { listsName } from "./name-list.ts";
 import { forbiddenSystemFeatures, type Profile } from "./profile.ts";
@@ -80,7 +79,7 @@ export async function refuseFixedOutput(
     return `the profile '${profile.name}' allows fixed-output derivations only where the output is in the view already`;
   if (derivation.builder !== "builtin:fetchurl")
     return `the profile '${profile.name}' allows fixed-output derivations only by builtin:fetchurl`;
-  const url = derivation.env.get("url") ?? "";
+  const url = derivation.attributes.variable("url") ?? "";
   if (namesAnotherUrl(derivation, url))
     return `the profile '${profile.name}' allows fetching only where the environment and the structured attributes name one and the same URL`;
   if (policy.some((pattern) => matchesUrlPattern(pattern, url))) return undefined;
@@ -92,12 +91,13 @@ export async function refuseFixedOutput(
  * environment, whatever `__json` says, and versions to come may do otherwise; `<nix/fetchurl.nix>` sets `urls` too.
  */
 function namesAnotherUrl(derivation: Derivation, url: string): boolean {
-  const { json } = derivationAttributes(derivation);
+  const { attributes } = derivation;
   const other = (named: unknown): boolean => named !== url;
-  if (json?.has("url") && other(json.get("url"))) return true;
-  const urls = json?.has("urls") ? json.get("urls") : [];
-  if (!Array.isArray(urls) || urls.some(other)) return true;
-  return (derivation.env.get("urls") ?? "").split(/\s+/).some((word) => word !== "" && other(word));
+  const structured = attributes.structured("url");
+  if (structured !== undefined && other(structured)) return true;
+  const urls = attributes.structured("urls");
+  if (urls !== undefined && !(Array.isArray(urls) && !urls.some(other))) return true;
+  return (attributes.variable("urls") ?? "").split(/\s+/).some((word) => word !== "" && other(word));
 }
 
 /** Whether the derivation fetches: its output is fixed, and its builder has the network. */
@@ -107,11 +107,11 @@ export function isFixedOutput(derivation: Derivation): boolean {
 
 /** Whether the derivation asks for a sandbox of its own at the broker. @throws DerivationError */
 export function optsIn(derivation: Derivation): boolean {
-  return derivationAttributes(derivation).list("requiredSystemFeatures").includes(OPT_IN_FEATURE);
+  return derivation.attributes.list("requiredSystemFeatures").includes(OPT_IN_FEATURE);
 }
 
 function refuseAttributes(derivation: Derivation, profile: Profile): string | undefined {
-  const attributes = derivationAttributes(derivation);
+  const { attributes } = derivation;
   for (const name of OPENING_FLAGS) if (attributes.flag(name)) return `it sets ${name}`;
   for (const name of OPENING_TEXTS)
     if (attributes.has(name) && attributes.text(name) !== "") return `it sets ${name}`;
@@ -154,7 +154,7 @@ function refuseOutputs(derivation: Derivation, profile: Profile): string | undef
       return `its output '${name}' is hashed by a method that is not allowed here`;
   }
   // Nix goes by the outputs. One that goes by the attribute must find it judged as well.
-  if (!profile.contentAddressed && derivationAttributes(derivation).flag("__contentAddressed"))
+  if (!profile.contentAddressed && derivation.attributes.flag("__contentAddressed"))
     return `it sets __contentAddressed, which the profile '${profile.name}' does not allow`;
   return undefined;
 }

@@ -1,7 +1,7 @@
 /** Which builds get a sandbox of their own, and which are refused and why (docs/recursive-nix.md, "What cannot be an outer build"). Pure. */
 
 import { type Derivation, outputKind } from "../store/derivation.ts";
-import { type DerivationAttributes, derivationAttributes } from "../store/derivation-attributes.ts";
+import type { DerivationAttributes } from "../store/derivation-attributes.ts";
 
 /** The system feature by which a derivation asks for a brokered daemon. */
 export const SYSTEM_FEATURE = "nix-broker";
@@ -29,7 +29,7 @@ function refused(reason: string): OptIn {
 
 /** @throws DerivationError when the attributes of the derivation cannot be read. */
 export function optIn(derivation: Derivation, facts: BuildFacts): OptIn {
-  const attributes = derivationAttributes(derivation);
+  const { attributes } = derivation;
   const features = attributes.list("requiredSystemFeatures");
   if (!features.includes(SYSTEM_FEATURE)) return { kind: "none" };
   return refusedKind(derivation, features, attributes) ?? refusedPlace(facts) ?? { kind: "ok" };

@@ -4,12 +4,9 @@
  */
 
 import type { Derivation } from "../store/derivation.ts";
-import {
-  type DerivationAttributes,
-  derivationAttributes,
-  type JsonValue,
-} from "../store/derivation-attributes.ts";
+import type { AttributeName, DerivationAttributes } from "../store/derivation-attributes.ts";
 import { isStorePath, type StorePath } from "../store/store-path.ts";
+import type { JsonValue } from "../store/structured-attributes.ts";
 
 /** An output after its references were registered. */
 export interface CheckedOutput {
@@ -37,7 +34,7 @@ export function referenceViolations(
   outputs: readonly CheckedOutput[],
   storeDir: string,
 ): string[] {
-  const attributes = derivationAttributes(derivation);
+  const { attributes } = derivation;
   const pathOf = (item: string): string =>
     isStorePath(item, storeDir) ? item : (outputs.find(({ name }) => name === item)?.path ?? "");
   return outputs.flatMap((output) => {
@@ -63,8 +60,8 @@ export function referenceViolations(
 }
 
 function checksOf(attributes: DerivationAttributes, output: string): Checks {
-  if (!attributes.json) {
-    const listed = (name: string) => (attributes.has(name) ? attributes.list(name) : undefined);
+  if (!attributes.isStructured) {
+    const listed = (name: AttributeName) => (attributes.has(name) ? attributes.list(name) : undefined);
     return {
       allowedReferences: listed("allowedReferences"),
       disallowedReferences: listed("disallowedReferences") ?? [],
@@ -73,7 +70,7 @@ function checksOf(attributes: DerivationAttributes, output: string): Checks {
       maxClosureSize: undefined,
     };
   }
-  const checks = member(member(attributes.json, "outputChecks"), output);
+  const checks = member(attributes.structured("outputChecks"), output);
   const size = member(checks, "maxClosureSize");
   return {
     allowedReferences: texts(member(checks, "allowedReferences")),

@@ -5,62 +5,69 @@
  */
 
 import { quote } from "./quote.ts";
+import type { Slices } from "./slices.ts";
 
-/** A text that is not canonical ATerm; says the byte offset. */
+/** A text that is not canonical ATerm, or holds more than is taken; says the byte offset. */
 export class AtermError extends Error {
   override readonly name = "AtermError";
 }
 
+/**
+ * Items of all lists together. Nothing that can be built comes near: the kernel takes a few megabytes of arguments and
+ * environment, and each of them costs it more than ten bytes.
+ */
+export const MOST_ITEMS = 100_000;
+
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
+/** Bytes that are looked at one by one between two yields. */
+const BYTES_A_SLICE = 64 * 1024;
+/** Bytes that are searched, which is fast, between two yields. */
+const SEARCHED_A_SLICE = 1024 * 1024;
+/** Items of a list between two yields. */
+const ITEMS_A_SLICE = 256;
 
-/** The letter that follows the backslash, for each byte that must be escaped; 0 for all others. */
-const letterOfByte = new Uint8Array(256);
-/** The byte that each such letter stands for; 0 for all others. */
+/** The byte that each letter behind a backslash stands for; 0 for those that may not stand there. */
 const byteOfLetter = new Uint8Array(256);
-for (const [character, letter] of ['""', "\\\\", "\nn", "\rr", "\tt"]) {
-  letterOfByte[character!.charCodeAt(0)] = letter!.charCodeAt(0);
+for (const [character, letter] of ['""', "\\\\", "\nn", "\rr", "\tt"])
   byteOfLetter[letter!.charCodeAt(0)] = character!.charCodeAt(0);
-}
 
-/** Writes a string. */
-export function atermString(value: string): string {
-  if (!/["\\\n\r\t]/.test(value)) return `"${value}"`;
-  const bytes = Buffer.from(value, "latin1");
-  const written = Buffer.allocUnsafe(2 * bytes.length + 2);
-  let to = 0;
-  written[to++] = QUOTE;
-  for (const byte of bytes) {
-    const letter = letterOfByte[byte]!;
-    if (letter !== 0) written[to++] = BACKSLASH;
-    written[to++] = letter || byte;
-  }
-  written[to++] = QUOTE;
-  return written.toString("latin1", 0, to);
+const NEVER_AS_SUCH = [
+  ["\n", "a newline"],
+  ["\r", "a carriage return"],
+  ["\t", "a tab"],
+  ["\0", "a NUL"],
+] as const;
+
+/** A string in the text, between its quotes. */
+export interface Span {
+  readonly start: number;
+  readonly end: number;
+  readonly escapes: number;
 }
 
 /** Reads tokens from a text, front to back, in time linear in its length. */
 export class AtermReader {
   private readonly bytes: Buffer;
-  private readonly text: string;
   private at = 0;
+  private items = 0;
   /** Where the next backslash at or after the position is; Infinity if there is none. */
   private backslash = -1;
-  /** Room for the string that is being unescaped. */
-  private scratch: Buffer | undefined;
 
-  /** @throws AtermError if the text holds a byte that canonical ATerm never holds. */
   constructor(bytes: Buffer) {
     this.bytes = bytes;
-    this.text = bytes.toString("latin1");
-    for (const [character, name] of [
-      ["\n", "a newline"],
-      ["\r", "a carriage return"],
-      ["\t", "a tab"],
-      ["\0", "a NUL"],
-    ] as const) {
-      const at = this.text.indexOf(character);
-      if (at >= 0) throw new AtermError(`Byte ${at} is ${name}, which this format never holds as such.`);
+  }
+
+  /** @throws AtermError if the text holds a byte that canonical ATerm never holds. */
+  *refuseControlCharacters(): Slices<void> {
+    for (let start = 0; start < this.bytes.length; start += SEARCHED_A_SLICE) {
+      if (start > 0) yield;
+      const part = this.bytes.subarray(start, start + SEARCHED_A_SLICE);
+      for (const [character, name] of NEVER_AS_SUCH) {
+        const at = part.indexOf(character, 0, "latin1");
+        if (at >= 0)
+          throw new AtermError(`Byte ${start + at} is ${name}, which this format never holds as such.`);
+      }
     }
   }
 
@@ -71,87 +78,132 @@ export class AtermReader {
 
   /** Takes that text if it comes next. */
   skip(token: string): boolean {
-    if (!this.text.startsWith(token, this.at)) return false;
+    for (let i = 0; i < token.length; i++) if (this.bytes[this.at + i] !== token.charCodeAt(i)) return false;
     this.at += token.length;
     return true;
   }
 
-  /** Takes a string. @throws AtermError */
-  string(): string {
+  /** Takes a string and says where it is. @throws AtermError */
+  *span(): Slices<Span> {
     this.expect('"');
     const start = this.at;
-    const close = this.text.indexOf('"', start);
-    if (close < 0 || this.nextBackslash(start) < close) return this.escapedString(start);
-    this.at = close + 1;
-    return this.slice(start, close);
+    const close = this.bytes.indexOf(QUOTE, start);
+    if (close < 0) throw this.error("expected a string, which has no end");
+    if (this.nextBackslash(start) > close) {
+      this.at = close + 1;
+      return { start, end: close, escapes: 0 };
+    }
+    return yield* this.escapedSpan(start);
   }
 
-  /** Takes a string that Nix writes without escapes: a path, an output name, a hash, a system. @throws AtermError */
-  plainString(): string {
-    this.expect('"');
-    const start = this.at;
-    const close = this.text.indexOf('"', start);
-    if (close < 0 || this.nextBackslash(start) < close) throw this.error("expected a string without escapes");
-    this.at = close + 1;
-    return this.slice(start, close);
+  /** Takes a string of at most so many bytes. @throws AtermError */
+  *string(most: number): Slices<string> {
+    const before = this.at;
+    const span = yield* this.span();
+    this.require(before, lengthOf(span) <= most, `of at most ${most} bytes, not of ${lengthOf(span)}`);
+    return (yield* this.bytesOf(span)).toString("latin1");
+  }
+
+  /**
+   * Takes a short string that Nix writes without escapes: a path, an output name, a hash, a system.
+   * @throws AtermError
+   */
+  *plainString(): Slices<string> {
+    const before = this.at;
+    const span = yield* this.span();
+    const length = lengthOf(span);
+    this.require(before, span.escapes === 0, "without escapes");
+    this.require(before, length <= LONGEST_PLAIN, `of at most ${LONGEST_PLAIN} bytes, not of ${length}`);
+    return this.bytes.toString("latin1", span.start, span.end);
+  }
+
+  /** What a string says. Without escapes it is a part of the text, else a copy. */
+  *bytesOf(span: Span): Slices<Buffer> {
+    if (span.escapes === 0) return this.bytes.subarray(span.start, span.end);
+    const said = Buffer.allocUnsafe(lengthOf(span));
+    let length = 0;
+    let next = span.start + BYTES_A_SLICE;
+    for (let at = span.start; at < span.end; at++) {
+      const byte = this.bytes[at]!;
+      said[length++] = byte === BACKSLASH ? byteOfLetter[this.bytes[++at]!]! : byte;
+      if (at < next) continue;
+      next = at + BYTES_A_SLICE;
+      yield;
+    }
+    return said;
   }
 
   /** Takes a list in square brackets, each item by the given function. @throws AtermError */
-  list(item: () => void): void {
+  *list(item: () => Slices<void>): Slices<void> {
     this.expect("[");
     if (this.skip("]")) return;
-    do item();
-    while (this.skip(","));
+    do {
+      if (++this.items > MOST_ITEMS)
+        throw this.error(`more than ${MOST_ITEMS} outputs, inputs, arguments and variables are not taken`);
+      if (this.items % ITEMS_A_SLICE === 0) yield;
+      yield* item();
+    } while (this.skip(","));
     this.expect("]");
   }
 
   /** @throws AtermError unless everything was read. */
   end(): void {
-    if (this.at !== this.text.length) throw this.error("expected the end");
+    if (this.at !== this.bytes.length) throw this.error("expected the end");
   }
 
   /** An error about the current position. */
   error(what: string): AtermError {
-    const next = quote(this.text.slice(this.at, this.at + 20));
+    const next = quote(this.bytes.toString("latin1", this.at, this.at + 20));
     return new AtermError(
-      `At byte ${this.at}: ${what}, found ${this.at < this.text.length ? next : "the end"}.`,
+      `At byte ${this.at}: ${what}, found ${this.at < this.bytes.length ? next : "the end"}.`,
     );
   }
 
+  private require(before: number, met: boolean, what: string): void {
+    if (met) return;
+    this.at = before;
+    throw this.error(`expected a string ${what}`);
+  }
+
   /** Byte by byte, because a hostile text may be nothing but escapes. */
-  private escapedString(start: number): string {
-    const bytes = this.bytes;
-    this.scratch ??= Buffer.allocUnsafe(bytes.length);
-    let length = 0;
+  private *escapedSpan(start: number): Slices<Span> {
+    const { bytes } = this;
+    let escapes = 0;
+    let next = start + BYTES_A_SLICE;
     for (let at = start; at < bytes.length; at++) {
-      let byte = bytes[at]!;
+      const byte = bytes[at]!;
       if (byte === QUOTE) {
         this.at = at + 1;
-        return this.scratch.toString("latin1", 0, length);
+        return { start, end: at, escapes };
       }
       if (byte === BACKSLASH) {
-        byte = byteOfLetter[bytes[at + 1] ?? 0]!;
-        if (byte === 0) {
+        if (byteOfLetter[bytes[at + 1] ?? 0] === 0) {
           this.at = at;
           throw this.error('expected one of the escapes \\" \\\\ \\n \\r \\t');
         }
+        escapes++;
         at++;
       }
-      this.scratch[length++] = byte;
+      if (at < next) continue;
+      next = at + BYTES_A_SLICE;
+      yield;
     }
     throw this.error("expected a string, which has no end");
   }
 
   private nextBackslash(from: number): number {
     if (this.backslash < from) {
-      const at = this.text.indexOf("\\", from);
+      const at = this.bytes.indexOf(BACKSLASH, from);
       this.backslash = at < 0 ? Number.POSITIVE_INFINITY : at;
     }
     return this.backslash;
   }
+}
 
-  /** A copy, not a slice of the text: slices would keep the whole derivation in memory with one of its paths. */
-  private slice(start: number, end: number): string {
-    return this.bytes.toString("latin1", start, end);
-  }
+/** Store paths, hashes and names of outputs are shorter, and so are systems. Bytes. */
+const LONGEST_PLAIN = 4096;
+
+/** Bytes that a string says. */
+export function lengthOf({ start, end, escapes }: Span): number {
+  return end - start - escapes;
 }

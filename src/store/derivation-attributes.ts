@@ -5,106 +5,144 @@
  * Rules: `src/libstore/derivation-options.cc` in the Nix tree (`parsed-derivations.cc` up to 2.25).
  */
 
-import { type Derivation, DerivationError } from "./derivation.ts";
+import { DerivationError } from "./derivation-error.ts";
 import { quote } from "./quote.ts";
+import type { Slices } from "./slices.ts";
+import { type JsonObject, type JsonValue, structuredAttributes } from "./structured-attributes.ts";
 
-/** A JSON value whose objects are Maps, so that no key can reach a prototype. */
-export type JsonValue = null | boolean | number | string | JsonValue[] | JsonObject;
-/** A JSON object. */
-export type JsonObject = Map<string, JsonValue>;
+/** Those that are asked for; no others are kept. */
+const attributeNames = [
+  "__contentAddressed",
+  "__impure",
+  "__impureHostDeps",
+  "__noChroot",
+  "__propagatedImpureHostDeps",
+  "__sandboxProfile",
+  "allowedReferences",
+  "allowedRequisites",
+  "disallowedReferences",
+  "disallowedRequisites",
+  "exportReferencesGraph",
+  "impureEnvVars",
+  "outputChecks",
+  "requiredSystemFeatures",
+  "sandboxProfile",
+  "url",
+  "urls",
+] as const;
+
+/** An attribute that can be asked for. */
+export type AttributeName = (typeof attributeNames)[number];
+
+const wanted: ReadonlySet<string> = new Set(attributeNames);
+const STRUCTURED = "__json";
+
+/**
+ * The longest variable, in bytes: the kernel gives no longer one to a builder. `__json`, which builders get as a file, may be
+ * longer.
+ */
+export const LONGEST_ATTRIBUTE = 128 * 1024;
+
+/** Whether that variable of the environment is, or holds, an attribute. */
+export function isAttributeName(variable: string): boolean {
+  return wanted.has(variable) || variable === STRUCTURED;
+}
 
 /**
  * The attributes of a derivation. Nix ignores the environment where there are structured attributes; here both
  * count, so that what is asked for in either place is seen.
+ *
+ * Everything throws DerivationError when the attributes cannot be read.
  */
-export interface DerivationAttributes {
+export class DerivationAttributes {
+  private readonly env: ReadonlyMap<string, string>;
+  private readonly json: JsonObject | DerivationError | undefined;
+
+  private constructor(env: ReadonlyMap<string, string>, json: JsonObject | DerivationError | undefined) {
+    this.env = env;
+    this.json = json;
+  }
+
+  /**
+   * @param variables those of the environment that are attributes
+   * @param tooLong the name of one that is longer than `LONGEST_ATTRIBUTE`
+   */
+  static *of(variables: ReadonlyMap<string, Buffer>, tooLong?: string): Slices<DerivationAttributes> {
+    const env = new Map<string, string>();
+    for (const [name, value] of variables) if (name !== STRUCTURED) env.set(name, value.toString("latin1"));
+    if (tooLong !== undefined)
+      return new DerivationAttributes(
+        env,
+        new DerivationError(
+          `The attribute ${quote(tooLong)} of the derivation is longer than ${LONGEST_ATTRIBUTE} bytes.`,
+        ),
+      );
+    const encoded = variables.get(STRUCTURED);
+    if (encoded === undefined) return new DerivationAttributes(env, undefined);
+    try {
+      return new DerivationAttributes(env, yield* structuredAttributes(encoded, wanted));
+    } catch (error) {
+      if (!(error instanceof DerivationError)) throw error;
+      return new DerivationAttributes(env, error);
+    }
+  }
+
+  /** Whether there are structured attributes. */
+  get isStructured(): boolean {
+    return this.read() !== undefined;
+  }
+
+  /** The value of a structured attribute. Strings hold the bytes of their UTF-8, as elsewhere. */
+  structured(name: AttributeName): JsonValue | undefined {
+    return this.read()?.get(name);
+  }
+
   /** A text; of two, the structured one. @throws DerivationError if the structured one is of another type. */
-  text(name: string): string | undefined;
+  text(name: AttributeName): string | undefined {
+    const value = this.structured(name);
+    if (value === undefined) return this.env.get(name);
+    if (typeof value !== "string") throw wrongType(name, "a string");
+    return value;
+  }
+
   /** Whether it is set: to `true` in JSON, to `1` in the environment. @throws DerivationError as above. */
-  flag(name: string): boolean;
+  flag(name: AttributeName): boolean {
+    const value = this.structured(name);
+    if (value !== undefined && typeof value !== "boolean") throw wrongType(name, "true or false");
+    return value === true || this.env.get(name) === "1";
+  }
+
   /** A list of texts; in the environment, words between white space. Both together. @throws DerivationError as above. */
-  list(name: string): string[];
+  list(name: AttributeName): string[] {
+    const given = this.structured(name);
+    const value = given === undefined ? [] : given;
+    if (!Array.isArray(value) || !value.every((item) => typeof item === "string"))
+      throw wrongType(name, "a list of strings");
+    return [...value, ...words(this.env.get(name) ?? "")];
+  }
+
+  /** What the environment says of it, whatever the structured attributes do. */
+  variable(name: AttributeName): string | undefined {
+    return this.env.get(name);
+  }
+
   /** Whether the derivation has the attribute at all, whatever its value. */
-  has(name: string): boolean;
-  /** The structured attributes, if the derivation has them. Strings hold the bytes of their UTF-8, as elsewhere. */
-  readonly json: JsonObject | undefined;
-}
+  has(name: AttributeName): boolean {
+    return this.structured(name) !== undefined || this.env.has(name);
+  }
 
-/** Deeper structures are not taken: reading and walking them must not exhaust the stack. */
-const MAX_JSON_DEPTH = 128;
-
-/** @throws DerivationError if `__json` is not a JSON object in UTF-8. */
-export function derivationAttributes(derivation: Derivation): DerivationAttributes {
-  const { env } = derivation;
-  const encoded = env.get("__json");
-  const json = encoded === undefined ? undefined : parseStructured(encoded);
-  return {
-    text(name) {
-      const value = json?.get(name);
-      if (value === undefined) return env.get(name);
-      if (typeof value !== "string") throw wrongType(name, "a string");
-      return value;
-    },
-    flag(name) {
-      const value = json?.get(name);
-      if (value !== undefined && typeof value !== "boolean") throw wrongType(name, "true or false");
-      return value === true || env.get(name) === "1";
-    },
-    list(name) {
-      const value = json?.has(name) ? json.get(name) : [];
-      if (!Array.isArray(value) || !value.every((item) => typeof item === "string"))
-        throw wrongType(name, "a list of strings");
-      return [...value, ...words(env.get(name) ?? "")];
-    },
-    has(name) {
-      return env.has(name) || json?.has(name) === true;
-    },
-    json,
-  };
+  private read(): JsonObject | undefined {
+    if (this.json instanceof DerivationError) throw this.json;
+    return this.json;
+  }
 }
 
 function words(text: string): string[] {
   return text.split(/[ \t\n\r]+/).filter((word) => word !== "");
 }
 
-function wrongType(name: string, wanted: string): DerivationError {
-  return new DerivationError(`The structured attribute ${quote(name)} of the derivation must be ${wanted}.`);
-}
-
-function parseStructured(encoded: string): JsonObject {
-  let parsed: unknown;
-  try {
-    // Strict, since Nix refuses such bytes too, and a byte order mark is left for JSON.parse to refuse.
-    const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    parsed = JSON.parse(utf8.decode(Buffer.from(encoded, "latin1")));
-  } catch (error) {
-    throw new DerivationError(
-      `The structured attributes (__json) of the derivation are not JSON in UTF-8: ${(error as Error).message}`,
-      { cause: error },
-    );
-  }
-  const value = withMaps(parsed, 0);
-  if (!(value instanceof Map))
-    throw new DerivationError("The structured attributes (__json) of the derivation must be a JSON object.");
-  return value;
-}
-
-function withMaps(value: unknown, depth: number): JsonValue {
-  if (depth > MAX_JSON_DEPTH)
-    throw new DerivationError(
-      `The structured attributes (__json) of the derivation are nested deeper than ${MAX_JSON_DEPTH} levels.`,
-    );
-  if (typeof value === "string") return byteString(value);
-  if (Array.isArray(value)) return value.map((item) => withMaps(item, depth + 1));
-  if (typeof value === "object" && value !== null)
-    return new Map(Object.entries(value).map(([key, item]) => [byteString(key), withMaps(item, depth + 1)]));
-  return value as null | boolean | number;
-}
-
-function byteString(text: string): string {
-  if (!text.isWellFormed())
-    throw new DerivationError(
-      `The structured attributes (__json) of the derivation hold half a surrogate pair, in ${quote(text)}.`,
-    );
-  return Buffer.from(text, "utf8").toString("latin1");
+function wrongType(name: string, expected: string): DerivationError {
+  return new DerivationError(
+    `The structured attribute ${quote(name)} of the derivation must be ${expected}.`,
+  );
 }

@@ -3,17 +3,16 @@
  * Format: `src/libstore/derivation/aterm.cc` in the Nix tree (`derivations.cc` up to 2.34), the form `Derive(…)`.
  */
 
-import { createHash } from "node:crypto";
-import { AtermError, AtermReader, atermString } from "./aterm.ts";
-import {
-  type ContentAddress,
-  ContentAddressError,
-  contentAddressPath,
-  parseOutputHashAlgorithm,
-} from "./content-address.ts";
+import { AtermError, AtermReader, lengthOf } from "./aterm.ts";
+import { type ContentAddress, ContentAddressError, parseOutputHashAlgorithm } from "./content-address.ts";
+import { DerivationAttributes, isAttributeName, LONGEST_ATTRIBUTE } from "./derivation-attributes.ts";
+import { DerivationError } from "./derivation-error.ts";
 import { digestLength } from "./hash.ts";
 import { quote } from "./quote.ts";
+import { atOnce, type Slices } from "./slices.ts";
 import { isStoreBase, isStoreName, type StorePath, storePathBase } from "./store-path.ts";
+
+export { DerivationError } from "./derivation-error.ts";
 
 /** One output of a derivation: the three strings of the ATerm, "" where absent. */
 export interface DerivationOutput {
@@ -25,7 +24,10 @@ export interface DerivationOutput {
   readonly hash: string;
 }
 
-/** A derivation, as its ATerm says it. Strings hold bytes, one a character (latin1). */
+/**
+ * A derivation, as its ATerm says it, without what only its builder reads: of arguments and environment the attributes are
+ * left. Strings hold bytes, one a character (latin1).
+ */
 export interface Derivation {
   readonly outputs: Map<string, DerivationOutput>;
   /** Input derivations, and which of their outputs are wanted. */
@@ -33,8 +35,7 @@ export interface Derivation {
   readonly inputSrcs: StorePath[];
   readonly system: string;
   readonly builder: string;
-  readonly args: string[];
-  readonly env: Map<string, string>;
+  readonly attributes: DerivationAttributes;
 }
 
 /**
@@ -44,46 +45,30 @@ export interface Derivation {
  */
 export type OutputKind = "input-addressed" | "fixed" | "floating" | "deferred" | "impure";
 
-/** A text that is not a derivation in canonical form. */
-export class DerivationError extends Error {
-  override readonly name = "DerivationError";
-}
+/** Longer texts cannot be given to a builder. Bytes. */
+const LONGEST_BUILDER = 4096;
+const LONGEST_VARIABLE_NAME = 128 * 1024;
 
 /**
  * Reads a derivation. Only the form that Nix itself writes is taken: maps and sets in order without duplicates, one
- * spelling of each string and hash, at least one output. So `unparseDerivation` gives the same bytes again.
- * @throws DerivationError also for `DrvWithVersion("xp-dyn-drv", …)` (dynamic derivations).
+ * spelling of each string and hash, at least one output. So no two readers can take it for different things.
+ * Attributes that cannot be read are an error of whoever asks for one.
+ * @throws DerivationError also for `DrvWithVersion("xp-dyn-drv", …)` (dynamic derivations), and for what is too long.
  */
 export function parseDerivation(text: Buffer): Derivation {
+  return atOnce(derivationOf(text));
+}
+
+/** As `parseDerivation`. */
+export function* derivationOf(text: Buffer): Slices<Derivation> {
   try {
-    return readDerivation(new AtermReader(text));
+    return yield* readDerivation(new AtermReader(text));
   } catch (error) {
     if (!(error instanceof AtermError)) throw error;
     throw new DerivationError(`This is not a derivation in canonical form. ${error.message}`, {
       cause: error,
     });
   }
-}
-
-/** Writes a derivation, in the order that Nix writes it. */
-export function unparseDerivation(derivation: Derivation): Buffer {
-  const outputs = inOrder([...derivation.outputs], keyOf).map(([name, { path, hashAlgorithm, hash }]) =>
-    tuple([name, path, hashAlgorithm, hash]),
-  );
-  const inputDrvs = inOrder([...derivation.inputDrvs], pathOrder).map(
-    ([path, names]) => `(${atermString(path)},${list(inOrder(names, asIs))})`,
-  );
-  const env = inOrder([...derivation.env], keyOf).map(tuple);
-  const fields = [
-    `[${outputs.join()}]`,
-    `[${inputDrvs.join()}]`,
-    list(inOrder(derivation.inputSrcs, storePathBase)),
-    atermString(derivation.system),
-    atermString(derivation.builder),
-    list(derivation.args),
-    `[${env.join()}]`,
-  ];
-  return Buffer.from(`Derive(${fields.join()})`, "latin1");
 }
 
 /** How the path of that output comes about. */
@@ -105,63 +90,51 @@ export function outputPathName(derivationName: string, outputName: string): stri
   return outputName === "out" ? derivationName : `${derivationName}-${outputName}`;
 }
 
-/**
- * The store path of a derivation: that of its text, with all its inputs as references.
- * @param name the derivation's name, without `.drv`.
- * @throws StorePathError if a store path cannot have the name.
- */
-export function derivationPath(storeDir: string, name: string, derivation: Derivation): StorePath {
-  const digest = createHash("sha256").update(unparseDerivation(derivation)).digest();
-  const references = [...derivation.inputSrcs, ...derivation.inputDrvs.keys()];
-  return contentAddressPath(
-    storeDir,
-    `${name}.drv`,
-    { method: "text", hash: { algorithm: "sha256", digest } },
-    references,
-  );
-}
-
-function readDerivation(reader: AtermReader): Derivation {
+function* readDerivation(reader: AtermReader): Slices<Derivation> {
+  yield* reader.refuseControlCharacters();
   if (reader.skip("DrvWithVersion("))
     throw reader.error("dynamic derivations (the form DrvWithVersion) are not supported");
   reader.expect("Derive(");
-  const outputs = readOutputs(reader);
+  const outputs = yield* readOutputs(reader);
   reader.expect(",");
-  const inputDrvs = readInputDerivations(reader);
+  const inputDrvs = yield* readInputDerivations(reader);
   reader.expect(",");
-  const inputSrcs = readOrdered(reader, "input source", storePathBase, () => readStorePath(reader));
+  const inputSrcs = yield* readInputSources(reader);
   reader.expect(",");
-  const system = reader.plainString();
+  const system = yield* reader.plainString();
   reader.expect(",");
-  const builder = reader.string();
+  const builder = yield* reader.string(LONGEST_BUILDER);
   reader.expect(",");
-  const args: string[] = [];
-  reader.list(() => args.push(reader.string()));
+  yield* reader.list(function* () {
+    yield* reader.span();
+  });
   reader.expect(",");
-  const env = readEnvironment(reader);
+  const attributes = yield* readAttributes(reader);
   reader.expect(")");
   reader.end();
-  return { outputs, inputDrvs, inputSrcs, system, builder, args, env };
+  return { outputs, inputDrvs, inputSrcs, system, builder, attributes };
 }
 
-function readOutputs(reader: AtermReader): Map<string, DerivationOutput> {
-  const outputs = readOrdered(reader, "output", keyOf, (): [string, DerivationOutput] => {
+function* readOutputs(reader: AtermReader): Slices<Map<string, DerivationOutput>> {
+  const outputs = new Map<string, DerivationOutput>();
+  yield* readOrdered(reader, "output", function* () {
     reader.expect("(");
-    const name = reader.plainString();
+    const name = yield* reader.plainString();
     if (!isStoreName(name)) throw reader.error(`an output cannot have the name ${quote(name)}`);
     reader.expect(",");
-    const path = reader.plainString();
+    const path = yield* reader.plainString();
     reader.expect(",");
-    const hashAlgorithm = reader.plainString();
+    const hashAlgorithm = yield* reader.plainString();
     reader.expect(",");
-    const hash = reader.plainString();
+    const hash = yield* reader.plainString();
     reader.expect(")");
     const output = { path, hashAlgorithm, hash };
     checkOutput(reader, name, output);
-    return [name, output];
+    outputs.set(name, output);
+    return name;
   });
-  if (outputs.length === 0) throw reader.error("a derivation must have an output");
-  return new Map(outputs);
+  if (outputs.size === 0) throw reader.error("a derivation must have an output");
+  return outputs;
 }
 
 function checkOutput(reader: AtermReader, name: string, output: DerivationOutput): void {
@@ -191,38 +164,63 @@ function readHashAlgorithm(reader: AtermReader, text: string): ReturnType<typeof
   }
 }
 
-function readInputDerivations(reader: AtermReader): Map<StorePath, string[]> {
-  const inputs = readOrdered(reader, "input derivation", pathOrder, (): [StorePath, string[]] => {
+function* readInputDerivations(reader: AtermReader): Slices<Map<StorePath, string[]>> {
+  const inputs = new Map<StorePath, string[]>();
+  yield* readOrdered(reader, "input derivation", function* () {
     reader.expect("(");
-    const path = readStorePath(reader);
+    const path = yield* readStorePath(reader);
     reader.expect(",");
-    const names = readOrdered(reader, "output name", asIs, () => reader.plainString());
+    const names: string[] = [];
+    yield* readOrdered(reader, "output name", function* () {
+      const name = yield* reader.plainString();
+      names.push(name);
+      return name;
+    });
     reader.expect(")");
     if (names.length === 0) throw reader.error(`of the input derivation ${quote(path)} no output is wanted`);
-    return [path, names];
+    inputs.set(path, names);
+    return storePathBase(path);
   });
-  return new Map(inputs);
+  return inputs;
 }
 
-function readEnvironment(reader: AtermReader): Map<string, string> {
-  const variables = readOrdered(reader, "environment variable", keyOf, (): [string, string] => {
+function* readInputSources(reader: AtermReader): Slices<StorePath[]> {
+  const inputs: StorePath[] = [];
+  yield* readOrdered(reader, "input source", function* () {
+    const path = yield* readStorePath(reader);
+    inputs.push(path);
+    return storePathBase(path);
+  });
+  return inputs;
+}
+
+/** Reads the environment, and keeps the variables that mean something to Nix. */
+function* readAttributes(reader: AtermReader): Slices<DerivationAttributes> {
+  const variables = new Map<string, Buffer>();
+  let tooLong: string | undefined;
+  yield* readOrdered(reader, "environment variable", function* () {
     reader.expect("(");
-    const name = reader.string();
+    const name = yield* reader.string(LONGEST_VARIABLE_NAME);
     reader.expect(",");
-    const value = reader.string();
+    const span = yield* reader.span();
     reader.expect(")");
-    return [name, value];
+    if (!isAttributeName(name)) return name;
+    if (name === "__json" || lengthOf(span) <= LONGEST_ATTRIBUTE)
+      variables.set(name, yield* reader.bytesOf(span));
+    else tooLong = name;
+    return name;
   });
-  return new Map(variables);
+  return yield* DerivationAttributes.of(variables, tooLong);
 }
 
-/** Reads a list whose items Nix keeps in a set or map: each must come after the one before it. */
-function readOrdered<T>(reader: AtermReader, what: string, orderOf: (item: T) => string, read: () => T): T[] {
-  const items: T[] = [];
+/**
+ * Reads a list whose items Nix keeps in a set or map: each must come after the one before it.
+ * @param read takes an item, and says what Nix orders it by
+ */
+function* readOrdered(reader: AtermReader, what: string, read: () => Slices<string>): Slices<void> {
   let previous: string | undefined;
-  reader.list(() => {
-    const item = read();
-    const order = orderOf(item);
+  yield* reader.list(function* () {
+    const order = yield* read();
     if (previous !== undefined && order <= previous)
       throw reader.error(
         order === previous
@@ -230,13 +228,11 @@ function readOrdered<T>(reader: AtermReader, what: string, orderOf: (item: T) =>
           : `the ${what} ${quote(order)} is out of order`,
       );
     previous = order;
-    items.push(item);
   });
-  return items;
 }
 
-function readStorePath(reader: AtermReader): StorePath {
-  const path = reader.plainString();
+function* readStorePath(reader: AtermReader): Slices<StorePath> {
+  const path = yield* reader.plainString();
   if (!looksLikeStorePath(path)) throw reader.error(`${quote(path)} is not a store path`);
   return path;
 }
@@ -244,32 +240,4 @@ function readStorePath(reader: AtermReader): StorePath {
 /** The store folder is not known here: whoever uses a path compares it whole. */
 function looksLikeStorePath(path: string): boolean {
   return path.startsWith("/") && isStoreBase(storePathBase(path));
-}
-
-function list(items: readonly string[]): string {
-  return `[${items.map(atermString).join()}]`;
-}
-
-function tuple(items: readonly string[]): string {
-  return `(${items.map(atermString).join()})`;
-}
-
-/** Nix orders by bytes; strings here hold one byte a character, so comparing them is the same. */
-function inOrder<T>(items: readonly T[], orderOf: (item: T) => string): T[] {
-  return items
-    .map((item) => ({ item, order: orderOf(item) }))
-    .sort((a, b) => (a.order < b.order ? -1 : a.order > b.order ? 1 : 0))
-    .map(({ item }) => item);
-}
-
-function asIs(text: string): string {
-  return text;
-}
-
-function keyOf<T>([key]: readonly [string, T]): string {
-  return key;
-}
-
-function pathOrder<T>([path]: readonly [StorePath, T]): string {
-  return storePathBase(path);
 }

@@ -6,8 +6,9 @@ import { createHash } from "node:crypto";
 import { nixSystem } from "../../lab/expression.ts";
 import { encodeBase32 } from "../../src/store/base32.ts";
 import { contentAddressPath } from "../../src/store/content-address.ts";
-import { type Derivation, fixedOutputAddress, unparseDerivation } from "../../src/store/derivation.ts";
+import { fixedOutputAddress } from "../../src/store/derivation.ts";
 import type { StorePath } from "../../src/store/store-path.ts";
+import { type DerivationText, unparseDerivation } from "../store/derivation-text.ts";
 import { type RawClient, STORE_DIR } from "./raw-client.ts";
 
 export interface Recipe {
@@ -52,7 +53,7 @@ export function makeDerivation(recipe: Recipe): Made {
         ] as [string, string][])),
     ...Object.entries(recipe.env ?? {}),
   ]);
-  const derivation = (out: string, inputKeys: readonly string[]): Derivation => ({
+  const derivation = (out: string, inputKeys: readonly string[]): DerivationText => ({
     outputs: new Map([["out", { ...output, path: out }]]),
     inputDrvs: new Map(inputKeys.map((key) => [key, ["out"]])),
     inputSrcs: [...inputSrcs].sort(),

@@ -5,6 +5,7 @@ import type { Profile } from "../../src/policy/profile.ts";
 import { builtinProfiles } from "../../src/policy/profiles.ts";
 import type { PathInfo } from "../../src/policy/view-queries.ts";
 import type { Derivation, DerivationOutput } from "../../src/store/derivation.ts";
+import { attributesOf } from "../store/derivation-text.ts";
 
 const STORE_DIR = "/nix/store";
 function storePath(letter: string, name: string) {
@@ -22,7 +23,7 @@ function structured(json: Attributes) {
   return Buffer.from(JSON.stringify(json)).toString("latin1");
 }
 function environment(env: Readonly<Record<string, string>>) {
-  return new Map(Object.entries(env));
+  return attributesOf(Object.entries(env));
 }
 
 const inputAddressed: DerivationOutput = { path: out, hashAlgorithm: "", hash: "" };
@@ -41,8 +42,7 @@ function derivation(change: Partial<Derivation> = {}): Derivation {
     inputSrcs: [source],
     system: "x86_64-linux",
     builder: "/bin/sh",
-    args: [],
-    env: environment({ name: "name" }),
+    attributes: attributesOf([]),
     ...change,
   };
 }
@@ -73,16 +73,16 @@ describe("a derivation", () => {
     ["with a fixed output hashed as a NAR", withOutput(fixed("r:sha512"))],
     [
       "that asks for a sandbox of its own",
-      derivation({ env: environment({ requiredSystemFeatures: "nix-broker" }) }),
+      derivation({ attributes: environment({ requiredSystemFeatures: "nix-broker" }) }),
     ],
     [
       "that takes the proxy of the daemon",
-      derivation({ env: environment({ impureEnvVars: "http_proxy NO_PROXY NIX_MIRRORS_gnu" }) }),
+      derivation({ attributes: environment({ impureEnvVars: "http_proxy NO_PROXY NIX_MIRRORS_gnu" }) }),
     ],
     [
       "that sets to nothing what could open its sandbox",
       derivation({
-        env: environment({
+        attributes: environment({
           __noChroot: "",
           __impure: "",
           __contentAddressed: "",
@@ -139,31 +139,33 @@ describe("attributes", () => {
     ["requiredSystemFeatures", "builder-rpc-v0", ["builder-rpc-v0"], `${feature("builder-rpc-v0")}${beyond}`],
     ["requiredSystemFeatures", "uid-range", ["uid-range"], `${feature("uid-range")}${beyond}`],
   ])("%s = %j is refused, from the environment and from __json", (name, env, json, expected) => {
-    expect(refusal(derivation({ env: environment({ [name]: env }) })), "env").toBe(expected);
+    expect(refusal(derivation({ attributes: environment({ [name]: env }) })), "env").toBe(expected);
     expect(
-      refusal(derivation({ env: environment({ __json: structured({ [name]: json }) }) })),
+      refusal(derivation({ attributes: environment({ __json: structured({ [name]: json }) }) })),
       "__json",
     ).toBe(expected);
     // Neither place hides the other.
     const harmless = Array.isArray(json) ? [] : typeof json === "boolean" ? false : json;
     const both = environment({ [name]: env, __json: structured({ [name]: harmless }) });
-    expect(refusal(derivation({ env: both })), "both").toBe(expected);
+    expect(refusal(derivation({ attributes: both })), "both").toBe(expected);
     const hidden = environment({ [name]: "", __json: structured({ [name]: json }) });
-    expect(refusal(derivation({ env: hidden })), "hidden").toBe(expected);
+    expect(refusal(derivation({ attributes: hidden })), "hidden").toBe(expected);
   });
 
   test("of a type that Nix might read otherwise are refused", () => {
     const noChroot = environment({ __json: structured({ __noChroot: "1" }) });
-    expect(refusal(derivation({ env: noChroot }))).toContain("must be true or false");
+    expect(refusal(derivation({ attributes: noChroot }))).toContain("must be true or false");
     const features = environment({ __json: structured({ requiredSystemFeatures: "recursive-nix" }) });
-    expect(refusal(derivation({ env: features }))).toContain("must be a list of strings");
-    expect(refusal(derivation({ env: environment({ __json: "{" }) }))).toContain("are not JSON in UTF-8");
+    expect(refusal(derivation({ attributes: features }))).toContain("must be a list of strings");
+    expect(refusal(derivation({ attributes: environment({ __json: "{" }) }))).toContain(
+      "are not a JSON object in UTF-8",
+    );
   });
 
   test("system features are those that the profile lists, and never those that go past the broker", () => {
     const profile: Profile = { ...build, requiredSystemFeatures: ["kvm", "recursive-nix"] };
     const requiring = (features: string) =>
-      derivation({ env: environment({ requiredSystemFeatures: features }) });
+      derivation({ attributes: environment({ requiredSystemFeatures: features }) });
     expect(refusal(requiring("kvm"), profile)).toBeUndefined();
     expect(refusal(requiring("kvm recursive-nix"), profile)).toBe(`${feature("recursive-nix")}${beyond}`);
     expect(refusal(requiring("big-parallel"), profile)).toBe(`${feature("big-parallel")}${unlisted}`);
@@ -185,7 +187,7 @@ describe("attributes", () => {
     const profile: Profile = { ...build, contentAddressed: true };
     const floating = withOutput(
       { path: "", hashAlgorithm: "r:sha256", hash: "" },
-      { env: environment({ __contentAddressed: "1" }) },
+      { attributes: environment({ __contentAddressed: "1" }) },
     );
     expect(refusal(floating, profile)).toBeUndefined();
     expect(refusal(floating)).toBe(
@@ -235,7 +237,7 @@ describe("fixed outputs", () => {
   };
   const patterns: Profile = { ...build, name: "mirror", fixedOutputs: ["https://mirror.test/*"] };
   const fetchurl = (env: Readonly<Record<string, string>>, builder = "builtin:fetchurl") =>
-    withOutput(fixed(), { builder, env: environment(env) });
+    withOutput(fixed(), { builder, attributes: environment(env) });
   const mine = "https://mirror.test/a";
   const evil = "https://evil.test/a";
   const judge = (judged: Derivation, profile: Profile) => refuseFixedOutput(judged, profile, nothing);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { optIn } from "../../src/root/opt-in.ts";
 import type { Derivation, DerivationOutput } from "../../src/store/derivation.ts";
+import { attributesOf } from "../store/derivation-text.ts";
 
 const path = `/nix/store/${"0".repeat(32)}-x`;
 const here = { hasChroot: true, hasWorker: true };
@@ -13,8 +14,7 @@ function derivation(env: Record<string, string>, output: Partial<DerivationOutpu
     inputSrcs: [],
     system: "x86_64-linux",
     builder: "/bin/sh",
-    args: [],
-    env: new Map(Object.entries(env)),
+    attributes: attributesOf(Object.entries(env)),
   };
 }
 

@@ -11,6 +11,7 @@ import {
 import { nixSetting } from "../../src/root/nix-settings.ts";
 import { type CheckedOutput, referenceViolations } from "../../src/root/reference-checks.ts";
 import type { Derivation } from "../../src/store/derivation.ts";
+import { attributesOf } from "../store/derivation-text.ts";
 
 const store = "/nix/store";
 function at(letter: string, name: string) {
@@ -81,8 +82,7 @@ describe("referenceViolations", () => {
       inputSrcs: [],
       system: "",
       builder: "",
-      args: [],
-      env: new Map(Object.entries(env)),
+      attributes: attributesOf(Object.entries(env)),
     };
     return referenceViolations(derivation, outputs, store);
   };

@@ -3,6 +3,7 @@ import type { PathInfo } from "../../src/policy/view-queries.ts";
 import type { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
 import { ClosedView } from "../../src/sandbox/view.ts";
 import { type Derivation, DerivationError } from "../../src/store/derivation.ts";
+import { attributesOf } from "../store/derivation-text.ts";
 
 function path(i: number, name: string) {
   return `/nix/store/${String(i).padStart(32, "0")}-${name}`;
@@ -23,8 +24,7 @@ function withOutput(output: string): Derivation {
     inputSrcs: [],
     system: "x",
     builder: "/bin/sh",
-    args: [],
-    env: new Map(),
+    attributes: attributesOf([]),
   };
 }
 

@@ -15,18 +15,16 @@ import {
   printContentAddress,
 } from "../../src/store/content-address.ts";
 import {
-  derivationPath,
   fixedOutputAddress,
   outputKind,
   outputPathName,
   parseDerivation,
-  unparseDerivation,
 } from "../../src/store/derivation.ts";
-import { derivationAttributes } from "../../src/store/derivation-attributes.ts";
 import { type HashAlgorithm, printHash } from "../../src/store/hash.ts";
 import { NarWalker } from "../../src/store/nar-walker.ts";
 import { ReferenceScanner } from "../../src/store/reference-scanner.ts";
 import { isStorePath, storePathHash, storePathName } from "../../src/store/store-path.ts";
+import { derivationPath, readDerivationText, unparseDerivation, withAttributes } from "./derivation-text.ts";
 import { type NarNode, writeNar } from "./nar.ts";
 
 const store = "/nix/store";
@@ -203,8 +201,8 @@ describeEachVersion(
         {
           what: "with structured attributes",
           expression: `derivation { name = "s"; ${head} __structuredAttrs = true; outputs = [ "out" "dev" ];
-            requiredSystemFeatures = [ "kvm" "nix-broker" ]; __noChroot = true; text = "a\\"\\\\\\n\\tü";
-            deep = { list = [ 1 2.5 true null { } [ ] ]; __proto__ = "p"; }; }`,
+            requiredSystemFeatures = [ "kvm" "nix-broker" ]; __noChroot = true; url = "a\\"\\\\\\n\\tü";
+            outputChecks = { list = [ 1 2.5 true null { } [ ] ]; __proto__ = "p"; }; }`,
           kind: "input-addressed",
         },
         {
@@ -266,8 +264,9 @@ describeEachVersion(
 
       test.each(known)("$what are read, written and named the same", async ({ expression, kind }) => {
         const { path, text } = await instantiate(daemon(), expression);
-        const derivation = parseDerivation(text);
+        const derivation = readDerivationText(text);
         expect(unparseDerivation(derivation).equals(text)).toBe(true);
+        expect(parseDerivation(text)).toEqual(withAttributes(derivation));
         const name = storePathName(path).replace(/\.drv$/, "");
         expect(derivationPath(store, name, derivation)).toBe(path);
         for (const [outputName, output] of derivation.outputs) {
@@ -286,7 +285,8 @@ describeEachVersion(
 
       test("have the parts that Nix shows", async () => {
         const { path, text } = await instantiate(daemon(), cases[1]!.expression);
-        const { args, env, builder, system } = parseDerivation(text);
+        const { args, env } = readDerivationText(text);
+        const { builder, system } = parseDerivation(text);
         const command = minor < 17 ? "nix show-derivation" : "nix derivation show";
         const shown = JSON.parse((await lines(daemon(), `${command} "$1"`, path)).join("\n"));
         const [first] = Object.values(minor >= 34 ? shown.derivations : shown) as Record<string, unknown>[];
@@ -300,11 +300,11 @@ describeEachVersion(
 
       test("with structured attributes give them", async () => {
         const { text } = await instantiate(daemon(), cases[4]!.expression);
-        const attributes = derivationAttributes(parseDerivation(text));
+        const { attributes } = parseDerivation(text);
         expect(attributes.list("requiredSystemFeatures")).toEqual(["kvm", "nix-broker"]);
         expect(attributes.flag("__noChroot")).toBe(true);
-        expect(attributes.text("text")).toBe(Buffer.from('a"\\\n\tü').toString("latin1"));
-        expect(attributes.json?.get("deep")).toEqual(
+        expect(attributes.text("url")).toBe(Buffer.from('a"\\\n\tü').toString("latin1"));
+        expect(attributes.structured("outputChecks")).toEqual(
           new Map<string, unknown>([
             ["__proto__", "p"],
             ["list", [1, 2.5, true, null, new Map(), []]],

@@ -12,7 +12,6 @@ import {
 } from "../../policy/derivation-rules.ts";
 import { infoInView } from "../../policy/view-queries.ts";
 import { type Derivation, DerivationError, outputKind } from "../../store/derivation.ts";
-import { derivationAttributes } from "../../store/derivation-attributes.ts";
 import { isDerivationPath, type StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { Sandbox } from "../sandbox.ts";
@@ -80,7 +79,7 @@ async function refuseGraphsWithDerivations(
   sandbox: Sandbox,
   derivations: ReadonlyMap<StorePath, Derivation>,
 ): Promise<void> {
-  const exporting = [...derivations].filter(([, d]) => derivationAttributes(d).has("exportReferencesGraph"));
+  const exporting = [...derivations].filter(([, d]) => d.attributes.has("exportReferencesGraph"));
   if (exporting.length === 0) return;
   const visited = new Set<StorePath>();
   const pending: StorePath[] = [];

@@ -1,0 +1,58 @@
+/**
+ * Long work in slices. What strangers can make long is written as a generator that yields after a bounded piece of
+ * work; who drives it decides whether others get a turn in between. `units` of work are bytes looked at, or what
+ * takes about as long: a slice stays far below a millisecond.
+ */
+
+/** Work that yields between its slices, and returns its result. */
+export type Slices<T> = Generator<undefined, T, undefined>;
+
+/** Says when to let others run, and lets them. */
+export interface Pace {
+  /** Whether this turn has lasted long enough. */
+  readonly due: boolean;
+  /** Resolves at the beginning of the next turn. */
+  pause(): Promise<void>;
+}
+
+/** For programs that serve nobody meanwhile. */
+export const noPause: Pace = { due: false, pause: () => Promise.resolve() };
+
+/** Does all of it now. @throws what the work throws */
+export function atOnce<T>(work: Slices<T>): T {
+  for (;;) {
+    const step = work.next();
+    if (step.done) return step.value;
+  }
+}
+
+/** Does it turn by turn. @throws what the work throws */
+export async function inSlices<T>(work: Slices<T>, pace: Pace): Promise<T> {
+  for (;;) {
+    const step = work.next();
+    if (step.done) return step.value;
+    if (pace.due) await pace.pause();
+  }
+}
+
+/** So many items of a list are dealt with between two looks at the pace. */
+const ITEMS_A_SLICE = 64;
+
+/** Goes over a list turn by turn; the items of a slice are dealt with at the same time. @throws what `deal` throws */
+export async function mapInSlices<T, R>(
+  items: Iterable<T>,
+  pace: Pace,
+  deal: (item: T) => R | Promise<R>,
+): Promise<R[]> {
+  const results: R[] = [];
+  let slice: (R | Promise<R>)[] = [];
+  for (const item of items) {
+    slice.push(deal(item));
+    if (slice.length < ITEMS_A_SLICE) continue;
+    for (const result of await Promise.all(slice)) results.push(result);
+    slice = [];
+    if (pace.due) await pace.pause();
+  }
+  for (const result of await Promise.all(slice)) results.push(result);
+  return results;
+}
