@@ -3,8 +3,10 @@ import { randomBytes } from "node:crypto";
 import type { Profile } from "../policy/profile.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
 import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
+import type { Pace } from "../store/slices.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
 import type { Quota } from "./quota.ts";
+import { Lane } from "./turns.ts";
 import { KeptUpstreams } from "./upstream/kept.ts";
 import type { UpstreamStore } from "./upstream/store.ts";
 import type { View } from "./view.ts";
@@ -43,6 +45,8 @@ export class Sandbox {
   readonly profile: Profile;
   readonly view: View;
   readonly quota: Quota;
+  /** For long work that its clients ask for. */
+  readonly pace: Pace = new Lane();
   readonly derivation: StorePath | undefined;
   readonly parent: Sandbox | undefined;
   readonly socket: string | undefined;

@@ -2,8 +2,10 @@
  * Hashes and their texts. Formats: `src/libutil/hash.cc` in the Nix tree; blake3 is known to Nix 2.30 and later.
  */
 
+import { createHash } from "node:crypto";
 import { base32Length, decodeBase32, encodeBase32 } from "./base32.ts";
 import { quote } from "./quote.ts";
+import type { Slices } from "./slices.ts";
 
 /** The hash algorithms that some version of Nix knows. */
 export type HashAlgorithm = "md5" | "sha1" | "sha256" | "sha512" | "blake3";
@@ -29,6 +31,19 @@ const digestLengths: ReadonlyMap<string, number> = new Map<HashAlgorithm, number
   ["sha512", 64],
   ["blake3", 32],
 ]);
+
+/** Bytes that are hashed between two yields. */
+const HASHED_A_SLICE = 1024 * 1024;
+
+/** The SHA-256 digest. */
+export function* sha256(bytes: Buffer): Slices<Buffer> {
+  const hash = createHash("sha256");
+  for (let start = 0; start < bytes.length; start += HASHED_A_SLICE) {
+    if (start > 0) yield;
+    hash.update(bytes.subarray(start, start + HASHED_A_SLICE));
+  }
+  return hash.digest();
+}
 
 /** Whether this is the name of an algorithm, as Nix writes it. */
 export function isHashAlgorithm(text: string): text is HashAlgorithm {

@@ -63,7 +63,7 @@ describe("a derivation", () => {
     [
       "that needs a large or a certain machine",
       derivation({
-        env: environment({ requiredSystemFeatures: "big-parallel benchmark gccarch-x86-64-v3" }),
+        attributes: environment({ requiredSystemFeatures: "big-parallel benchmark gccarch-x86-64-v3" }),
       }),
     ],
     ["named by a weak hash", withOutput(fixed("md5"))],
@@ -175,7 +175,7 @@ describe("attributes", () => {
   });
 
   test("variables of nixpkgs' fetchers are allowed; those that hold secrets only where they are named in full", () => {
-    const taking = (names: string) => derivation({ env: environment({ impureEnvVars: names }) });
+    const taking = (names: string) => derivation({ attributes: environment({ impureEnvVars: names }) });
     expect(refusal(taking("GOPROXY NIX_NPM_REGISTRY NIX_MIRRORS_gnu NIX_HASHED_MIRRORS"))).toBeUndefined();
     const secrets = "NIX_NPM_TOKENS NIX_GITHUB_PRIVATE_USERNAME";
     expect(refusal(taking(secrets))).toContain("name in full");

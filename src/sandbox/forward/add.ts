@@ -1,5 +1,4 @@
 /** Operations that bring paths into the store: what is checked of them, and how they go upstream. */
-import { createHash } from "node:crypto";
 import { refuseInputs } from "../../policy/derivation-rules.ts";
 import { censored } from "../../policy/rules.ts";
 import { type PathInfo, requireInView } from "../../policy/view-queries.ts";
@@ -12,7 +11,9 @@ import {
   parseContentAddressMethod,
   printContentAddressMethod,
 } from "../../store/content-address.ts";
-import { type Derivation, DerivationError, outputKind, parseDerivation } from "../../store/derivation.ts";
+import { type Derivation, DerivationError, derivationOf, outputKind } from "../../store/derivation.ts";
+import { sha256 } from "../../store/hash.ts";
+import { inSlices } from "../../store/slices.ts";
 import { isStoreName, type StorePath } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
@@ -97,7 +98,7 @@ async function addDerivation(
   };
   let derivation: Derivation;
   try {
-    derivation = parseDerivation(text);
+    derivation = await inSlices(derivationOf(text), sandbox.pace);
   } catch (error) {
     if (error instanceof DerivationError) return refuse(error.message);
     throw error;
@@ -105,7 +106,7 @@ async function addDerivation(
   const reason = refuseInputs(derivation, references) ?? refuseTooNew(derivation, exchange.table.minor);
   if (reason !== undefined) refuse(reason);
   sandbox.quota.addBytes(text.length);
-  const digest = createHash("sha256").update(text).digest();
+  const digest = await inSlices(sha256(text), sandbox.pace);
   const path = contentAddressPath(
     sandbox.view.storeDir,
     name,
@@ -151,7 +152,8 @@ async function addText(
         references: [...references],
         repair: false,
       });
-      await upstream.write(inFrames(text));
+      // In frames, the first of which has two bytes (see `protocol/frames.ts`).
+      for (const piece of [...new FrameWriter().frames(text), END_OF_FRAMES]) await upstream.write(piece);
     });
     return admitAdded(exchange, upstream, "AddToStore");
   }
@@ -165,11 +167,6 @@ async function addText(
     if (refused !== undefined) throw refusedByUpstream(exchange, refused);
   });
   return admitAdded(exchange, upstream, "AddTextToStore");
-}
-
-/** A whole body, its first frame of two bytes (see `protocol/frames.ts`). */
-function inFrames(contents: Buffer): Buffer {
-  return Buffer.concat([...new FrameWriter().frames(contents), END_OF_FRAMES]);
 }
 
 /** Reads which path upstream has just added, and lets it into the view. */

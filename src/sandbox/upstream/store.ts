@@ -4,9 +4,11 @@ import type { Limits } from "../../policy/limits.ts";
 import type { PathInfo } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
 import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
-import { type Derivation, DerivationError, parseDerivation } from "../../store/derivation.ts";
+import { type Derivation, DerivationError, derivationOf } from "../../store/derivation.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
+import { inSlices, type Pace } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
+import { Lane } from "../turns.ts";
 import type { UpstreamConnection } from "./connection.ts";
 import { UpstreamRefusal } from "./connection.ts";
 import { QueryChannel } from "./query-channel.ts";
@@ -29,6 +31,7 @@ export class UpstreamStore {
     { readonly derivation: Derivation; readonly length: number }
   >();
   private kept = 0;
+  private readonly pace: Pace = new Lane();
 
   constructor(
     open: () => Promise<UpstreamConnection>,
@@ -95,7 +98,7 @@ export class UpstreamStore {
       readFileOfNar(connection, this.textBytes),
     );
     if (text instanceof DerivationError) throw text;
-    const derivation = parseDerivation(text);
+    const derivation = await inSlices(derivationOf(text), this.pace);
     this.remember(path, derivation, text.length);
     return derivation;
   }
