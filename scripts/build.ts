@@ -5,6 +5,7 @@
  *     nix-broker.js       looks which Node this is, and loads
  *     main.js             the commands and the service, each command's code in a chunk of its own
  *     page/               the live page, as it is
+ *     page-audit.js       the thread that reads the audit for the page
  *     nix-broker-root     linker and hooks, with nix-broker-root.js, which loads
  *     root.js             no npm package is in it, and this checks it
  *     *-hook.sh           what nix.conf names
@@ -111,7 +112,7 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
   rmSync(outdir, { recursive: true, force: true });
   await build({
     ...common,
-    entryPoints: { main: "src/cli/main.ts" },
+    entryPoints: { main: "src/cli/main.ts", "page-audit": "src/service/web/audit-worker.ts" },
     outdir,
     splitting: true,
     chunkNames: "chunks/[name]-[hash]",

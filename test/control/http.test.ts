@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { type OutgoingHttpHeaders, request } from "node:http";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
@@ -49,6 +49,7 @@ const site: HttpSite = {
     socket.write(
       "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello",
     );
+    return undefined;
   },
 };
 
@@ -166,6 +167,65 @@ test("upgrades are checked as requests are, and cut off at the end", async () =>
   await once(socket, "data");
   await listener?.close();
   await once(socket.resume(), "close");
+});
+
+/** A connection that sends something, and never closes nor, unless asked, reads. */
+async function held(port: number, text: string): Promise<Socket> {
+  const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  socket.on("error", () => undefined);
+  await once(socket, "connect");
+  socket.write(text);
+  return socket;
+}
+
+const UPGRADE = "GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+
+test.each([
+  ["refused upgrades", `${UPGRADE}\r\n`],
+  ["upgrades under a foreign name", `${UPGRADE.replace("localhost", "evil.example")}\r\n`],
+  ["refused requests", "GET /secret HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+  ["half a header", "GET / HTTP/1.1\r\n"],
+  ["nothing", ""],
+])(
+  "connections that hold on to %s keep nobody out, and nobody with the token is cut off",
+  async (_, text) => {
+    const port = await open();
+    const member = await held(port, `${UPGRADE}Authorization: Bearer ${TOKEN}\r\n\r\n`);
+    await once(member, "data");
+    const sockets: Socket[] = [];
+    for (let i = 0; i < 300; i++) sockets.push(await held(port, text));
+    expect((await ask({ port }, "/open")).text).toBe("open");
+    expect((await ask({ port }, "/secret", bearer)).text).toBe("secret");
+    expect(member.closed).toBe(false);
+    for (const socket of [...sockets, member]) socket.destroy();
+  },
+);
+
+test("a refused upgrade is closed, whether or not its client closes it", async () => {
+  const port = await open();
+  const socket = await held(port, `${UPGRADE}\r\n`);
+  let text = "";
+  socket.setEncoding("utf8").on("data", (chunk: string) => {
+    text += chunk;
+  });
+  await once(socket, "end");
+  expect(text).toContain("401");
+  // What comes after the service has closed its side is answered with a reset.
+  const writing = setInterval(() => socket.write("x"), 50);
+  await new Promise((resolve) => socket.on("close", resolve));
+  clearInterval(writing);
+});
+
+test("one answer at a time is made for a connection: requests sent ahead end it", async () => {
+  let made = 0;
+  const port = await open(undefined, {
+    routes: new Map([["/slow", { open: true, handle: () => void made++ }]]),
+    authorized: () => false,
+  });
+  const socket = await held(port, "GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000));
+  await once(socket.resume(), "end");
+  expect(made).toBe(1);
+  socket.destroy();
 });
 
 test("a Unix socket is for its owner and group, replaces a dead one, and goes with the listener", async () => {

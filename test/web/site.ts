@@ -6,7 +6,7 @@ import { pino } from "pino";
 import type { AuditRecord } from "../../src/audit/record.ts";
 import { AuditStore } from "../../src/audit/store.ts";
 import type { SandboxSummary } from "../../src/service/control/messages.ts";
-import { WebFeed } from "../../src/service/web/feed.ts";
+import { type FeedSources, WebFeed } from "../../src/service/web/feed.ts";
 import { type HttpListener, serveHttp } from "../../src/service/web/http.ts";
 import { webSite } from "../../src/service/web/web.ts";
 
@@ -38,8 +38,9 @@ export class Site {
   }
 
   /** Listens, at the same port as before if there was one. */
-  async start(): Promise<void> {
+  async start(options: Pick<FeedSources, "patienceMs"> = {}): Promise<void> {
     this.feed = new WebFeed({
+      ...options,
       folder: this.store.folder,
       version: "0.0.0",
       head: () => this.store.head.seq,

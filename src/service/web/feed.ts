@@ -5,12 +5,14 @@
  * Messages are JSON. From the service: `hello`, `records`, `state`, `sandbox`. From the page: `sandbox`, with an id.
  */
 import { performance } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { WebSocket } from "ws";
-import type { RecordJson } from "../../audit/json-line.ts";
-import { AuditReader } from "../../audit/query.ts";
 import type { StoredRecord } from "../../audit/record.ts";
 import type { SandboxSummary } from "../control/messages.ts";
 import type { Log } from "../log.ts";
+import { AuditThread } from "./audit-thread.ts";
+import type { Found, Search } from "./audit-worker.ts";
+import { FeedReader, MOST_WAITING } from "./feed-reader.ts";
 import { pageRecord } from "./page-record.ts";
 import { RecentRecords, upTo } from "./recent-records.ts";
 
@@ -34,6 +36,8 @@ export interface FeedSources {
   state(): WebState;
   sandboxes(): readonly SandboxSummary[];
   readonly log: Log;
+  /** How long a reader may take nothing of what waits for it, in milliseconds; default a minute. */
+  readonly patienceMs?: number;
 }
 
 const BATCH = 1000;
@@ -43,8 +47,12 @@ const MOST_OF_MESSAGE = 1024 * 1024;
 const TICK_MS = 100;
 const STATE_MS = 1000;
 const HISTORY = 300;
-/** A reader that has not taken so much yet is sent no more. */
-const MOST_WAITING = 1024 * 1024;
+/** What waits for all readers together: beyond it none is sent more. Bytes. */
+const MOST_WAITING_IN_ALL = 32 * MOST_WAITING;
+const PATIENCE_MS = 60_000;
+/** The thread that reads for them rests three times as long as it worked, but no longer than this. */
+const REST = 3;
+const LONGEST_REST_MS = 2000;
 const MOST_READERS = 16;
 /** What a page starts with. */
 const TAIL = 2000;
@@ -52,15 +60,14 @@ const TAIL = 2000;
 const LOOK_BACK = 50_000;
 const MOST_OF_SANDBOX = 5000;
 
-interface Reader {
-  readonly socket: WebSocket;
-  /** The place in the chain up to which it was sent all. */
-  sent: number;
-}
-
 export class WebFeed {
   private readonly sources: FeedSources;
-  private readonly readers = new Set<Reader>();
+  private readonly readers = new Set<FeedReader>();
+  /** Those that need something out of the audit's files, each once, in the order in which they are served. */
+  private readonly waiting = new Set<FeedReader>();
+  private serving = false;
+  private closed = false;
+  private readonly thread = new AuditThread();
   private readonly recent = new RecentRecords();
   private readonly history: WebState[] = [];
   private readonly timers: NodeJS.Timeout[];
@@ -68,9 +75,14 @@ export class WebFeed {
   constructor(sources: FeedSources) {
     this.sources = sources;
     this.timers = [
-      setInterval(() => this.sendRecords(), TICK_MS).unref(),
+      setInterval(() => this.tick(), TICK_MS).unref(),
       setInterval(() => this.sendState(), STATE_MS).unref(),
     ];
+  }
+
+  /** Whether it has as many readers as it takes. */
+  get full(): boolean {
+    return this.readers.size >= MOST_READERS;
   }
 
   /** Takes records that were written, in the order of the chain. */
@@ -80,121 +92,185 @@ export class WebFeed {
 
   /** @param after what the page has already: the place of its newest record, undefined for none */
   add(socket: WebSocket, after: number | undefined): void {
-    if (this.readers.size >= MOST_READERS) {
-      socket.close(1013, "too many pages are open");
-      return;
-    }
     const head = this.sources.head();
     // A place beyond the end is that of another audit.
     const known = after !== undefined && after <= head ? after : undefined;
-    const reader: Reader = { socket, sent: known ?? Math.max(0, head - TAIL) };
-    socket.on("close", () => this.readers.delete(reader));
-    socket.on("error", () => socket.terminate());
-    socket.on("message", (data) => this.asked(reader, String(data)));
-    this.send(reader, {
-      type: "hello",
-      version: this.sources.version,
-      resumed: known !== undefined,
-      history: this.history,
-      before: known === undefined ? this.before(reader.sent) : [],
+    const sent = known ?? Math.max(0, head - TAIL);
+    const reader = new FeedReader(socket, sent, (asking, text) => this.asked(asking, text));
+    socket.on("close", () => {
+      this.readers.delete(reader);
+      this.waiting.delete(reader);
     });
-    this.send(reader, this.stateMessage());
     this.readers.add(reader);
-    this.sendTo(reader);
+    if (known !== undefined) this.greet(reader, true, "[]");
+    else this.enqueue(reader);
   }
 
   close(): void {
+    this.closed = true;
     for (const timer of this.timers) clearInterval(timer);
-    for (const { socket } of this.readers) socket.terminate();
+    for (const reader of this.readers) reader.terminate();
+    this.thread.close();
   }
 
-  private asked(reader: Reader, text: string): void {
+  private asked(reader: FeedReader, text: string): void {
     const id = sandboxAsked(text);
     if (id === undefined) {
-      reader.socket.close(1008, "this is nothing that is answered here");
+      reader.refuse("this is nothing that is answered here");
       return;
     }
-    const started = performance.now();
-    const records = this.query((audit) =>
-      upTo(
-        audit.iterate({ sandbox: id, completedIntents: true }),
-        MOST_OF_SANDBOX,
-        4 * MOST_OF_MESSAGE,
-      ).reverse(),
+    reader.ask(id);
+    this.enqueue(reader);
+  }
+
+  private greet(reader: FeedReader, resumed: boolean, before: string): void {
+    const { version } = this.sources;
+    const history = JSON.stringify(this.history);
+    reader.send(
+      `{"type":"hello","version":${JSON.stringify(version)},"resumed":${resumed},"history":${history},"before":${before}}`,
     );
-    this.sources.log.debug({ sandbox: id, ms: performance.now() - started }, "the page asked for a sandbox");
-    this.send(reader, { type: "sandbox", id, records: records.map(pageRecord) });
+    reader.send(this.stateMessage(this.sources.state()));
+    reader.greeted = true;
+    this.sendRecords([reader]);
   }
 
-  /**
-   * What a page needs to know that starts at a place: the newest denials, sandboxes and builds up to there, and what was
-   * begun and has not ended.
-   */
-  private before(seq: number): RecordJson[] {
-    const range = { beforeSeq: seq + 1, afterSeq: Math.max(0, seq - LOOK_BACK) };
-    const found = this.query((audit) => [
-      ...upTo(audit.iterate({ ...range, kinds: ["sandbox", "build", "intent"] }), TAIL, MOST_OF_MESSAGE),
-      ...upTo(audit.iterate({ ...range, verdict: "deny" }), TAIL, MOST_OF_MESSAGE),
-    ]);
-    return found.sort((a, b) => a.seq - b.seq).map(pageRecord);
+  private enqueue(reader: FeedReader): void {
+    this.waiting.add(reader);
+    void this.serveWaiting();
   }
 
-  private sendRecords(): void {
-    for (const reader of this.readers) this.sendTo(reader);
-  }
-
-  private sendTo(reader: Reader): void {
-    const head = this.sources.head();
-    while (reader.sent < head && reader.socket.bufferedAmount < MOST_WAITING) {
-      const records = this.after(reader.sent);
-      const last = records.at(-1);
-      if (last === undefined) return;
-      this.send(reader, { type: "records", records: records.map(pageRecord) });
-      reader.sent = last.seq;
+  /** One at a time, with rests: however many ask, and however often. */
+  private async serveWaiting(): Promise<void> {
+    if (this.serving) return;
+    this.serving = true;
+    try {
+      for (let reader = this.nextWaiting(); reader !== undefined; reader = this.nextWaiting()) {
+        this.waiting.delete(reader);
+        const started = performance.now();
+        await this.serve(reader);
+        const rest = REST * (performance.now() - started);
+        await sleep(Math.min(LONGEST_REST_MS, rest), undefined, { ref: false });
+      }
+    } finally {
+      this.serving = false;
     }
   }
 
-  /** The next records after a place, from memory if they are there, else out of the store. */
-  private after(seq: number): readonly StoredRecord[] {
-    const recent = this.recent.after(seq);
-    if (recent !== undefined) return upTo(recent, BATCH, MOST_OF_MESSAGE);
-    return this.query((audit) =>
-      upTo(audit.iterate({ afterSeq: seq, order: "oldest", completedIntents: true }), BATCH, MOST_OF_MESSAGE),
-    );
+  /** The first that has room for an answer; the others are looked at again at the next tick. */
+  private nextWaiting(): FeedReader | undefined {
+    if (this.closed || this.isCongested) return undefined;
+    return [...this.waiting].find((reader) => reader.hasRoom);
+  }
+
+  private async serve(reader: FeedReader): Promise<void> {
+    const { asked, sent } = reader;
+    if (!reader.greeted) this.greet(reader, false, (await this.find(before(sent))).records);
+    else if (asked !== undefined) {
+      const { records } = await this.find([ofSandbox(asked)]);
+      reader.send(`{"type":"sandbox","id":${JSON.stringify(asked)},"records":${records}}`);
+      reader.answered();
+    } else {
+      const { records, last } = await this.find([following(sent)]);
+      if (last === undefined) return;
+      reader.send(`{"type":"records","records":${records}}`);
+      reader.sent = last;
+    }
   }
 
   /** Nothing when the audit cannot be read now. */
-  private query(read: (audit: AuditReader) => StoredRecord[]): StoredRecord[] {
-    let audit: AuditReader | undefined;
+  private async find(searches: readonly Search[]): Promise<Found> {
+    const started = performance.now();
     try {
-      audit = new AuditReader(this.sources.folder);
-      return read(audit);
+      return await this.thread.ask({ folder: this.sources.folder, searches });
     } catch (error) {
-      this.sources.log.error({ error: (error as Error).message }, "the page cannot read the audit");
-      return [];
+      if (!this.closed)
+        this.sources.log.error({ error: (error as Error).message }, "the page cannot read the audit");
+      return { records: "[]", last: undefined };
     } finally {
-      // Left open, it would keep files from being sealed, and removed ones on the disk.
-      audit?.close();
+      this.sources.log.debug({ ms: performance.now() - started }, "the page asked for records");
     }
+  }
+
+  private get isCongested(): boolean {
+    let waiting = 0;
+    for (const reader of this.readers) waiting += reader.waiting;
+    return waiting > MOST_WAITING_IN_ALL;
+  }
+
+  private tick(): void {
+    const now = performance.now();
+    for (const reader of this.readers) reader.tick(now, this.sources.patienceMs ?? PATIENCE_MS);
+    this.sendRecords(this.readers);
+    void this.serveWaiting();
+  }
+
+  /** Sends each the next batch of what it lacks: from memory if that is there, else it waits for the thread. */
+  private sendRecords(readers: Iterable<FeedReader>): void {
+    const head = this.sources.head();
+    if (this.isCongested) return;
+    // Most of them are at the same place.
+    const batches = new Map<number, { readonly text: string; readonly last: number } | undefined>();
+    for (const reader of readers) {
+      if (!reader.greeted || reader.sent >= head || !reader.hasRoom || this.waiting.has(reader)) continue;
+      if (!batches.has(reader.sent)) batches.set(reader.sent, this.batchAfter(reader.sent));
+      const batch = batches.get(reader.sent);
+      if (batch === undefined) this.waiting.add(reader);
+      else {
+        reader.send(batch.text);
+        reader.sent = batch.last;
+      }
+    }
+  }
+
+  private batchAfter(seq: number): { readonly text: string; readonly last: number } | undefined {
+    const recent = this.recent.after(seq);
+    const records = recent && upTo(recent, BATCH, MOST_OF_MESSAGE);
+    const last = records?.at(-1)?.seq;
+    if (records === undefined || last === undefined) return undefined;
+    return { text: JSON.stringify({ type: "records", records: records.map(pageRecord) }), last };
   }
 
   private sendState(): void {
     const state = this.sources.state();
     this.history.push(state);
     if (this.history.length > HISTORY) this.history.shift();
-    if (this.readers.size === 0) return;
-    const message = { ...this.stateMessage(), state };
-    for (const reader of this.readers)
-      if (reader.socket.bufferedAmount < MOST_WAITING) this.send(reader, message);
+    if (this.readers.size === 0 || this.isCongested) return;
+    const text = this.stateMessage(state);
+    for (const reader of this.readers) if (reader.greeted && reader.hasRoom) reader.send(text);
   }
 
-  private stateMessage(): object {
-    return { type: "state", state: this.sources.state(), sandboxes: this.sources.sandboxes() };
+  private stateMessage(state: WebState): string {
+    return JSON.stringify({ type: "state", state, sandboxes: this.sources.sandboxes() });
   }
+}
 
-  private send({ socket }: Reader, message: object): void {
-    socket.send(JSON.stringify(message));
-  }
+/**
+ * What a page needs to know that starts at a place: the newest denials, sandboxes and builds up to there, and what was
+ * begun and has not ended.
+ */
+function before(seq: number): Search[] {
+  const range = { beforeSeq: seq + 1, afterSeq: Math.max(0, seq - LOOK_BACK) };
+  const bounds = { most: TAIL, mostSize: MOST_OF_MESSAGE };
+  return [
+    { filter: { ...range, kinds: ["sandbox", "build", "intent"] }, ...bounds },
+    { filter: { ...range, verdict: "deny" }, ...bounds },
+  ];
+}
+
+function ofSandbox(id: string): Search {
+  return {
+    filter: { sandbox: id, completedIntents: true },
+    most: MOST_OF_SANDBOX,
+    mostSize: 4 * MOST_OF_MESSAGE,
+  };
+}
+
+function following(seq: number): Search {
+  return {
+    filter: { afterSeq: seq, order: "oldest", completedIntents: true },
+    most: BATCH,
+    mostSize: MOST_OF_MESSAGE,
+  };
 }
 
 function sandboxAsked(text: string): string | undefined {

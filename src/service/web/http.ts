@@ -5,10 +5,10 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Duplex } from "node:stream";
 import type { Endpoint } from "../../config/config.ts";
 import { endpointText } from "../../config/endpoint.ts";
 import { type Listener, serveOnPath } from "../../host/listen.ts";
+import { Callers } from "./callers.ts";
 
 /** Answers one path. It may throw: then the client gets a 500 without details, and `onProblem` the error. */
 export interface Route {
@@ -23,8 +23,11 @@ export interface HttpSite {
   readonly routes: ReadonlyMap<string, Route>;
   /** Whether a request carries what it needs; asked for all but open routes, upgrades included. */
   authorized(request: IncomingMessage): boolean;
-  /** Takes over a connection (WebSocket) that has passed all checks. Without it, upgrades are refused. */
-  upgrade?(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  /**
+   * Takes over a connection (WebSocket) that has passed all checks, and bounds how many it has. Without it, upgrades are refused.
+   * @returns the status line's end if it does not take it, undefined if it does
+   */
+  upgrade?(request: IncomingMessage, socket: Socket, head: Buffer): string | undefined;
 }
 
 export interface HttpListener {
@@ -40,9 +43,14 @@ export class HttpError extends Error {
 }
 
 const SOCKET_MODE = 0o660;
-const MAX_CONNECTIONS = 128;
 const MAX_HEADER_BYTES = 16 * 1024;
 const REQUEST_MS = 10_000;
+/** How often Node looks for those that have taken longer; its default is half a minute. */
+const CHECK_MS = 1000;
+/** A client that has not taken an answer by then does not read it. */
+const ANSWER_MS = 30_000;
+/** A client that was refused an upgrade may read why, and no longer. */
+const LINGER_MS = 1000;
 
 const COMMON_HEADERS = {
   "Cache-Control": "no-store",
@@ -57,20 +65,20 @@ export async function serveHttp(
   site: HttpSite,
   onProblem: (error: Error) => void,
 ): Promise<HttpListener> {
+  const callers = new Callers();
   const server = createServer(
-    { maxHeaderSize: MAX_HEADER_BYTES, requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS },
-    (request, response) => void respond(site, request, response, onProblem),
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      requestTimeout: REQUEST_MS,
+      headersTimeout: REQUEST_MS,
+      connectionsCheckingInterval: CHECK_MS,
+    },
+    (request, response) => {
+      if (boundAnswer(request.socket, response)) void respond(site, callers, request, response, onProblem);
+    },
   );
-  server.maxConnections = MAX_CONNECTIONS;
-  const sockets = new Set<Socket>();
-  server.on("connection", (socket) => {
-    sockets.add(socket);
-    socket.on("close", () => sockets.delete(socket));
-  });
-  server.on("upgrade", (request, socket, head) => upgrade(site, request, socket, head));
-  const cutOff = (): void => {
-    for (const socket of sockets) socket.destroy();
-  };
+  server.on("connection", (socket) => callers.enter(socket));
+  server.on("upgrade", (request, _socket, head) => upgrade(site, callers, request, head));
   if (endpoint.kind === "unix") {
     const listener: Listener = await serveOnPath(endpoint.path, server, {
       mode: SOCKET_MODE,
@@ -79,7 +87,7 @@ export async function serveHttp(
     return {
       endpoint,
       close() {
-        cutOff();
+        callers.cutOff();
         return listener.close();
       },
     };
@@ -88,7 +96,7 @@ export async function serveHttp(
   return {
     endpoint: { ...endpoint, port },
     async close() {
-      cutOff();
+      callers.cutOff();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
@@ -109,8 +117,28 @@ function listenOnPort(server: Server, host: string, port: number): Promise<numbe
   });
 }
 
+const answering = new WeakSet<Socket>();
+
+/** One answer at a time, for so long: what waits in a connection for its client to read it is bounded so. */
+function boundAnswer(socket: Socket, response: ServerResponse): boolean {
+  if (answering.has(socket)) {
+    // Requests sent ahead, which neither browsers nor scrapers do.
+    socket.destroy();
+    return false;
+  }
+  answering.add(socket);
+  const timer = setTimeout(() => socket.destroy(), ANSWER_MS).unref();
+  const answered = (): void => {
+    clearTimeout(timer);
+    answering.delete(socket);
+  };
+  response.on("finish", answered).on("close", answered);
+  return true;
+}
+
 async function respond(
   site: HttpSite,
+  callers: Callers,
   request: IncomingMessage,
   response: ServerResponse,
   onProblem: (error: Error) => void,
@@ -122,10 +150,14 @@ async function respond(
     else if (!fromOwnOrigin(request)) refuse(response, 403, "Pages of other origins may not ask here.");
     else if (request.method !== "GET" && request.method !== "HEAD")
       refuse(response, 405, "Only GET and HEAD are served here.", { Allow: "GET, HEAD" });
-    else if (!route?.open && !site.authorized(request))
+    else if (route?.open) await route.handle(request, response);
+    else if (!site.authorized(request))
       refuse(response, 401, "A token is needed.", { "WWW-Authenticate": "Bearer" });
-    else if (!route) refuse(response, 404, "There is nothing here.");
-    else await route.handle(request, response);
+    else {
+      callers.know(request.socket);
+      if (!route) refuse(response, 404, "There is nothing here.");
+      else await route.handle(request, response);
+    }
   } catch (error) {
     onProblem(error as Error);
     if (response.headersSent) response.destroy();
@@ -133,13 +165,29 @@ async function respond(
   }
 }
 
-function upgrade(site: HttpSite, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+function upgrade(site: HttpSite, callers: Callers, request: IncomingMessage, head: Buffer): void {
+  const { socket } = request;
   socket.on("error", () => socket.destroy());
-  if (!site.upgrade) refuseUpgrade(socket, "404 Not Found");
-  else if (!comesByOurName(request)) refuseUpgrade(socket, "421 Misdirected Request");
-  else if (!fromOwnOrigin(request)) refuseUpgrade(socket, "403 Forbidden");
-  else if (!site.authorized(request)) refuseUpgrade(socket, "401 Unauthorized");
-  else site.upgrade(request, socket, head);
+  // The answer to what was asked before would come in between.
+  if (answering.has(socket)) {
+    socket.destroy();
+    return;
+  }
+  let refusal = upgradeRefusal(site, request);
+  if (refusal === undefined) {
+    callers.know(socket);
+    refusal = site.upgrade?.(request, socket, head);
+  }
+  if (refusal === undefined) callers.upgrade(socket);
+  else refuseUpgrade(socket, refusal);
+}
+
+function upgradeRefusal(site: HttpSite, request: IncomingMessage): string | undefined {
+  if (!site.upgrade) return "404 Not Found";
+  if (!comesByOurName(request)) return "421 Misdirected Request";
+  if (!fromOwnOrigin(request)) return "403 Forbidden";
+  if (!site.authorized(request)) return "401 Unauthorized";
+  return undefined;
 }
 
 function refuse(
@@ -157,8 +205,12 @@ function refuse(
   response.end(`${text}\n`);
 }
 
-function refuseUpgrade(socket: Duplex, status: string): void {
+/** It is closed whether or not its client closes it. */
+function refuseUpgrade(socket: Socket, status: string): void {
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+  socket.resume();
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS).unref();
+  socket.on("close", () => clearTimeout(timer));
 }
 
 /** The path of a request without its query. */

@@ -81,15 +81,17 @@ export function webSite(token: string, feed: WebFeed, routes: ReadonlyMap<string
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_ASKED,
+    autoPong: false,
     handleProtocols: () => PROTOCOL,
   });
   return {
     routes: new Map([...pageRoutes(), ...routes]),
     authorized: (request) => sameToken(bearerToken(request) ?? protocolToken(request), token),
     upgrade(request, socket, head) {
-      if (pathOf(request) !== FEED)
-        socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-      else sockets.handleUpgrade(request, socket, head, (client) => feed.add(client, placeOf(request)));
+      if (pathOf(request) !== FEED) return "404 Not Found";
+      if (feed.full) return "503 Service Unavailable";
+      sockets.handleUpgrade(request, socket, head, (client) => feed.add(client, placeOf(request)));
+      return undefined;
     },
   };
 }
