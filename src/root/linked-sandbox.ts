@@ -1,16 +1,19 @@
 /** One sandbox in the linker: its chroot, what it may still use, and the requests that wait for it. */
-import { existsSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig } from "../contract/root-config.ts";
-import type { ProcessIdentity, SandboxRecord } from "../contract/sandbox-record.ts";
-import { errorText } from "../contract/trusted-file.ts";
+import type { SandboxRecord } from "../contract/sandbox-record.ts";
+import { errorCode, errorText } from "../contract/trusted-file.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { Chroot, ChrootError, type FolderIdentity } from "./chroot.ts";
 import { takeUsed } from "./copy-usage.ts";
-import { type HeldLocks, heldLocks, holdsOne } from "./output-locks.ts";
-import { isAlive } from "./process-tree.ts";
+import { type LockReading, readLocks } from "./output-locks.ts";
+import { hasEnded } from "./process-tree.ts";
 import { type CopyBudget, copyIntoChroot, linksAreCheap } from "./store-copy.ts";
 import { Turns } from "./turns.ts";
+
+/** So many readings one after the other must find that the worker does not have the locks. */
+const FREE_READINGS = 2;
 
 export class LinkedSandbox {
   readonly record: SandboxRecord;
@@ -25,6 +28,8 @@ export class LinkedSandbox {
   private goneSince: number | undefined;
   /** Whether the locks of its outputs were seen with its worker. */
   private locked = false;
+  /** Readings since then that did not find them. */
+  private free = 0;
 
   constructor(config: RootConfig, record: SandboxRecord) {
     this.config = config;
@@ -52,8 +57,7 @@ export class LinkedSandbox {
     this.chroot = chroot;
     this.problem = undefined;
     // The hook still waits for this: the build cannot have let go of them yet, however short it is.
-    const { worker } = this.record;
-    if (worker) this.locked = this.holdsLocks(heldLocks(), worker);
+    this.locked = this.readLocks() === "held";
     return identity;
   }
 
@@ -111,35 +115,45 @@ export class LinkedSandbox {
 
   /**
    * Whether the build is over: its worker ended, or let go of the outputs' locks, or (where these were never seen) its chroot
-   * has been gone for the grace time.
+   * has been gone for the grace time. In doubt it is not: a build that is settled too early loses its references.
    */
-  isOver(now: number, held: HeldLocks): boolean {
+  isOver(now: number): boolean {
     const { worker } = this.record;
-    if (worker && !isAlive(worker)) return true;
-    if (worker && this.holdsLocks(held, worker)) {
-      this.locked = true;
-      return false;
-    }
-    if (this.locked) return true;
+    if (worker && hasEnded(worker)) return true;
+    const reading = this.readLocks();
+    if (reading === "held") this.locked = true;
+    this.free = reading === "free" ? this.free + 1 : 0;
     if (!this.chrootGone()) this.goneSince = undefined;
     else this.goneSince ??= now;
-    return this.goneSince !== undefined && now - this.goneSince >= this.config.endGrace;
+    if (this.free < FREE_READINGS) return false;
+    return this.locked || (this.goneSince !== undefined && now - this.goneSince >= this.config.endGrace);
   }
 
   /** Whether it is the sandbox of the build that runs in that chroot now. */
   livesIn(chroot: string): boolean {
     const { worker } = this.record;
-    return this.record.chroot === chroot && !this.chrootGone() && (worker === null || isAlive(worker));
+    return this.record.chroot === chroot && !this.chrootGone() && (worker === null || !hasEnded(worker));
   }
 
-  private holdsLocks(held: HeldLocks, worker: ProcessIdentity): boolean {
-    const outputs = Object.values(this.record.outputs).filter((path) => path !== "");
-    return holdsOne(held, worker, outputs, this.config.storeReal);
+  private readLocks(): LockReading {
+    const { worker, outputs } = this.record;
+    return worker
+      ? readLocks(
+          worker,
+          Object.values(outputs).filter((path) => path !== ""),
+        )
+      : "free";
   }
 
   private chrootGone(): boolean {
     if (this.chroot) return this.chroot.gone;
     const outer = this.record.chroot?.split("/")[0];
-    return outer === undefined || !existsSync(`${this.config.storeReal}/${outer}`);
+    if (outer === undefined) return true;
+    try {
+      lstatSync(`${this.config.storeReal}/${outer}`);
+      return false;
+    } catch (error) {
+      return errorCode(error) === "ENOENT";
+    }
   }
 }

@@ -55,10 +55,10 @@ export class Linker {
     // Without it, the next look takes up what is new.
     this.watcher.on("error", (error) => process.stderr.write(`nix-broker linker: ${error.message}\n`));
     this.table.scan();
-    this.table.tend(Date.now());
+    void this.table.tend(Date.now());
     this.timer = setInterval(() => {
       this.table.scan();
-      this.table.tend(Date.now());
+      void this.table.tend(Date.now());
     }, TEND_MS);
     this.server = await listenForService(
       linkerSocket(this.config),

@@ -1,41 +1,58 @@
 /**
  * The locks of outputs: a daemon's worker holds them from before the pre-build hook until after the post-build hook, or until
  * the build has failed. So they tell that a build is over while its worker goes on with others.
+ *
+ * The worker itself is asked, by the files that it has open. `/proc/locks` must not be: it is no snapshot, and whoever takes and
+ * drops locks meanwhile makes a reading of it miss others. A file that a process keeps open is in each listing of
+ * its descriptors, whatever anybody else does.
  */
-import { lstatSync, readFileSync } from "node:fs";
+import { opendirSync, readlinkSync } from "node:fs";
 import type { ProcessIdentity } from "../contract/sandbox-record.ts";
+import { errorCode } from "../contract/trusted-file.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 
-/** Who holds which file's lock, as `pid inode`. */
-export type HeldLocks = ReadonlySet<string>;
+/** `held`: the worker holds one of them, or waits for it. `unknown`: that cannot be told, and nothing follows from it. */
+export type LockReading = "held" | "free" | "unknown";
 
-/** All that are held on this machine. Format: proc_locks(5). */
-export function heldLocks(): HeldLocks {
-  const held = new Set<string>();
-  let text = "";
+/** A worker that has more files open is not read to the end: the linker's loop waits meanwhile. */
+const MAX_OPEN_FILES = 10_000;
+
+/** The lock of an output is the file `<output>.lock` beside it; Nix removes it before it lets go. */
+const LOCK_FILE = /\/([^/]+)\.lock(?: \(deleted\))?$/;
+
+/**
+ * Whether a worker has the lock of one of the outputs open. Names are compared: the store may be mounted elsewhere for the worker,
+ * and no other file of it has such a name.
+ */
+export function readLocks({ pid }: ProcessIdentity, outputs: Iterable<StorePath>): LockReading {
+  const wanted = new Set<string>();
+  for (const output of outputs) wanted.add(storePathBase(output));
+  if (wanted.size === 0) return "free";
   try {
-    text = readFileSync("/proc/locks", "latin1");
+    const folder = `/proc/${pid}/fd`;
+    const descriptors = opendirSync(folder);
+    try {
+      for (let count = 0; count < MAX_OPEN_FILES; count++) {
+        const entry = descriptors.readSync();
+        if (!entry) return "free";
+        if (wanted.has(lockedBy(`${folder}/${entry.name}`))) return "held";
+      }
+      return "unknown";
+    } finally {
+      descriptors.closeSync();
+    }
   } catch {
-    // Some containers have no such file: then nothing is known of any lock.
+    return "unknown";
   }
-  for (const line of text.split("\n")) {
-    // The device is left out: for some file systems it is another one than stat tells.
-    const match = /^[0-9]+: [A-Z]+ +[A-Z]+ +WRITE +([0-9]+) [0-9a-f]+:[0-9a-f]+:([0-9]+) /.exec(line);
-    if (match) held.add(`${match[1]} ${match[2]}`);
-  }
-  return held;
 }
 
-/** @param storeReal where the store's files are; the lock of an output is the file `<output>.lock` beside it */
-export function holdsOne(
-  held: HeldLocks,
-  { pid }: ProcessIdentity,
-  outputs: Iterable<StorePath>,
-  storeReal: string,
-): boolean {
-  for (const output of outputs) {
-    const lock = lstatSync(`${storeReal}/${storePathBase(output)}.lock`, { throwIfNoEntry: false });
-    if (lock && held.has(`${pid} ${lock.ino}`)) return true;
+/** @returns the file name of the path that the open file is the lock of, else "". */
+function lockedBy(descriptor: string): string {
+  try {
+    return LOCK_FILE.exec(readlinkSync(descriptor))?.[1] ?? "";
+  } catch (error) {
+    // Closed since it was listed.
+    if (errorCode(error) === "ENOENT") return "";
+    throw error;
   }
-  return false;
 }

@@ -1,7 +1,7 @@
 /** Facts about processes, from /proc. */
 import { readFileSync } from "node:fs";
 import type { ProcessIdentity } from "../contract/sandbox-record.ts";
-import { owner } from "../contract/trusted-file.ts";
+import { errorCode, owner } from "../contract/trusted-file.ts";
 
 export interface ProcessStat extends ProcessIdentity {
   readonly parent: number;
@@ -19,13 +19,17 @@ function bootId(): string {
 }
 let boot: string | undefined;
 
-/** @returns undefined when there is no such process. Format: proc_pid_stat(5). */
+/**
+ * @returns undefined when there is no such process. Format: proc_pid_stat(5).
+ * @throws errors of the operating system that do not tell whether there is one, such as too many open files.
+ */
 export function processStat(pid: number): ProcessStat | undefined {
   let text: string;
   try {
     text = readFileSync(`/proc/${pid}/stat`, "latin1");
-  } catch {
-    return undefined;
+  } catch (error) {
+    if (["ENOENT", "ESRCH"].includes(errorCode(error))) return undefined;
+    throw error;
   }
   // The name may hold anything, spaces and parentheses too; the last ")" ends it.
   const close = text.lastIndexOf(")");
@@ -37,7 +41,10 @@ export function processStat(pid: number): ProcessStat | undefined {
   return { pid, parent: Number(parent), name, state, startTime, boot: bootId() };
 }
 
-/** Whether that very process still runs; one that ended and was not waited for does not. */
+/**
+ * Whether that very process still runs; one that ended and was not waited for does not.
+ * @throws errors of the operating system, when that cannot be told.
+ */
 export function isAlive(process: ProcessIdentity): boolean {
   const stat = processStat(process.pid);
   return (
@@ -47,6 +54,15 @@ export function isAlive(process: ProcessIdentity): boolean {
     stat.state !== "Z" &&
     stat.state !== "X"
   );
+}
+
+/** Whether it is certain that the process has ended: what is kept for it goes then. */
+export function hasEnded(process: ProcessIdentity): boolean {
+  try {
+    return !isAlive(process);
+  } catch {
+    return false;
+  }
 }
 
 /**

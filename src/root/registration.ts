@@ -30,7 +30,7 @@ import {
   printSandboxRecord,
   type SandboxRecord,
 } from "../contract/sandbox-record.ts";
-import { errorText, owner, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
+import { errorCode, errorText, owner, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
 import type { Derivation } from "../store/derivation.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { askerOf } from "./build-asker.ts";
@@ -178,8 +178,9 @@ export function removeSandbox(config: RootConfig, record: SandboxRecord): void {
 function list(path: string): string[] {
   try {
     return readdirSync(path);
-  } catch {
-    return [];
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return [];
+    throw error;
   }
 }
 

@@ -3,13 +3,13 @@ import { existsSync, statSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
 import { type SandboxId, sandboxPlaces } from "../contract/runtime-tree.ts";
-import { isObject } from "../contract/sandbox-record.ts";
+import { isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorText, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
 import { ChrootError, type FolderIdentity } from "./chroot.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
-import { heldLocks } from "./output-locks.ts";
-import { isAlive } from "./process-tree.ts";
+import { hasEnded } from "./process-tree.ts";
 import { listDurable, listSandboxes, readDurable, readSandbox, removeSandbox } from "./registration.ts";
+import { Turns } from "./turns.ts";
 
 /** Settles a sandbox whose build is over, and writes `ended`; resolves when that is done or failed. */
 export type Settle = (id: SandboxId) => Promise<void>;
@@ -34,6 +34,8 @@ export class SandboxTable {
   private settling: Promise<void> = Promise.resolve();
   /** Of what a reboot or a crash left behind. */
   private nextLook = 0;
+  private tending = false;
+  private readonly turns = new Turns();
 
   constructor(config: RootConfig, service: ServiceAccount, settle: Settle) {
     this.config = config;
@@ -47,7 +49,13 @@ export class SandboxTable {
 
   /** Takes up new folders, and forgets those that are gone. */
   scan(): void {
-    const present = new Set(listSandboxes(this.config));
+    let present: Set<SandboxId>;
+    try {
+      present = new Set(listSandboxes(this.config));
+    } catch (error) {
+      complain(`cannot list the sandboxes: ${errorText(error)}`);
+      return;
+    }
     for (const id of present) this.find(id);
     for (const [id, { sandbox }] of this.entries)
       if (!present.has(id)) {
@@ -58,17 +66,22 @@ export class SandboxTable {
 
   /** What a crash or a reboot left behind: builds that are over and were not settled, and have no folder any more. */
   private settleLeftovers(): void {
-    for (const id of listDurable(this.config))
-      if (!this.entries.has(id) && !this.isBeingMade(id)) this.settleSoon(id);
+    let durable: SandboxId[] = [];
+    try {
+      durable = listDurable(this.config);
+    } catch (error) {
+      complain(`cannot list the roots: ${errorText(error)}`);
+    }
+    for (const id of durable) if (!this.entries.has(id) && this.isLeftOver(id)) this.settleSoon(id);
   }
 
   /** A hook makes the durable record first: while its build lives, a sandbox without a folder is not left over. */
-  private isBeingMade(id: SandboxId): boolean {
+  private isLeftOver(id: SandboxId): boolean {
     try {
       const worker = readDurable(this.config, id)?.worker;
-      return worker != null && isAlive(worker);
-    } catch {
-      // A record that cannot be read is for settling to complain of.
+      return worker == null || hasEnded(worker);
+    } catch (error) {
+      complain(`the record of sandbox ${id} cannot be read: ${errorText(error)}`);
       return false;
     }
   }
@@ -97,29 +110,63 @@ export class SandboxTable {
     return this.all.find((sandbox) => sandbox.livesIn(chroot) && !this.hasEnded(sandbox.record.id));
   }
 
-  /** Ends what is over. Called every second or so. */
-  tend(now: number): void {
+  /** Ends what is over. Called every second or so; a call during another one does nothing. */
+  async tend(now: number): Promise<void> {
+    if (this.tending) return;
+    this.tending = true;
+    try {
+      await this.turns.during(() => this.tendNow(now));
+    } finally {
+      this.tending = false;
+    }
+  }
+
+  private async tendNow(now: number): Promise<void> {
     if (now >= this.nextLook) {
       this.nextLook = now + LINGER_MS;
       this.settleLeftovers();
     }
-    if (this.entries.size === 0) return;
-    const held = heldLocks();
-    for (const [id, entry] of this.entries) {
-      const waits = entry.due !== undefined && now < entry.due;
-      const ended = this.hasEnded(id);
-      if (ended) entry.sandbox.close("the sandbox is over");
-      if (ended && !this.isPending(id)) {
-        if (entry.due === undefined) entry.due = now + LINGER_MS;
-        else if (!waits) this.remove(id);
-      } else if (!waits && (ended || entry.sandbox.isOver(now, held))) {
-        entry.sandbox.close("its build is over");
-        entry.due = Number.POSITIVE_INFINITY;
-        this.settleSoon(id).then(() => {
-          entry.due = Date.now() + LINGER_MS;
-        });
+    const newest = this.newestOfEachBuild();
+    for (const [id, entry] of [...this.entries]) {
+      if (this.turns.over) await this.turns.next();
+      if (!this.entries.has(id)) continue;
+      try {
+        this.tendOne(id, entry, now, newest);
+      } catch (error) {
+        complain(`cannot tell how sandbox ${id} is: ${errorText(error)}`);
       }
     }
+  }
+
+  private tendOne(id: SandboxId, entry: Entry, now: number, newest: ReadonlyMap<string, number>): void {
+    const { sandbox } = entry;
+    const waits = entry.due !== undefined && now < entry.due;
+    const ended = this.hasEnded(id);
+    if (ended) sandbox.close("the sandbox is over");
+    if (ended && !this.isPending(id)) {
+      if (entry.due === undefined) entry.due = now + LINGER_MS;
+      else if (!waits) this.remove(id);
+      return;
+    }
+    if (waits) return;
+    const { created } = sandbox.record;
+    const followed = created < (newest.get(buildKey(sandbox.record)) ?? created);
+    if (!ended && !followed && !sandbox.isOver(now)) return;
+    sandbox.close("its build is over");
+    entry.due = Number.POSITIVE_INFINITY;
+    this.settleSoon(id).then(() => {
+      entry.due = Date.now() + LINGER_MS;
+    });
+  }
+
+  /** A worker that builds a derivation again is done with the time before, even if it has the locks once more. */
+  private newestOfEachBuild(): Map<string, number> {
+    const newest = new Map<string, number>();
+    for (const { sandbox } of this.entries.values()) {
+      const key = buildKey(sandbox.record);
+      newest.set(key, Math.max(sandbox.record.created, newest.get(key) ?? 0));
+    }
+    return newest;
   }
 
   /** Removes the folder of a sandbox that has ended. @throws LinkError */
@@ -185,6 +232,11 @@ export class SandboxTable {
   private hasEnded(id: SandboxId): boolean {
     return existsSync(sandboxPlaces(this.config, id).ended);
   }
+}
+
+/** What builds of one derivation by one worker, which come one after the other, have in common. */
+function buildKey({ worker, drvPath }: SandboxRecord): string {
+  return `${worker?.pid} ${worker?.startTime} ${worker?.boot} ${drvPath}`;
 }
 
 /** The chroot that was opened for this sandbox before, as `linked` has it. */

@@ -46,7 +46,7 @@ test("G6: a build that is just being registered is not taken for one that is ove
     settled.push(id);
   });
   table.scan();
-  table.tend(Date.now());
+  await table.tend(Date.now());
   // All that was to be settled has been by then: settling here is no more than noting it.
   await new Promise((resolve) => setImmediate(resolve));
   expect(settled.sort()).toEqual(["b".repeat(32), "d".repeat(32)]);
