@@ -25,8 +25,8 @@ import {
 } from "./command.ts";
 import { type BesideOptions, type DaemonOptions, nixConf } from "./daemon-options.ts";
 import { holderScript, layOutRoot, systemSandboxPaths } from "./mounts.ts";
-import { childrenOf } from "./processes.ts";
-import { releaseSlot, type Slot, takeSlot } from "./slot.ts";
+import { childrenOf, processesWithMountsOf } from "./processes.ts";
+import { releaseSlot, type Slot, slotMarker, takeSlot } from "./slot.ts";
 import { buildUserBase, checkBuildUsers, type LabUser, labUser, labUsers, writeEtc } from "./system.ts";
 import { cacheInside, type InstalledVersion, installedVersion, type NixVersion } from "./versions.ts";
 
@@ -260,6 +260,11 @@ export class Daemon {
     const result = await this.run(argv, { user: "alice", ...options, ...(fromInput && { input: what }) });
     const outPaths = result.stdout.split("\n").filter((line) => line !== "");
     return { code: result.code, outPaths, out: outPaths[0] ?? "", log: result.stderr };
+  }
+
+  /** The pids of all that runs beside the daemon and in its sandboxes, the daemon and its workers among them. */
+  processes(): number[] {
+    return processesWithMountsOf(slotMarker(this.slot.number)).filter((pid) => pid !== this.namespacePid);
   }
 
   /**

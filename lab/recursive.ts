@@ -65,6 +65,12 @@ export class RecursiveLab {
     return made;
   }
 
+  /** The linker's process id, on the machine; undefined when it has ended. */
+  get linkerPid(): number | undefined {
+    const { linker } = this;
+    return linker && linker.exitCode === null && linker.signalCode === null ? linker.pid : undefined;
+  }
+
   async startLinker(): Promise<void> {
     this.linker = this.daemon.spawn([node, program.root, "linker"]);
     this.linker.stdout?.resume();

@@ -21,6 +21,7 @@ const tasks = {
   test: [["node_modules/vitest/vitest.mjs", "run"]],
   demo: [["scripts/demo.ts"]],
   bench: [["bench/main.ts"]],
+  soak: [["soak/main.ts"]],
   check: [
     ["node_modules/typescript/bin/tsc", "--noEmit"],
     [biome, "check"],

@@ -91,7 +91,7 @@ describe("layers", () => {
   });
 
   test("nothing outside of test/ imports test/", () => {
-    const importers = ["src", "lab", "scripts", "bench"]
+    const importers = ["src", "lab", "scripts", "bench", "soak"]
       .flatMap((folder) =>
         readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map(
           (path) => `${folder}/${path}`,
