@@ -1,5 +1,5 @@
+import { addFile, connectClient } from "../client.ts";
 import type { Bench, Measure, Row } from "../measure.ts";
-import { RawClient } from "../raw-client.ts";
 import { inRounds, median, timed } from "../rounds.ts";
 import { type SubjectName, type Subjects, startSubjects, subjectNames } from "../subjects.ts";
 
@@ -9,8 +9,8 @@ const AT_ONCE = 8;
 
 /** MiB a second. The same contents every time: upstream writes and hashes them before it sees that it has them. */
 async function throughput({ sockets }: Subjects, name: SubjectName, clients: number): Promise<number> {
-  const open = await Promise.all(Array.from({ length: clients }, () => RawClient.connect(sockets[name])));
-  const milliseconds = await timed(() => Promise.all(open.map((client) => client.add("added", GIB))));
+  const open = await Promise.all(Array.from({ length: clients }, () => connectClient(sockets[name])));
+  const milliseconds = await timed(() => Promise.all(open.map((client) => addFile(client, "added", GIB))));
   for (const client of open) client.close();
   return (clients * GIB) / MIB / (milliseconds / 1000);
 }

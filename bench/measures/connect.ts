@@ -1,7 +1,7 @@
 import type { Measure } from "../measure.ts";
-import { visit } from "../raw-client.ts";
 import { inRounds, median, timed } from "../rounds.ts";
 import { subjectNames } from "../subjects.ts";
+import { visit } from "../visit.ts";
 
 const SAMPLES = 50;
 

@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { connectClient } from "../client.ts";
 import type { Measure } from "../measure.ts";
-import { RawClient, visit } from "../raw-client.ts";
 import { tinyNar } from "../requests.ts";
 import { inRounds, median, timed } from "../rounds.ts";
 import { subjectNames } from "../subjects.ts";
+import { visit } from "../visit.ts";
 
 const SAMPLES = 10;
 /** Lets the pool fill up again: what is measured is a broker that is not asked all the time. */
@@ -14,7 +15,7 @@ export const firstForward: Measure = {
   about: "connect, shake hands, and have one request forwarded",
   async run(bench) {
     const { sockets, contents } = await bench.subjects();
-    const client = await RawClient.connect(sockets.direct);
+    const client = await connectClient(sockets.direct);
     const prepared = tinyNar(client, contents.tiny);
     client.close();
     const { ours, ...others } = await inRounds(bench.rounds, subjectNames, async (name) => {

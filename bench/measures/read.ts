@@ -1,5 +1,5 @@
+import { connectClient, read as readReply } from "../client.ts";
 import type { Bench, Measure, Row, Target } from "../measure.ts";
-import { RawClient } from "../raw-client.ts";
 import { nar } from "../requests.ts";
 import { inRounds, timed } from "../rounds.ts";
 import { type StoreContents, subjectNames } from "../subjects.ts";
@@ -14,11 +14,11 @@ async function reading(
 ): Promise<Row> {
   const { sockets, contents } = await bench.subjects();
   const { ours, ...others } = await inRounds(bench.rounds, subjectNames, async (name) => {
-    const client = await RawClient.connect(sockets[name]);
-    const { request, replyBytes } = await nar(client, contents[which]);
-    const milliseconds = await timed(() => client.read(request, replyBytes));
+    const client = await connectClient(sockets[name]);
+    const prepared = await nar(client, contents[which]);
+    const milliseconds = await timed(() => readReply(client, prepared));
     client.close();
-    return replyBytes / MIB / (milliseconds / 1000);
+    return prepared.replyBytes / MIB / (milliseconds / 1000);
   });
   return { measure, unit: "MiB/s", ours, others, target };
 }

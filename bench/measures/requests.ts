@@ -1,11 +1,11 @@
+import { type BenchClient, connectClient, exchange } from "../client.ts";
 import type { Bench, Measure, Target } from "../measure.ts";
-import { RawClient } from "../raw-client.ts";
 import { isValid, type Prepared, tinyNar } from "../requests.ts";
 import { inRounds, timed } from "../rounds.ts";
 import { type StoreContents, subjectNames } from "../subjects.ts";
 
 /** Two requests that take turns: equal ones in a row would share an audit record. */
-type Prepare = (client: RawClient, contents: StoreContents) => readonly [Prepared, Prepared];
+type Prepare = (client: BenchClient, contents: StoreContents) => readonly [Prepared, Prepared];
 
 /** Microseconds a request, on a connection that is open, one after the other. */
 async function perRequest(
@@ -15,12 +15,12 @@ async function perRequest(
 ): Promise<Record<(typeof subjectNames)[number], number>> {
   const { sockets, contents } = await subjects();
   return inRounds(rounds, subjectNames, async (name) => {
-    const client = await RawClient.connect(sockets[name]);
+    const client = await connectClient(sockets[name]);
     const [one, other] = prepare(client, contents);
     const some = async (times: number): Promise<void> => {
       for (let i = 0; i < times; i += 2) {
-        await client.exchange(one.request, one.replyBytes);
-        await client.exchange(other.request, other.replyBytes);
+        await exchange(client, one);
+        await exchange(client, other);
       }
     };
     await some(count / 10);

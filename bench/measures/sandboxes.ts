@@ -1,6 +1,6 @@
+import { type BenchClient, connectClient, exchange } from "../client.ts";
 import type { Measure } from "../measure.ts";
-import { RawClient } from "../raw-client.ts";
-import { isValid, tinyNar } from "../requests.ts";
+import { isValid, type Prepared, tinyNar } from "../requests.ts";
 import { BenchBroker } from "../subjects.ts";
 
 const SANDBOXES = 200;
@@ -9,13 +9,13 @@ const MIB = 1024 ** 2;
 const SECONDS = 10;
 
 /** Every client asks as fast as it is answered. @returns how many requests each had answered */
-async function load(clients: readonly RawClient[], requests: readonly Buffer[]): Promise<number[]> {
+async function load(clients: readonly BenchClient[], requests: readonly Prepared[]): Promise<number[]> {
   const end = performance.now() + SECONDS * 1000;
   return Promise.all(
     clients.map(async (client, i) => {
       let count = 0;
       for (const request = requests[i]; request && performance.now() < end; count++)
-        await client.exchange(request, 16);
+        await exchange(client, request);
       return count;
     }),
   );
@@ -31,15 +31,14 @@ export const sandboxes: Measure = {
       sockets: SANDBOXES,
       view: [contents.tiny],
     });
-    const clients: RawClient[] = [];
+    const clients: BenchClient[] = [];
     try {
       for (const socket of broker.sockets) {
-        const client = await RawClient.connect(socket);
+        const client = await connectClient(socket);
         clients.push(client);
-        const { request, replyBytes } = tinyNar(client, contents.tiny);
-        await client.exchange(request, replyBytes);
+        await exchange(client, tinyNar(client, contents.tiny));
       }
-      const requests = clients.map((client) => isValid(client, contents.tiny).request);
+      const requests = clients.map((client) => isValid(client, contents.tiny));
       await load(clients, requests);
       const half = broker.resident;
       const counts = await load(clients, requests);

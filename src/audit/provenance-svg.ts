@@ -3,8 +3,9 @@
  * sandbox they were asked for in; what was added hangs on its frame. One file without scripts, for light and dark.
  */
 
+import { durationText } from "./figures.ts";
 import { type ProvenanceBuild, type ProvenanceSource, walk } from "./provenance.ts";
-import { durationWords, outcome, shortName } from "./provenance-text.ts";
+import { outcome, shortName } from "./provenance-text.ts";
 import { formatTime } from "./time.ts";
 
 const WIDTH = 1120;
@@ -52,7 +53,7 @@ export function provenanceSvg(root: ProvenanceBuild): string {
   const ticks = Array.from({ length: TICKS + 1 }, (_, tick) => {
     const at = left + (tick / TICKS) * (right - left);
     const anchor = tick === 0 ? "start" : tick === TICKS ? "end" : "middle";
-    const label = tick === 0 ? "0" : durationWords((span * tick) / TICKS);
+    const label = tick === 0 ? "0" : durationText((span * tick) / TICKS / 1_000_000);
     return `<path class="grid" d="M${round(at)} ${HEAD + 10}V${round(height - MARGIN)}"/>${text("axis", at, HEAD + 2, label, anchor)}`;
   });
   const inner = all.length - 1;
@@ -106,7 +107,8 @@ function draw(build: ProvenanceBuild, drawing: Drawing, depth: number): void {
 function bar(build: ProvenanceBuild, drawing: Drawing, from: number, to: number): void {
   const y = drawing.y;
   const name = clip(shortName(build.derivation), 60);
-  const took = build.finished === undefined ? "running" : durationWords(build.finished - build.started);
+  const took =
+    build.finished === undefined ? "running" : durationText((build.finished - build.started) / 1_000_000);
   const asker =
     build.asker === undefined
       ? ""

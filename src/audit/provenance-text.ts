@@ -1,5 +1,6 @@
 /** Provenance for a terminal, and as a graph for Graphviz. */
 import { escapeText } from "./escape.ts";
+import { durationText } from "./figures.ts";
 import { type ProvenanceBuild, walk } from "./provenance.ts";
 import { formatTime } from "./time.ts";
 
@@ -7,14 +8,6 @@ import { formatTime } from "./time.ts";
 export function shortName(path: string): string {
   const base = path.slice(path.lastIndexOf("/") + 1);
   return base.replace(/^[0-9a-z]{32}-/, "").replace(/\.drv$/, "");
-}
-
-/** A duration in words: `850 ms`, `4.2 s`, `3 min 5 s`. */
-export function durationWords(microseconds: number): string {
-  const seconds = microseconds / 1_000_000;
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 60) return `${seconds.toFixed(1)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
 
 /** How a build ended, in a word. */
@@ -32,7 +25,7 @@ export function provenanceText(root: ProvenanceBuild): string {
 
 function write(build: ProvenanceBuild, first: string, rest: string, lines: string[]): void {
   const { derivation, outputs, started, finished, asker, sandbox } = build;
-  const took = finished === undefined ? "" : `, ${durationWords(finished - started)}`;
+  const took = finished === undefined ? "" : `, ${durationText((finished - started) / 1_000_000)}`;
   lines.push(`${first}${escapeText(derivation)}  (${outcome(build)}${took})`);
   const inner = sandbox?.builds ?? [];
   const bar = inner.length > 0 || (sandbox?.sources.length ?? 0) > 0 ? "│   " : "    ";

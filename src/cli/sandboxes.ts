@@ -1,8 +1,8 @@
 import { Command } from "commander";
 import { escapeText, jsonText } from "../audit/escape.ts";
+import { agoText, durationText, sizeText } from "../audit/figures.ts";
 import type { PathList, SandboxDetails, SandboxSummary } from "../service/control/messages.ts";
 import { askRunningService } from "./ask-service.ts";
-import { agoText, durationText, sizeText } from "./figures.ts";
 import { configOption, jsonOption } from "./options.ts";
 import { alignedColumns } from "./table.ts";
 

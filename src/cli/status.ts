@@ -1,8 +1,8 @@
 import { Command } from "commander";
 import { escapeText, jsonText } from "../audit/escape.ts";
+import { durationText } from "../audit/figures.ts";
 import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
 import { askRunningService } from "./ask-service.ts";
-import { durationText } from "./figures.ts";
 import { configOption, jsonOption } from "./options.ts";
 import { alignedColumns } from "./table.ts";
 

@@ -3,8 +3,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { startBroker } from "../../lab/broker.ts";
 import { lab } from "../../lab/lab.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { RawClient } from "./raw-client.ts";
 import { untilItServes } from "./suite.ts";
 
 const FOLDER = "/run/audit";

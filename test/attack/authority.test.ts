@@ -2,9 +2,9 @@
 import { describe, expect, test } from "vitest";
 import { startBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import type { RequestOf } from "../../src/protocol/operations.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { RawClient } from "./raw-client.ts";
 import { describeAttack, untilItServes } from "./suite.ts";
 
 /** Every setting that a client could wish for. */

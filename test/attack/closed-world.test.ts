@@ -3,6 +3,7 @@
  * not: for every operation that names a path, in every dialect.
  */
 import { beforeAll, describe, expect, test } from "vitest";
+import type { BodyPieces, RawClient } from "../../lab/raw-client.ts";
 import {
   type OperationName,
   operationNames,
@@ -12,7 +13,6 @@ import {
 import { writeNar } from "../store/nar.ts";
 import { addContents, items, narInfo } from "./contents.ts";
 import { addDerivation, buildOutput, type Made, makeDerivation } from "./derivations.ts";
-import type { BodyPieces, RawClient } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
 
 /** What is asked about: a path, a derivation and its output, all there or none of them. */
@@ -168,9 +168,9 @@ async function rawAnswer(
   world: World,
   { name, request, body }: Question,
 ): Promise<string> {
-  client.takeSeen();
+  client.line.takeSeen();
   await client.ask(name, request, body);
-  let text = client.takeSeen().toString("latin1");
+  let text = client.line.takeSeen().toString("latin1");
   const { path, derivation } = world;
   for (const [i, one] of [path, derivation.path, derivation.out].entries())
     text = text.replaceAll(one, `<${i}>`).replaceAll(one.slice(11, 43), `<hash ${i}>`);
@@ -274,11 +274,11 @@ describeAttack("a closed world", ({ minor: newest, bare, brokered }) => {
       const nar = writeNar({ type: "regular", contents: Buffer.from(contents) });
       const { path } = narInfo("common", nar);
       if (contents.includes("host")) await addContents(owner, "nar", "common", Buffer.from(contents));
-      client.takeSeen();
+      client.line.takeSeen();
       await addContents(client, "nar", "common", Buffer.from(contents));
       await client.must("QueryPathInfo", { path });
       answers.push(
-        client
+        client.line
           .takeSeen()
           .toString("latin1")
           .replaceAll(path, "X")

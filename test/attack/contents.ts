@@ -1,12 +1,12 @@
 /** Adds a file by each of the ways that the protocol has. */
 import { createHash } from "node:crypto";
+import { type RawClient, STORE_DIR } from "../../lab/raw-client.ts";
 import { u64 as u64Codec } from "../../src/protocol/codec.ts";
 import { compile } from "../../src/protocol/compile.ts";
 import { validPathInfo } from "../../src/protocol/types.ts";
 import { Encoder } from "../../src/protocol/wire.ts";
 import { contentAddressPath, printContentAddress } from "../../src/store/content-address.ts";
 import { writeNar } from "../store/nar.ts";
-import { type RawClient, STORE_DIR } from "./raw-client.ts";
 
 export interface Added {
   readonly path: string;

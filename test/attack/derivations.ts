@@ -4,12 +4,12 @@
  */
 import { createHash } from "node:crypto";
 import { nixSystem } from "../../lab/expression.ts";
+import { type RawClient, STORE_DIR } from "../../lab/raw-client.ts";
 import { encodeBase32 } from "../../src/store/base32.ts";
 import { contentAddressPath } from "../../src/store/content-address.ts";
 import { fixedOutputAddress } from "../../src/store/derivation.ts";
 import type { StorePath } from "../../src/store/store-path.ts";
 import { type DerivationText, unparseDerivation } from "../store/derivation-text.ts";
-import { type RawClient, STORE_DIR } from "./raw-client.ts";
 
 export interface Recipe {
   readonly name: string;

@@ -1,6 +1,7 @@
 /** Bodies that one reader takes for a body and another for requests, or for other items. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import type { RawClient } from "../../lab/raw-client.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { compile } from "../../src/protocol/compile.ts";
 import { END_OF_FRAMES, frameHeader } from "../../src/protocol/frames.ts";
@@ -8,7 +9,6 @@ import { validPathInfo } from "../../src/protocol/types.ts";
 import { Encoder } from "../../src/protocol/wire.ts";
 import { writeNar } from "../store/nar.ts";
 import { addContents, items, type NarInfo, narInfo } from "./contents.ts";
-import type { RawClient } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
 
 const QUERY_ALL_VALID_PATHS = 23;
@@ -109,7 +109,7 @@ describeAttack("framing", ({ version, minor, bare, brokered, broker, hostPath })
         const pieces = [nar.subarray(0, 40), nar.subarray(40)];
         const { error } = await client.ask("AddToStoreNar", request, pieces);
         expect(error, `${length} ${i}`).toBeDefined();
-        if (client.socket.destroyed || minor < 23) break;
+        if (client.line.gone || minor < 23) break;
         expect((await client.addText("next", `${length} ${i}`)).error).toBeUndefined();
       }
       expect(await other.must("IsValidPath", { path: info.path })).toBe(false);

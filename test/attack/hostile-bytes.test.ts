@@ -3,10 +3,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import type net from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
+import { connectAs } from "../../lab/line.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { FEATURES, versionToWire } from "../../src/protocol/version.ts";
 import { text, word } from "../protocol/memory-stream.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { connectAs, RawClient } from "./raw-client.ts";
 import { type Attack, describeAttack, extremes, newest } from "./suite.ts";
 
 const MAGIC = 0x6e697863;

@@ -1,10 +1,10 @@
 /** What logs and errors tell of the host. */
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
+import { type RawClient, toldText } from "../../lab/raw-client.ts";
 import type { RequestOf } from "../../src/protocol/operations.ts";
 import { addContents } from "./contents.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { type RawClient, toldText } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
 
 const CHATTY: RequestOf<"SetOptions"> = {

@@ -1,8 +1,9 @@
 /** A sandbox that opens more connections than it may have: what is beyond the bound costs nothing. */
 import type { Socket } from "node:net";
 import { expect, test } from "vitest";
+import { connectAs } from "../../lab/line.ts";
+import type { RawClient } from "../../lab/raw-client.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { connectAs, type RawClient } from "./raw-client.ts";
 import { describeAttack, newest } from "./suite.ts";
 
 const MAY_HAVE = 4;

@@ -2,8 +2,9 @@
 import { afterAll, expect, test } from "vitest";
 import { startBroker } from "../../lab/broker.ts";
 import { lab } from "../../lab/lab.ts";
+import { connectAs } from "../../lab/line.ts";
 import { childrenOf } from "../../lab/processes.ts";
-import { connectAs, RawClient } from "./raw-client.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { expectServing, untilItServes } from "./suite.ts";
 
 const running: { stop(): Promise<void> }[] = [];

@@ -2,9 +2,9 @@
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
+import { RawClient } from "../../lab/raw-client.ts";
 import { eventually } from "../root/brokered-lab.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { RawClient } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
 
 const OTHER_SOCKET = "/tmp/other-sandbox";

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
-import { RawClient } from "./raw-client.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { newest, untilItServes } from "./suite.ts";
 
 describe.each(newest())("startup faults [daemon %s]", (version) => {

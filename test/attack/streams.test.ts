@@ -1,8 +1,8 @@
 /** Bodies of 1 GiB: passed on, refused in the middle, broken off by upstream; made as they are sent. */
 import { execFileSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
+import type { RawClient } from "../../lab/raw-client.ts";
 import { narStrings, u64, writeNar } from "../store/nar.ts";
-import type { RawClient } from "./raw-client.ts";
 import { type Attack, describeAttack, extremes } from "./suite.ts";
 
 const MiB = 1024 * 1024;
@@ -56,7 +56,7 @@ describeAttack(
 
     test("G8: 1 GiB through AddToStore and NarFromPath makes the service grow by less than 32 MiB", async () => {
       const client = await brokered();
-      client.keepNothing();
+      client.line.keepNothing();
       await expectInStep(client);
       let path = "";
       const adding = await growth(attack, async (seen) => {
@@ -79,7 +79,7 @@ describeAttack(
     describe("with bounds", () => {
       test("G8: a request denied in the middle of a body of 1 GiB leaves the connection in step", async () => {
         const client = await brokered();
-        client.keepNothing();
+        client.line.keepNothing();
         const denied = await growth(attack, async (seen) => {
           const { error } =
             client.minor >= 25
@@ -107,7 +107,7 @@ describeAttack(
         beside(..."mount -t tmpfs -o size=40m,mode=1775 tmpfs /nix/store".split(" "));
         try {
           const client = await brokered();
-          client.keepNothing();
+          client.line.keepNothing();
           const rejected = await growth(attack, async (seen) => {
             const { error } = await addGiB(client, "too-large", seen);
             expect(error).toContain("the nix-daemon refused AddToStore");

@@ -3,9 +3,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { type BrokerOptions, startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../../lab/lab.ts";
+import { type ConnectOptions, RawClient } from "../../lab/raw-client.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { type ConnectOptions, RawClient } from "./raw-client.ts";
 
 export interface Attack {
   readonly version: NixVersion;

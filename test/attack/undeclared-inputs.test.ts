@@ -5,10 +5,10 @@
 import { existsSync, readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
 import { startBroker } from "../../lab/broker.ts";
+import { RawClient, toldText } from "../../lab/raw-client.ts";
 import { writeNar } from "../store/nar.ts";
 import { type Added, addContents } from "./contents.ts";
 import { addDerivation, buildOutput, type Made, makeDerivation } from "./derivations.ts";
-import { RawClient, toldText } from "./raw-client.ts";
 import { describeAttack } from "./suite.ts";
 
 const SECRET = "the stranger's secret";

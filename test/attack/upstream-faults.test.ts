@@ -4,9 +4,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import { type BrokerOptions, startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { RawClient } from "./raw-client.ts";
 import { expectServing, untilItServes } from "./suite.ts";
 
 describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { mustRun } from "../../lab/command.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
-import { RawClient } from "../attack/raw-client.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 
 const FOLDER = "/var/lib/nix-broker/full";
 const AUDIT = `${FOLDER}/state/audit`;

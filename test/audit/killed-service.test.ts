@@ -4,9 +4,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { AuditReader } from "../../src/audit/query.ts";
 import { verifyAudit } from "../../src/audit/verify.ts";
-import { RawClient } from "../attack/raw-client.ts";
 
 /** NIX_BROKER_KILLS=100 for as many as the release is tried with; each takes a start of the service. */
 const ROUNDS = Number(process.env.NIX_BROKER_KILLS ?? 15);

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
 import { childrenOf } from "../../lab/processes.ts";
-import { RawClient } from "../attack/raw-client.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { untilItServes } from "../attack/suite.ts";
 
 describe.each(lab.versions)("upstream connections of a sandbox [daemon %s]", (version) => {

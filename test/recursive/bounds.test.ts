@@ -2,11 +2,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { type LimitName, limitTable } from "../../src/policy/limits.ts";
 import { addContents } from "../attack/contents.ts";
 import { addDerivation, buildOutput, type Made, makeDerivation, type Recipe } from "../attack/derivations.ts";
-import { RawClient } from "../attack/raw-client.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
 /** A static socket for each: a profile with this bound, and that much of it. */

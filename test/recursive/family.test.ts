@@ -3,9 +3,9 @@ import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
-import { RawClient } from "../attack/raw-client.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
 const folder = "/var/lib/nix-broker/service/s";

@@ -2,8 +2,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
-import { RawClient } from "../attack/raw-client.ts";
 import { outer } from "./scripts.ts";
 
 const sharedFolder = "/var/lib/nix-broker/service/s";

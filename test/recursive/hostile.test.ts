@@ -3,9 +3,10 @@ import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSy
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
+import { connectAs } from "../../lab/line.ts";
+import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
-import { connectAs, RawClient } from "../attack/raw-client.ts";
 import { outer } from "./scripts.ts";
 
 const projectRoot = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");

@@ -2,9 +2,9 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
-import { RawClient } from "../attack/raw-client.ts";
 import { innerDerivation, writeFile } from "./scripts.ts";
 
 /** A socket that anyone may use: where builds see the static one, that is theirs alone. */

@@ -1,64 +1,32 @@
 /**
- * A client of the worker protocol for tests: it says what it is told to, well-formed or not, as any user, and
- * keeps the bytes that it got. It reads only when it is asked to: one that is not, stops reading.
+ * A client of the worker protocol, for tests and the benchmark: it says what it is told to, well-formed or not, as any
+ * user. The tests' reads only when it is asked to, and keeps the bytes that it got; one that is not asked, stops reading.
  */
-import { once } from "node:events";
-import net from "node:net";
-import { labUser } from "../../lab/system.ts";
-import { type ByteSource, EndOfStream } from "../../src/protocol/byte-stream.ts";
-import type { Compiled } from "../../src/protocol/compile.ts";
-import { type DialectTable, tableFor } from "../../src/protocol/dialect-table.ts";
-import { END_OF_FRAMES, frameHeader } from "../../src/protocol/frames.ts";
-import { type DaemonGreeting, greetDaemon } from "../../src/protocol/handshake.ts";
-import { type LogCodecs, logCodecs, STDERR } from "../../src/protocol/log-messages.ts";
-import { MessageReader } from "../../src/protocol/message-reader.ts";
-import type { OperationName, ReplyOf, RequestOf } from "../../src/protocol/operations.ts";
-import { FEATURES, type Feature, NEWEST_MINOR } from "../../src/protocol/version.ts";
-import { Encoder } from "../../src/protocol/wire.ts";
-import { NarWalker } from "../../src/store/nar-walker.ts";
+import { EndOfStream } from "../src/protocol/byte-stream.ts";
+import type { Compiled } from "../src/protocol/compile.ts";
+import { type DialectTable, tableFor } from "../src/protocol/dialect-table.ts";
+import { END_OF_FRAMES, frameHeader } from "../src/protocol/frames.ts";
+import { type DaemonGreeting, greetDaemon } from "../src/protocol/handshake.ts";
+import { type LogCodecs, logCodecs, STDERR } from "../src/protocol/log-messages.ts";
+import { MessageReader } from "../src/protocol/message-reader.ts";
+import type { OperationName, ReplyOf, RequestOf } from "../src/protocol/operations.ts";
+import { FEATURES, type Feature, NEWEST_MINOR } from "../src/protocol/version.ts";
+import { Encoder } from "../src/protocol/wire.ts";
+import { NarWalker } from "../src/store/nar-walker.ts";
+import { connectAs, type Line, PulledLine } from "./line.ts";
 
 export const STORE_DIR = "/nix/store";
 const LONGEST_MESSAGE = 64 * 1024 * 1024;
 
-/** The bytes of a socket, read when somebody wants them. */
-class PulledSource implements ByteSource {
-  available: Buffer = Buffer.alloc(0);
-  /** All bytes that were consumed since it was emptied last; undefined keeps none. */
-  seen: Buffer[] | undefined = [];
-  private readonly socket: net.Socket;
-  private wake: () => void = () => undefined;
-
-  constructor(socket: net.Socket) {
-    this.socket = socket;
-    for (const event of ["readable", "end", "close"]) socket.on(event, () => this.wake());
-  }
-
-  consume(bytes: number): void {
-    this.seen?.push(Buffer.from(this.available.subarray(0, bytes)));
-    this.available = this.available.subarray(bytes);
-  }
-
-  async fill(): Promise<boolean> {
-    for (;;) {
-      const chunk = this.socket.read() as Buffer | null;
-      if (chunk) {
-        this.available = this.available.length === 0 ? chunk : Buffer.concat([this.available, chunk]);
-        return true;
-      }
-      if (this.socket.readableEnded || this.socket.destroyed) return false;
-      await new Promise<void>((resolve) => {
-        this.wake = resolve;
-      });
-    }
-  }
-}
-
-export interface ConnectOptions {
-  /** Whom the peer sees: a user of the lab, or a uid. Default `alice`, whom no daemon trusts. */
-  readonly user?: string | number;
+export interface GreetingOptions {
   /** The protocol version and features to ask for; the newest and all by default. */
   readonly minor?: number;
   readonly features?: readonly Feature[];
+}
+
+export interface ConnectOptions extends GreetingOptions {
+  /** Whom the peer sees: a user of the lab, or a uid. Default `alice`, whom no daemon trusts. */
+  readonly user?: string | number;
 }
 
 /** A log message, as texts. */
@@ -74,39 +42,15 @@ export type Answer<N extends OperationName> =
 
 export type BodyPieces = Iterable<Buffer> | AsyncIterable<Buffer>;
 
-/** Connects to a Unix socket as a user of the lab, without a word. */
-export async function connectAs(path: string, user: string | number = "alice"): Promise<net.Socket> {
-  const uid = typeof user === "number" ? user : labUser(user).uid;
-  let socket: net.Socket;
-  // The kernel notes the effective user at connect(2), which Node calls at once for such sockets.
-  process.seteuid?.(uid);
-  try {
-    socket = net.connect({ path });
-  } finally {
-    process.seteuid?.(0);
-  }
-  await once(socket, "connect");
-  // Later ones show as the end of the stream.
-  socket.on("error", () => undefined);
-  return socket;
-}
-
-export class RawClient {
-  readonly socket: net.Socket;
+export class RawClient<L extends Line = PulledLine> {
+  readonly line: L;
   readonly reader: MessageReader;
   readonly greeting: DaemonGreeting;
   readonly table: DialectTable;
-  private readonly source: PulledSource;
   private readonly logs: LogCodecs;
 
-  private constructor(
-    socket: net.Socket,
-    source: PulledSource,
-    reader: MessageReader,
-    greeting: DaemonGreeting,
-  ) {
-    this.socket = socket;
-    this.source = source;
+  private constructor(line: L, reader: MessageReader, greeting: DaemonGreeting) {
+    this.line = line;
     this.reader = reader;
     this.greeting = greeting;
     this.table = tableFor({ minor: greeting.minor, features: greeting.features, storeDir: STORE_DIR });
@@ -115,15 +59,18 @@ export class RawClient {
 
   /** Connects and shakes hands. @throws Error with the peer's text when it refuses, EndOfStream when it hangs up. */
   static async connect(path: string, options: ConnectOptions = {}): Promise<RawClient> {
+    return RawClient.over(new PulledLine(await connectAs(path, options.user)), options);
+  }
+
+  /** Shakes hands on a line that is open. @throws as `connect` */
+  static async over<L extends Line>(line: L, options: GreetingOptions = {}): Promise<RawClient<L>> {
     const { minor = NEWEST_MINOR, features = FEATURES } = options;
-    const socket = await connectAs(path, options.user);
-    const source = new PulledSource(socket);
-    const reader = new MessageReader(source, LONGEST_MESSAGE);
-    const greeting = await greetDaemon(reader, (bytes) => socket.write(bytes), {
+    const reader = new MessageReader(line, LONGEST_MESSAGE);
+    const greeting = await greetDaemon(reader, (bytes) => line.write(bytes), {
       minor,
       features: new Set(features),
     });
-    const client = new RawClient(socket, source, reader, greeting);
+    const client = new RawClient(line, reader, greeting);
     const { error } = await client.outcome();
     if (error === undefined) return client;
     client.close();
@@ -136,10 +83,7 @@ export class RawClient {
 
   /** Bytes as they are; resolves when the socket has taken them. */
   async write(bytes: Buffer): Promise<void> {
-    if (this.socket.destroyed) return;
-    await new Promise<void>((resolve) => {
-      this.socket.write(bytes, () => resolve());
-    });
+    await this.line.write(bytes);
   }
 
   /** The bytes of a request, its number first. */
@@ -169,7 +113,7 @@ export class RawClient {
   }
 
   reply<N extends OperationName>(name: N): Promise<ReplyOf<N>> {
-    return this.read(this.table.byName[name].reply) as Promise<ReplyOf<N>>;
+    return this.read(this.table.byName[name].reply);
   }
 
   /** A whole request, body included, from sending to reply. */
@@ -243,34 +187,22 @@ export class RawClient {
   async skipNar(onSlice?: (slice: Buffer) => void): Promise<number> {
     const walker = new NarWalker();
     for (;;) {
-      const taken = walker.push(this.source.available);
-      onSlice?.(this.source.available.subarray(0, taken));
-      this.source.consume(taken);
+      const taken = walker.push(this.line.available);
+      onSlice?.(this.line.available.subarray(0, taken));
+      this.line.consume(taken);
       if (walker.done) return walker.length;
-      if (!(await this.source.fill())) throw new EndOfStream();
+      if (!(await this.line.fill())) throw new EndOfStream();
     }
-  }
-
-  /** What was consumed since the last call. */
-  takeSeen(): Buffer {
-    const seen = Buffer.concat(this.source.seen ?? []);
-    this.source.seen = [];
-    return seen;
-  }
-
-  /** For bulk transfers: what comes is not kept. */
-  keepNothing(): void {
-    this.source.seen = undefined;
   }
 
   /** Waits for the peer to hang up. @returns the bytes that came before */
   async untilClosed(): Promise<Buffer> {
-    while (await this.source.fill());
-    return this.source.available;
+    while (await this.line.fill());
+    return this.line.available;
   }
 
   close(): void {
-    this.socket.destroy();
+    this.line.destroy();
   }
 
   read<T>(codec: Compiled<T>): Promise<T> {
@@ -279,10 +211,10 @@ export class RawClient {
 
   private async sendBody(kind: "framed" | "nar", body: BodyPieces): Promise<void> {
     for await (const piece of body) {
-      if (this.socket.destroyed) return;
+      if (this.line.gone) return;
       // An empty frame would be the end.
       if (piece.length === 0) continue;
-      if (kind === "framed") this.socket.write(frameHeader(piece.length));
+      if (kind === "framed") void this.line.write(frameHeader(piece.length));
       await this.write(piece);
     }
     if (kind === "framed") await this.write(END_OF_FRAMES);
