@@ -75,7 +75,7 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     },
     {
       command: "nix-build fixed.nix --no-out-link",
-      refused: { agent: "allows fixed-output derivations only where the output is in the view already" },
+      refused: { agent: "allows fixed-output derivations only if the output is already in the view" },
     },
     {
       command: "nix-build fails.nix --no-out-link",

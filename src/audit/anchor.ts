@@ -22,7 +22,7 @@ export function parseAnchor(text: string): ChainHead {
   if (match === null) {
     throw new AuditError(
       "filter",
-      `"${text}" is not the head of an audit; one looks like "1234 <44 characters of base64>".`,
+      `"${text}" is not the head of an audit, which looks like "1234 <44 characters of base64>".`,
     );
   }
   return { seq: Number(match[1]), hash: match[2]! };
@@ -69,6 +69,6 @@ export function readAnchors(file: string): ChainHead[] {
   if (anchors.length > 0) return anchors;
   throw new AuditError(
     "filter",
-    `${file === "-" ? "Standard input" : file} holds no anchor: neither a line 'SEQ HASH' nor a line of the service's log with one. May you read the unit's journal?`,
+    `${file === "-" ? "Standard input" : file} contains no anchor: neither a line 'SEQ HASH' nor a line of the service's log with one. Are you allowed to read the unit's journal?`,
   );
 }

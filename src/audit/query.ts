@@ -118,14 +118,14 @@ export class AuditReader {
   readonly folder: string;
   private segments: OpenSegment[] = [];
 
-  /** @throws AuditError when there is no audit, or it may not be read. */
+  /** @throws AuditError when there is no audit, or it cannot be read. */
   constructor(folder: string) {
     this.folder = folder;
     this.refresh();
     if (this.segments.length === 0) {
       throw new AuditError(
         "folder",
-        `There is no audit in ${folder}: the service has not run with it, or keeps it elsewhere.`,
+        `There is no audit in ${folder}: the service has not written one there yet, or keeps its audit elsewhere.`,
       );
     }
   }

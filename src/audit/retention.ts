@@ -113,7 +113,7 @@ export function applyRetention(
     lastHash: last.lastHash,
     segments: due.length,
   };
-  store.appendDurable(serviceRecord("retire", now, detail, "Older than, or beyond the size, that is kept."));
+  store.appendDurable(serviceRecord("retire", now, detail, "Beyond the age or the size that is kept."));
   for (const segment of due) removeSegment(segment.file.path);
   return { segments: due.length, records, bytes: due.reduce((sum, segment) => sum + segment.bytes, 0) };
 }

@@ -41,7 +41,7 @@ function optionalString(row: RecordRow, column: string): string | null {
 function memberAt<T>(members: readonly T[], row: RecordRow, column: string): T {
   const member = members[numberAt(row, column) - 1];
   if (member === undefined)
-    throw new MalformedRowError(`its ${column} is ${String(row[column])}, which is none`);
+    throw new MalformedRowError(`its ${column} is ${String(row[column])}, which is not a valid value`);
   return member;
 }
 
@@ -129,7 +129,7 @@ export class SegmentReader {
     const known = this.texts.get(id);
     if (known !== undefined) return known;
     const row = this.text.get(id);
-    if (row === undefined) throw new MalformedRowError(`text ${id}, which it uses, is not there`);
+    if (row === undefined) throw new MalformedRowError(`text ${id}, which it refers to, is missing`);
     if (this.texts.size >= MAX_REMEMBERED) this.texts.clear();
     const text = String(row.text);
     this.texts.set(id, text);

@@ -27,7 +27,7 @@ export function segmentPath(folder: string, number: number): string {
 
 /**
  * The segments of a folder in their order; none if the folder does not exist.
- * @throws AuditError when it may not be read.
+ * @throws AuditError when it cannot be read.
  */
 export function listSegments(folder: string): SegmentFile[] {
   let names: string[];
@@ -75,7 +75,7 @@ export function openForWriting(path: string): DatabaseSync {
 /**
  * Opens a segment for reading, also while it is written to, and also for a reader who may not write to the folder.
  * Undefined when it is only just being made.
- * @throws AuditError for a format of another version, or when it may not be read.
+ * @throws AuditError for a format of another version, or when it cannot be read.
  */
 export function openForReading(path: string): DatabaseSync | undefined {
   try {

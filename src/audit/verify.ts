@@ -108,7 +108,7 @@ class Verification {
       throw new Misfit(
         undefined,
         head.seq + 1,
-        `The audit ends with record ${head.seq}, but an anchor knows record ${Math.max(...beyond)}: the end was cut off, or an older copy put in its place.`,
+        `The audit ends with record ${head.seq}, but an anchor names record ${Math.max(...beyond)}: the end was cut off, or the audit was replaced by an older copy.`,
       );
     }
     if (this.firstSeq > 1 && !this.startIsVouchedFor) {
@@ -125,12 +125,12 @@ class Verification {
   private begin(file: SegmentFile, database: DatabaseSync): void {
     const segment = segmentHead(database);
     if (segment === undefined)
-      throw new Misfit(file.path, undefined, "The file does not say where in the chain it begins.");
+      throw new Misfit(file.path, undefined, "The file does not state where in the chain it begins.");
     if (segment.number !== file.number) {
       throw new Misfit(
         file.path,
         undefined,
-        `The file is segment ${segment.number} under the name of ${file.number}.`,
+        `The file contains segment ${segment.number} but has the name of segment ${file.number}.`,
       );
     }
     if (this.number === undefined || this.head === undefined) {
@@ -152,7 +152,7 @@ class Verification {
       throw new Misfit(
         file.path,
         this.nextSeq,
-        `It goes on from record ${segment.firstSeq - 1}, but segment ${before} ends with record ${head.seq}, or with another hash.`,
+        `It continues after record ${segment.firstSeq - 1}, but segment ${before} ends with record ${head.seq}, or with another hash.`,
       );
     }
   }
@@ -165,7 +165,7 @@ class Verification {
       if (seq !== expected) {
         const problem =
           seq < expected
-            ? `Record ${seq} is before the beginning of its segment.`
+            ? `Record ${seq} belongs before the beginning of its segment.`
             : `Record ${expected} is missing.`;
         throw new Misfit(path, Math.min(seq, expected), problem);
       }
@@ -174,7 +174,7 @@ class Verification {
         throw new Misfit(
           path,
           seq,
-          `Record ${seq} does not fit its hash: it was changed, or the one before it was replaced.`,
+          `Record ${seq} does not match its hash: it was changed, or the record before it was replaced.`,
         );
       }
       head = { seq, hash };
@@ -202,7 +202,7 @@ class Verification {
     throw new Misfit(
       path,
       head.seq,
-      `Record ${head.seq} is not the one that an anchor knows: the audit was rewritten.`,
+      `Record ${head.seq} is not the one that an anchor names: the audit was rewritten.`,
     );
   }
 
@@ -222,7 +222,7 @@ class Verification {
     throw new Misfit(
       path,
       Number(wrong.seq),
-      `Record ${String(wrong.seq)} would not be found by all of its subjects, or by others.`,
+      `Record ${String(wrong.seq)} would not be found by all of its subjects, or would be found by others.`,
     );
   }
 }
@@ -231,7 +231,7 @@ class Verification {
 function checkDefinitions(path: string, database: DatabaseSync): void {
   const foreign = foreignDefinition(database);
   if (foreign === undefined) return;
-  const problem = `The ${foreign} is not as nix-broker makes it: it was added, removed or changed.`;
+  const problem = `The ${foreign} differs from what nix-broker creates: it was added, removed or changed.`;
   throw new Misfit(path, undefined, problem);
 }
 
@@ -239,7 +239,7 @@ function checkDefinitions(path: string, database: DatabaseSync): void {
 function checkIndexes(path: string, database: DatabaseSync): void {
   const said = String(database.prepare("PRAGMA integrity_check(1)").get()?.integrity_check);
   if (said === "ok") return;
-  throw new Misfit(path, undefined, `An index or a page of the file does not fit its tables: ${said}.`);
+  throw new Misfit(path, undefined, `An index or a page of the file does not match its tables: ${said}.`);
 }
 
 function canonicalOf(

@@ -27,7 +27,7 @@ export function exportCommand(): Command {
     withFilterOptions(withStoreOptions(new Command("export")))
       .summary("write records as JSON lines")
       .description(
-        "Write every record that matches as a line of JSON, oldest first, in the form of 'nix-broker audit --json', intents included.",
+        "Write every matching record as a line of JSON, oldest first, in the format of 'nix-broker audit --json', including intents.",
       )
       .addHelpText(
         "after",

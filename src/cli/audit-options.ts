@@ -34,15 +34,15 @@ export function withStoreOptions(command: Command): Command {
 
 export function withFilterOptions(command: Command): Command {
   return command
-    .option("--sandbox <ID>", "of this sandbox: its id, or the beginning of it")
-    .option("--drv <DRV>", "of the outer build of this derivation: a path, or the beginning of its hash")
-    .option("--op <OPERATION>", "of this operation, e.g. AddToStore")
-    .option("--path <PATH>", "about this store path: whole, or the beginning of its hash")
+    .option("--sandbox <ID>", "in this sandbox: its id, or the beginning of it")
+    .option("--drv <DRV>", "in the outer build of this derivation: a path, or the beginning of its hash")
+    .option("--op <OPERATION>", "with this operation, e.g. AddToStore")
+    .option("--path <PATH>", "about this store path: the path, or the beginning of its hash")
     .addOption(new Option("--verdict <VERDICT>", "with this verdict").choices(VERDICTS))
     .addOption(new Option("--kind <KIND>", "of this kind").choices(AUDIT_KINDS))
     .option(
       "--since <TIME>",
-      "from then on: 90s, 30m, 2h, 7d ago, today, yesterday, 14:30, 2026-11-22, 2026-11-22T18:00",
+      "from this time on: 90s, 30m, 2h, 7d ago, today, yesterday, 14:30, 2026-11-22, 2026-11-22T18:00",
     )
     .option("--until <TIME>", "before then");
 }
@@ -62,7 +62,7 @@ export async function foldersOf(options: StoreOptions): Promise<string[]> {
   if (folders.length > 0) return folders;
   throw new AuditError(
     "folder",
-    `There is no audit in ${folder}: the service has not run with it, or keeps it elsewhere (audit.path, --store).`,
+    `There is no audit in ${folder}: the service has not written one there yet, or keeps its audit elsewhere (audit.path, --store).`,
   );
 }
 
@@ -95,6 +95,6 @@ export function filterOf(options: FilterOptions): AuditFilter {
 export function positive(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1)
-    throw new InvalidArgumentError("It must be a number from 1 on.");
+    throw new InvalidArgumentError("It must be a whole number from 1 on.");
   return value;
 }

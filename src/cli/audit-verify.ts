@@ -18,17 +18,17 @@ function sentence(folder: string, result: VerifyResult, given: number): string {
     const where = [result.file, result.seq === undefined ? undefined : `record ${result.seq}`].filter(
       (part) => part !== undefined,
     );
-    return `NOT WHOLE: ${escapeText(result.problem)}\n  at ${where.join(", ") || folder}`;
+    return `NOT COMPLETE: ${escapeText(result.problem)}\n  at ${where.join(", ") || folder}`;
   }
   const { records, firstSeq, head, anchors } = result;
-  const older = firstSeq > 1 ? `; those before ${firstSeq} were retired, as is recorded` : "";
+  const older = firstSeq > 1 ? `; those before ${firstSeq} were retired, as recorded` : "";
   const checked =
     anchors > 0
-      ? `, and fits ${anchors} anchor${anchors === 1 ? "" : "s"}`
+      ? `, and matches ${anchors} anchor${anchors === 1 ? "" : "s"}`
       : given > 0
-        ? ". All anchors are of records before those: a cut-off end would not be missed"
-        : ". Without --anchors, records cut off at its end would not be missed";
-  return `${folder}: whole: ${records} records${older}${checked}.\n  head: ${formatAnchor(head)}`;
+        ? ". All anchors are of earlier records, so a cut-off end would go unnoticed"
+        : ". Without --anchors, records cut off at its end would go unnoticed";
+  return `${folder}: complete: ${records} records${older}${checked}.\n  head: ${formatAnchor(head)}`;
 }
 
 async function verify(options: Options): Promise<void> {
@@ -52,11 +52,11 @@ export function verifyCommand(): Command {
     withStoreOptions(new Command("verify"))
       .summary("prove that no record was changed, removed or added")
       .description(
-        "Prove that no record was changed, removed, moved or added: walks the chain of hashes, and names the first record that does not fit. Exit code 1 if there is one.",
+        "Prove that no record was changed, removed, moved or added: follows the chain of hashes, and names the first record that does not match. Exit code 1 if there is one.",
       )
       .option(
         "--anchors <FILE>",
-        "heads of the chain kept elsewhere, to see whether its end was cut off, or an older copy put in its place: the service's log, or lines 'SEQ HASH'; - for standard input; may be given again",
+        "heads of the chain that were kept elsewhere, to detect that its end was cut off or that it was replaced by an older copy: the service's log, or lines 'SEQ HASH'; - for standard input; may be repeated",
         collect,
       )
       .addOption(jsonOption())

@@ -81,14 +81,14 @@ export function command(): Command {
     withStoreOptions(
       new Command("audit")
         .description(
-          "List recorded requests, builds and events, oldest first; the newest if there are too many.",
+          "List recorded requests, builds and events, oldest first; only the newest if there are too many.",
         )
         // Its options and those of its subcommands have the same names.
         .enablePositionalOptions(),
     ),
   )
-    .option("-n, --limit <COUNT>", "at most so many", positive, 100)
-    .option("-f, --follow", "go on with what the service records from now on")
+    .option("-n, --limit <COUNT>", "how many records to list at most", positive, 100)
+    .option("-f, --follow", "keep printing what the service records from now on")
     .addOption(jsonOption())
     .addHelpText(
       "after",
@@ -100,9 +100,9 @@ Examples:
   nix-broker audit verify
   nix-broker audit export --since 7d > week.jsonl
 
-JSON: one record a line: "seq", "time" (ISO 8601, UTC), "kind", "op", "sandbox", "outer", "connection", "uid",
+JSON: one record per line: "seq", "time" (ISO 8601, UTC), "kind", "op", "sandbox", "outer", "connection", "uid",
 "pid", "protocol", "verdict", "reason", "subjects", "durationUs", "bytesIn", "bytesOut", "upstreamError", "count",
-"intent", "detail", "hash"; what does not apply is left out. docs/audit.md says what each means.`,
+"intent", "detail", "hash"; fields that do not apply are left out. docs/audit.md explains each.`,
     )
     .action(list)
     .addCommand(verifyCommand())

@@ -84,7 +84,7 @@ export function parseBuildArguments(args: readonly string[]): BuildArguments {
       maxRounds = Number(value);
     } else if (option === "--dry-run") {
       throw new UsageError(
-        "--dry-run: what continuations name is only known when it was built; use nix-build --dry-run",
+        "--dry-run: what continuations name is only known after building; use nix-build --dry-run",
       );
     } else {
       what.push(option, ...values);
@@ -149,7 +149,7 @@ async function buildAll({ what, how, maxRounds }: BuildArguments, roots: string)
       maxRounds,
       onRound: (round, installables) =>
         console.error(
-          `nix-broker: round ${round}: building ${installables.length} derivations that outputs name`,
+          `nix-broker: round ${round}: building ${installables.length} derivations named by outputs`,
         ),
     },
   );
@@ -180,23 +180,23 @@ async function build(args: readonly string[]): Promise<void> {
 export function command(): Command {
   return new Command("build")
     .description(
-      "Build like nix-build, and go on while an output has nix-support/continuation: build the derivations that the file names, until none is left. Needs a Nix, and no nix-broker service.",
+      "Build like nix-build, and continue as long as an output has a file nix-support/continuation, by building the derivations that it names. Needs Nix, but no nix-broker service.",
     )
     .usage("[OPTIONS] [ARGUMENTS OF NIX-BUILD...]")
-    .argument("[ARGUMENTS...]", "those of nix-build; the results are linked and printed when all is done")
+    .argument("[ARGUMENTS...]", "arguments of nix-build; the results are linked and printed at the end")
     .allowUnknownOption()
     .passThroughOptions()
     .addHelpText(
       "after",
       `
 Besides the options of nix-build:
-  --max-rounds <NUMBER>  how often in a row outputs may name derivations (default: ${defaultMaxRounds})
+  --max-rounds <NUMBER>  how many times in a row outputs may name derivations (default: ${defaultMaxRounds})
 
 Examples:
   nix-broker build -A chapters
   nix-broker build release.nix --no-out-link --cores 4
 
-Exits with what nix-build or nix-store exits with if they fail. docs/lib.md tells of continuations.`,
+If nix-build or nix-store fails, its exit code is passed on. docs/lib.md describes continuations.`,
     )
     .action((args: string[]) => build(args));
 }

@@ -12,7 +12,7 @@ interface Options {
 }
 
 async function checkConfig(argument: string | undefined, options: Options): Promise<void> {
-  if (options.json && options.rootSubset) throw new UsageError("--json and --root-subset exclude each other");
+  if (options.json && options.rootSubset) throw new UsageError("--json and --root-subset cannot be combined");
   try {
     const config = await loadConfig({ path: argument ?? options.config });
     if (options.rootSubset) {
@@ -33,7 +33,7 @@ async function checkConfig(argument: string | undefined, options: Options): Prom
 export function command(): Command {
   return new Command("check-config")
     .description(
-      "Check a configuration file. Every problem is named with its line, its key and what was expected; docs/configuration.md lists all keys.",
+      "Check a configuration file. Every problem is reported with its line, its key and what was expected; docs/configuration.md lists all keys.",
     )
     .argument("[FILE]", "the file (default: the one that the service would read)")
     .addOption(configOption())

@@ -46,7 +46,9 @@ export function readContinuation(output: StorePath): Installable[] | undefined {
   try {
     const bytes = readFileSync(file);
     if (bytes.length > maxBytes)
-      throw new ContinuationError(`${file} has ${bytes.length} bytes; at most ${maxBytes} are read`);
+      throw new ContinuationError(
+        `${file} has ${bytes.length} bytes, more than the ${maxBytes} that are read`,
+      );
     text = bytes.toString("utf8");
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : undefined;

@@ -21,7 +21,7 @@ interface Place {
 export function checkFolders(config: Config, uid: number, perBuild: boolean): Finding[] {
   const { runtime, hooks, audit } = config;
   const later = (path: string, maker: string): Finding =>
-    ok("folders", `${path}: not there yet; ${maker} makes it`);
+    ok("folders", `${path}: does not exist yet; ${maker} creates it`);
   const rootPlaces: Place[] = [
     [runtime.dir, "the runtime folder"] as const,
     [`${runtime.dir}/sandboxes`, "the folder of sandboxes"] as const,
@@ -59,7 +59,7 @@ function checkPlace({ path, what, owner, forbidden, missing }: Place): Finding {
   if ((stats.mode & forbidden) !== 0)
     return problem(
       "folders",
-      `${what}, ${path}, has mode ${(stats.mode & 0o7777).toString(8)}: more than its owner may write or look there`,
+      `${what}, ${path}, has mode ${(stats.mode & 0o7777).toString(8)}: others than its owner may write or read there`,
       `chmod ${(stats.mode & 0o7777 & ~forbidden).toString(8)} ${path}`,
     );
   return ok("folders", `${path} is ${what}`);
@@ -78,7 +78,7 @@ export function checkRootConfig(config: Config): Finding[] {
       return [
         problem(
           topic,
-          `${file} can be changed by others than root, so root's programs refuse it`,
+          `${file} can be changed by users other than root, so root's programs refuse it`,
           `chown root ${file} and chmod go-w ${file}`,
         ),
       ];

@@ -64,7 +64,7 @@ export async function checkUpstream(config: Config, status: StatusReport | undef
     const { error, nixVersion, protocol } = status.upstream;
     if (error !== null) return problem(topic, `${at}: ${error}`, advice);
     const trust = config.upstream.allowTrusted
-      ? "whether it trusts the service is not asked"
+      ? "whether it trusts the service was not checked"
       : "it does not trust the service";
     return ok(
       topic,

@@ -25,7 +25,7 @@ export function checkUsers(config: Config, settings: NixSettings, users: UserDat
       problem(
         "service user",
         "it is root, which nix-daemon trusts",
-        "make a system user for it (runtime.user)",
+        "create a system user for it (runtime.user)",
       ),
     ];
   const listed = (entries: readonly string[]): string | undefined =>
@@ -53,7 +53,7 @@ function checkBuildUser(config: Config, settings: NixSettings, uid: number, user
     );
   return ok(
     "build users",
-    group === "" ? "there is no group of build users" : `the service's user is none of ${group}`,
+    group === "" ? "there is no group of build users" : `the service's user is not a member of ${group}`,
   );
 }
 
@@ -78,7 +78,7 @@ function checkTrusted(
 ): Finding {
   const by = listed(settings.list("trusted-users", "root"));
   if (by === undefined) return ok("trusted-users", `nix-daemon does not trust ${runtime.user}`);
-  const text = `nix-daemon trusts ${runtime.user} (${by}), so a fault of the broker would have no second wall behind it`;
+  const text = `nix-daemon trusts ${runtime.user} (${by}), so there is no second line of defence behind a bug in the broker`;
   return upstream.allowTrusted
     ? warning("trusted-users", text, "upstream.allow_trusted permits it; use it for private daemons only")
     : problem("trusted-users", text, `take ${by} out of trusted-users in nix.conf and restart nix-daemon`);
@@ -92,7 +92,7 @@ function checkBuilders({ hooks }: Config, users: UserDatabase): Finding[] {
       return [
         warning(
           "hooks.allow_uids",
-          "any user may use the socket of a build, if it gets there",
+          "any user who can reach the socket of a build may use it",
           "name the build users, such as @nixbld",
         ),
       ];
@@ -102,7 +102,7 @@ function checkBuilders({ hooks }: Config, users: UserDatabase): Finding[] {
           problem(
             "hooks.allow_uids",
             `there is ${count} build user: none would be left for inner builds`,
-            "make more build users",
+            "create more build users",
           ),
         ]
       : [ok("hooks.allow_uids", `${uids.size} build users; ${count - 1} builds with inner builds at once`)];

@@ -25,7 +25,7 @@ async function loadOrDefaults(path: string | undefined): Promise<{ config: Confi
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     const text = error.message.replace(/\s*\n\s*/g, "; ");
-    const finding = problem("configuration", text, "correct it; what follows was checked with the defaults");
+    const finding = problem("configuration", text, "correct it; the checks below use the defaults");
     return { config: await parseConfig(""), findings: [finding] };
   }
 }
@@ -35,7 +35,7 @@ function checkEnvironment(perBuild: boolean): Finding[] {
   return [
     warning(
       "NIX_REMOTE",
-      "root's own Nix commands open the store directly: what opts in is refused then",
+      "root's own Nix commands open the store directly, so builds that opt in are refused",
       "set NIX_REMOTE=daemon in root's environment",
     ),
   ];
@@ -98,7 +98,7 @@ async function doctor(options: Options): Promise<void> {
 export function command(): Command {
   return new Command("doctor")
     .description(
-      "Check this installation: nix-daemon's settings and hooks, users, folders, the service, the linker, the audit. Each finding is ok, a warning or a problem, with what to do. Changes nothing. Root sees everything; other users are told what they cannot see.",
+      "Check this installation: nix-daemon's settings and hooks, users, folders, the service, the linker, the audit. Each finding is ok, a warning or a problem, with advice. Changes nothing. Root can check everything; other users are told what they cannot see.",
     )
     .addOption(configOption())
     .addOption(jsonOption())

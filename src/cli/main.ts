@@ -19,19 +19,19 @@ const entries: Readonly<Record<string, Entry>> = {
     load: () => import("./stdio.ts"),
   },
   status: {
-    summary: "tell how the running service fares",
+    summary: "show the service's status",
     load: () => import("./status.ts"),
   },
   sandboxes: {
-    summary: "list the running sandboxes, or tell all of one",
+    summary: "list the running sandboxes, or show one in detail",
     load: () => import("./sandboxes.ts"),
   },
   build: {
-    summary: "nix-build that goes on while outputs name derivations to build next",
+    summary: "like nix-build, continuing while outputs name derivations to build next",
     load: () => import("./build.ts"),
   },
   doctor: {
-    summary: "check this installation, and say what to do about what is wrong",
+    summary: "check this installation, and say how to fix what is wrong",
     load: () => import("./doctor.ts"),
   },
   audit: {
@@ -47,19 +47,19 @@ const entries: Readonly<Record<string, Entry>> = {
     load: () => import("./policy.ts"),
   },
   "check-config": {
-    summary: "check a configuration file, naming every problem with its line",
+    summary: "check a configuration file and report every problem with its line",
     load: () => import("./check-config.ts"),
   },
 };
 
 const examples = `
 Examples:
-  nix-broker serve                       serve what /etc/nix-broker/config.toml says
+  nix-broker serve                       serve as /etc/nix-broker/config.toml says
   nix-broker serve --listen /run/user/1000/broker/socket --profile agent --allow alice
   nix-broker policy --profile pure       what a sandbox with this profile may do
   nix-broker audit --verdict deny --since 1h
 
-Exit codes: 0 done, 1 what was asked about is not so, 2 usage or configuration, 3 the service cannot be reached.`;
+Exit codes: 0 success, 1 failure or a negative answer, 2 wrong usage or configuration, 3 the service cannot be reached.`;
 
 /** The command that the arguments name. Only its file is loaded; for the overview, none is. */
 async function programFor(args: readonly string[]): Promise<Command> {
@@ -85,7 +85,7 @@ async function programFor(args: readonly string[]): Promise<Command> {
 
 /** Makes every command, nested ones too, throw instead of leaving the process. */
 function strict(command: Command): void {
-  command.exitOverride().showHelpAfterError("(--help says more)");
+  command.exitOverride().showHelpAfterError("(see --help)");
   command.commands.forEach(strict);
 }
 

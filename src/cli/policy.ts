@@ -84,8 +84,8 @@ async function printPolicy(options: Options): Promise<void> {
 }
 
 const verdictWords: Readonly<Record<Verdict, string>> = {
-  forward: "forwarded: upstream is asked with a request written anew, and its reply is censored",
-  answer: "answered by the broker; upstream never hears of it",
+  forward: "forwarded: upstream gets a request rewritten by the broker, and its reply is censored",
+  answer: "answered by the broker; upstream never sees it",
   deny: "denied",
 };
 
@@ -113,14 +113,14 @@ async function explain(operation: string, options: Options): Promise<void> {
   console.log(
     row.verdict === "deny"
       ? `A profile with "${row.group}" among its operations permits it.`
-      : `It is of the group "${row.group}", which this profile permits.`,
+      : `It belongs to the group "${row.group}", which this profile permits.`,
   );
 }
 
 export function command(): Command {
   return new Command("policy")
     .description(
-      "Print what becomes of every operation under a profile, and the profile's settings and limits.",
+      "Print what happens to every operation under a profile, and the profile's settings and limits.",
     )
     .addOption(configOption())
     .option("-p, --profile <NAME>", "the profile", "build")
@@ -133,12 +133,12 @@ Examples:
   nix-broker policy explain AddToStore --profile query
 
 JSON: the profile's settings under their names in the code, "operations": [{"operation", "number", "group",
-"verdict", "what"}], and "limits", where null is unlimited. "explain" prints one of the operations.`,
+"verdict", "what"}], and "limits", where null means unlimited. "explain" prints one of the operations.`,
     )
     .action((options: Options) => printPolicy(options))
     .addCommand(
       new Command("explain")
-        .description("Say what becomes of one operation, and why.")
+        .description("Explain what happens to one operation, and why.")
         .argument("<OPERATION>", "a name of the worker protocol, e.g. QueryPathInfo")
         .configureHelp({ showGlobalOptions: true })
         .action((operation: string, _own: unknown, self: Command) =>

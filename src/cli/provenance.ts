@@ -38,14 +38,14 @@ async function print(out: string, options: Options): Promise<void> {
     }
   }
   throw new Error(
-    `no record tells of ${path}: it was not built in or for a sandbox of nix-broker, or the records of it were retired`,
+    `no record mentions ${path}: it was not built in or for a sandbox of nix-broker, or its records were retired`,
   );
 }
 
 export function command(): Command {
   return withStoreOptions(new Command("provenance"))
     .description(
-      "Show how an output came about: the inner builds that were asked for while it was built, across nested sandboxes, what was added to the store for them, and who asked.",
+      "Show how an output was built: the inner builds requested while it was built, across nested sandboxes, what was added to the store for them, and who asked.",
     )
     .argument("<OUT>", "a store path, a link to one, or a derivation")
     .addOption(
@@ -59,7 +59,7 @@ Examples:
   nix-broker provenance ./result --format svg > provenance.svg
   nix-broker provenance ./result --format json | jq .predicate.buildDefinition.resolvedDependencies
 
-JSON is an in-toto Statement v1 with a predicate of SLSA Provenance v1; see docs/audit.md.`,
+The JSON is an in-toto Statement v1 with an SLSA Provenance v1 predicate; see docs/audit.md.`,
     )
     .action(print);
 }

@@ -87,10 +87,10 @@ export function detailsText(sandbox: SandboxDetails): string {
     sandbox.derivation === null ? ["socket", sandbox.socket ?? ""] : ["outer build", sandbox.derivation],
     ["profile", sandbox.profile],
     ["depth", String(sandbox.depth)],
-    ["asked for by", sandbox.parent ?? "nobody here"],
+    ["asked for by", sandbox.parent ?? "no other sandbox"],
     ["build user", sandbox.uid === null ? "not known yet" : String(sandbox.uid)],
     ["connections", String(sandbox.connections)],
-    ["build requests", `${sandbox.builds.running} running, ${sandbox.builds.total} in all (family)`],
+    ["build requests", `${sandbox.builds.running} running, ${sandbox.builds.total} in total (family)`],
     ["added", `${sizeText(sandbox.bytesAdded)} (family)`],
     ["since", `${sandbox.since} (${agoText(sandbox.since)})`],
     ...(sandbox.refused === null ? [] : [["refused", sandbox.refused]]),
@@ -112,7 +112,7 @@ export function detailsText(sandbox: SandboxDetails): string {
     "",
     ...pathLines("gained since", sandbox.gained),
     "",
-    `inner builds that ended (the newest ${sandbox.innerBuilds.length})`,
+    `inner builds that ended (the latest ${sandbox.innerBuilds.length})`,
     ...(builds.length === 0 ? [] : [alignedColumns(builds)]),
   ].join("\n");
 }
@@ -131,9 +131,9 @@ async function sandboxes(id: string | undefined, options: Options): Promise<void
 export function command(): Command {
   return new Command("sandboxes")
     .description(
-      "List the running sandboxes; with an ID (or its beginning) tell what the view of that one started with, what it gained, and its inner builds.",
+      "List the running sandboxes; with an ID (or its beginning) show what its view started with, what it gained, and its inner builds.",
     )
-    .argument("[ID]", "a sandbox, as the list names it")
+    .argument("[ID]", "a sandbox's id, as listed")
     .addOption(configOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -143,8 +143,7 @@ Examples:
   nix-broker sandboxes
   nix-broker sandboxes 3k0c
 
-Columns: DEPTH 1 is an outer build or a static socket; BUILDS are requests running/in all, and ADDED is what was
-added to the store, both for the whole family of nested sandboxes; VIEW is how many paths it may know of.
+Columns: DEPTH 1 is an outer build or a static socket; BUILDS are build requests running/in total, and ADDED is what was added to the store, both for the whole family of nested sandboxes; VIEW is how many paths it may know of.
 
 JSON: a list, or one object; docs/control.md lists the fields. Exit code 3 if the service cannot be reached.`,
     )

@@ -33,7 +33,7 @@ async function serve(options: Options): Promise<void> {
   if (options.listen === undefined) {
     for (const name of ["profile", "view", "allow"] as const) {
       if (options[name] !== undefined)
-        throw new UsageError(`--${name} says how --listen is served: add --listen`);
+        throw new UsageError(`--${name} only applies to --listen: add --listen`);
     }
   }
   const config = withOverrides(await loadConfig({ path: options.config }), {
@@ -52,19 +52,22 @@ async function serve(options: Options): Promise<void> {
 export function command(): Command {
   return new Command("serve")
     .description(
-      "Run the broker until SIGTERM or SIGINT; then what is in flight is finished first, unless a second signal comes.",
+      "Run the broker until SIGTERM or SIGINT; requests in flight are finished first, unless a second signal arrives.",
     )
     .addOption(configOption())
-    .option("-l, --listen <PATH>", "open a static socket here, besides those of the configuration")
+    .option(
+      "-l, --listen <PATH>",
+      "open a static socket at this path, in addition to those of the configuration",
+    )
     .option("-p, --profile <NAME>", "its profile (default: build)")
     .option(
       "--view <VIEW>",
-      "where its view starts: empty, store, build, or a store path with its closure; may be given again (default: the profile's)",
+      "where its view starts: empty, store, build, or a store path with its closure; may be repeated (default: the profile's)",
       collect,
     )
     .option(
       "--allow <WHO>",
-      "who may connect to it: a user, @group, number, or * for all; may be given again (default: @nixbld)",
+      "who may connect to it: a user, @group, number, or * for all; may be repeated (default: @nixbld)",
       collect,
     )
     .option("-u, --upstream <PATH>", "the real daemon's socket")

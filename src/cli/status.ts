@@ -14,7 +14,7 @@ interface Options {
 function linkerText({ error, sandboxes, queued, linked, waiting }: LinkerReport): string {
   const facts = [
     sandboxes === null ? "" : `${sandboxes} sandboxes, ${queued} queued, ${linked} paths linked`,
-    waiting === 0 ? "" : `${waiting} requests wait for it`,
+    waiting === 0 ? "" : `${waiting} requests are waiting for it`,
   ];
   const state = error === null ? "ok" : `NOT OK: ${error} (builds that opt in are refused)`;
   return [state, ...facts.filter((fact) => fact !== "")].join("; ");
@@ -35,9 +35,9 @@ export function statusText(report: StatusReport): string {
       "service",
       `nix-broker ${service.version}, up ${durationText(service.uptimeSeconds)}, pid ${service.pid}, uid ${service.uid}`,
     ],
-    ["configuration", service.configFile ?? "none: the defaults"],
+    ["configuration", service.configFile ?? "none, the defaults apply"],
     ["upstream", upstreamText(report.upstream)],
-    ["pool", `${pool.idle} connections ready (each dialect: ${pool.size})`],
+    ["pool", `${pool.idle} connections ready (${pool.size} for each dialect)`],
     ["sandboxes", `${sandboxes.builds} of builds, ${sandboxes.static} of static sockets`],
     ["connections", String(connections)],
     ["requests", `${requests.forward} forwarded, ${requests.answer} answered, ${requests.deny} denied`],
@@ -64,7 +64,7 @@ async function status(options: Options): Promise<void> {
 export function command(): Command {
   return new Command("status")
     .description(
-      "Tell how the running service fares: upstream, sandboxes, requests, audit, linker, limits. Asks over the control socket, which root, the service's user and members of runtime.admin_group may use.",
+      "Show the service's status: upstream, sandboxes, requests, audit, linker, limits. Uses the control socket, which root, the service's user and members of runtime.admin_group may use.",
     )
     .addOption(configOption())
     .addOption(jsonOption())

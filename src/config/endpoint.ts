@@ -20,7 +20,9 @@ function isPort(port: number): boolean {
 export function parseEndpoint(value: string | number): Endpoint | string {
   if (typeof value === "number" || /^\d+$/.test(value)) {
     const port = Number(value);
-    return isPort(port) ? { kind: "tcp", host: "127.0.0.1", port } : `${value} is no port: 0 to 65535 are`;
+    return isPort(port)
+      ? { kind: "tcp", host: "127.0.0.1", port }
+      : `${value} is not a port: expected 0 to 65535`;
   }
   const path = value.replace(/^unix:/, "");
   if (path.startsWith("/") && !/[\x00-\x1f\x7f]/.test(path)) return { kind: "unix", path };
@@ -30,7 +32,7 @@ export function parseEndpoint(value: string | number): Endpoint | string {
   }
   const host = loopbackHosts[match[1]!.toLowerCase()];
   return host === undefined
-    ? `${JSON.stringify(match[1])} is not this machine alone: listen on 127.0.0.1, [::1] or a Unix socket, and put a proxy in front for other machines`
+    ? `${JSON.stringify(match[1])} is reachable from other machines: listen on 127.0.0.1, [::1] or a Unix socket, and put a proxy in front for other machines`
     : { kind: "tcp", host, port: Number(match[2]) };
 }
 

@@ -48,7 +48,7 @@ function parseToml(file: string | undefined, text: string): unknown {
     return parse(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    const message = `this is no TOML: ${error.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "")}`;
+    const message = `not valid TOML: ${error.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "")}`;
     throw new ConfigError(file, [{ line: error.line, key: "", message }]);
   }
 }
@@ -106,7 +106,7 @@ export async function loadConfig({ path, environment = process.env }: ConfigSour
     if (named === undefined && code === "ENOENT") return parseConfig("");
     const from = path === undefined && named !== undefined ? " (from $NIX_BROKER_CONFIG)" : "";
     const reason =
-      code === "ENOENT" ? "there is no such file" : code === "EACCES" ? "it may not be read" : String(error);
+      code === "ENOENT" ? "there is no such file" : code === "EACCES" ? "permission denied" : String(error);
     throw new ConfigError(file, [{ line: undefined, key: "", message: `${reason}${from}` }]);
   }
   return parseConfig(text, file);

@@ -84,11 +84,11 @@ function resolveProfiles(file: ConfigFile, limits: Limits, report: Report): Map<
 
   for (const name of Object.keys(file.profiles)) {
     if ((builtinProfileNames as readonly string[]).includes(name)) {
-      report(["profiles", name], `"${name}" is built in; give yours another name and extend it`);
+      report(["profiles", name], `"${name}" is a built-in profile; give yours another name and extend it`);
     } else if (!/^[a-z][a-z0-9-]{0,31}$/.test(name)) {
       report(
         ["profiles", name],
-        "a profile's name is at most 32 small letters, digits and dashes, a letter first",
+        "a profile's name has at most 32 lower-case letters, digits and dashes, and starts with a letter",
       );
     } else {
       resolve(name, []);
@@ -106,7 +106,7 @@ function checkView(
   if (view === undefined || typeof view === "string") return;
   view.forEach((item, index) => {
     if (!isStorePath(item, storeDir)) {
-      report([...path, index], `${JSON.stringify(item)} is no store path: ${storeDir}/HASH-NAME is expected`);
+      report([...path, index], `${JSON.stringify(item)} is not a store path: expected ${storeDir}/HASH-NAME`);
     }
   });
 }
@@ -149,7 +149,7 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
     if (table.view === "build" && profile.name !== "build" && profile.name !== file.hooks.profile)
       report(
         [...at, "profile"],
-        `builds get hooks.profile ("${file.hooks.profile}") at every socket: leave this out, or set hooks.profile`,
+        `builds always get hooks.profile ("${file.hooks.profile}"): leave this out, or set hooks.profile`,
       );
     return { path: table.path, profile, view: table.view ?? profile.view, allowUids: table.allow_uids };
   };
@@ -167,13 +167,13 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
   socketPath(`${controlDir}/socket`, ["runtime", "control_dir"]);
   const [program, ...rest] = file.upstream.command;
   if (program !== undefined && file.upstream.socket !== undefined) {
-    report(["upstream", "command"], "there is a socket too; keep one of the two");
+    report(["upstream", "command"], "upstream.socket is set as well; keep one of the two");
   }
   const { metrics, web } = file;
   if (metrics.listen?.kind === "tcp" && metrics.token_file === undefined) {
     report(
       ["metrics", "listen"],
-      "a port can be reached by builds that have the network: set metrics.token_file too, or listen on a Unix socket",
+      "builds with network access can reach a port: set metrics.token_file as well, or listen on a Unix socket",
     );
   }
   for (const [section, { listen }] of Object.entries({ metrics, web })) {

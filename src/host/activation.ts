@@ -27,7 +27,7 @@ export function takeActivatedSockets(environment: NodeJS.ProcessEnv = process.en
   delete environment.LISTEN_FDNAMES;
   if (pid !== String(process.pid) || count === undefined) return [];
   if (!/^\d{1,4}$/.test(count)) {
-    throw new ActivationError(`LISTEN_FDS is "${count}", which is not a number of descriptors.`);
+    throw new ActivationError(`LISTEN_FDS is "${count}", which is not a valid number of descriptors.`);
   }
   const name = names?.split(":") ?? [];
   return Array.from({ length: Number(count) }, (_, index) => {

@@ -86,7 +86,7 @@ export class Notifier {
   private send(state: string): NotifyError | undefined {
     const fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
-      return new NotifyError(`Cannot make a socket to notify the service manager: ${lastErrorName()}.`);
+      return new NotifyError(`Cannot create a socket to notify the service manager: ${lastErrorName()}.`);
     try {
       const bytes = Buffer.from(state);
       const flags = MSG_NOSIGNAL | MSG_DONTWAIT;

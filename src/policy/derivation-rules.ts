@@ -76,12 +76,12 @@ export async function refuseFixedOutput(
   const known = await Promise.all([...derivation.outputs.values()].map((output) => view.info(output.path)));
   if (known.every((info) => info !== undefined)) return undefined;
   if (policy === "known")
-    return `the profile '${profile.name}' allows fixed-output derivations only where the output is in the view already`;
+    return `the profile '${profile.name}' allows fixed-output derivations only if the output is already in the view`;
   if (derivation.builder !== "builtin:fetchurl")
     return `the profile '${profile.name}' allows fixed-output derivations only by builtin:fetchurl`;
   const url = derivation.attributes.variable("url") ?? "";
   if (namesAnotherUrl(derivation, url))
-    return `the profile '${profile.name}' allows fetching only where the environment and the structured attributes name one and the same URL`;
+    return `the profile '${profile.name}' allows fetching only if the environment and the structured attributes name the same URL`;
   if (policy.some((pattern) => matchesUrlPattern(pattern, url))) return undefined;
   return `the profile '${profile.name}' does not allow fetching that URL`;
 }
@@ -117,10 +117,10 @@ function refuseAttributes(derivation: Derivation, profile: Profile): string | un
     if (attributes.has(name) && attributes.text(name) !== "") return `it sets ${name}`;
   for (const name of attributes.list("impureEnvVars"))
     if (!takesVariable(profile, name))
-      return `it asks for the daemon's variable '${name}' (impureEnvVars), which the profile '${profile.name}' does not ${SECRET.test(name) ? "name in full, as variables that may hold a secret have to be" : "list"} (impure_env_vars)`;
+      return `it asks for the daemon's variable '${name}' (impureEnvVars), which the profile '${profile.name}' does not ${SECRET.test(name) ? "name in full, as it must for variables that may hold a secret" : "list"} (impure_env_vars)`;
   for (const feature of attributes.list("requiredSystemFeatures")) {
     if ((forbiddenSystemFeatures as readonly string[]).includes(feature))
-      return `it requires the system feature '${feature}', which goes past the broker`;
+      return `it requires the system feature '${feature}', which bypasses the broker`;
     if (feature !== OPT_IN_FEATURE && !listsName(profile.requiredSystemFeatures, feature))
       return `it requires the system feature '${feature}', which the profile '${profile.name}' does not allow`;
   }
@@ -146,9 +146,9 @@ function refuseOutputs(derivation: Derivation, profile: Profile): string | undef
     if (output.hashAlgorithm === "") continue;
     const { algorithm, method } = parseOutputHashAlgorithm(output.hashAlgorithm);
     if (WEAK_HASHES.has(algorithm) && !profile.weakHashes)
-      return `its output '${name}' is named by the weak hash ${algorithm}, which the profile '${profile.name}' does not allow (weak_hashes)`;
+      return `its output '${name}' uses the weak hash ${algorithm}, which the profile '${profile.name}' does not allow (weak_hashes)`;
     if (!WEAK_HASHES.has(algorithm) && !STRONG_HASHES.has(algorithm))
-      return `its output '${name}' is named by the hash ${algorithm}, which is not allowed here`;
+      return `its output '${name}' uses the hash ${algorithm}, which is not allowed here`;
     // A text output may be a derivation, which would be built unjudged.
     if (method === "git" || method === "text")
       return `its output '${name}' is hashed by a method that is not allowed here`;

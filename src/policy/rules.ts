@@ -113,7 +113,7 @@ function deny<N extends OperationName>(
   return { group: undefined, verdict: "deny", summary, ...(subjects && { subjects }) };
 }
 
-const OBSOLETE = "no Nix since 2.0 sends it";
+const OBSOLETE = "no Nix since 2.0 uses it";
 
 const table = {
   IsValidPath: answer({
@@ -133,7 +133,7 @@ const table = {
     answer: async ({ hashPart }, view) => (await view.byHashPart(hashPart)) ?? "",
   }),
   QueryPathInfo: answer({
-    summary: "in the view: hash, size, references and content address; else not valid",
+    summary: "hash, size, references and content address if it is in the view; else not valid",
     subjects: ofPath,
     async answer({ path }, view) {
       const info = await view.info(path);
@@ -178,7 +178,7 @@ const table = {
   }),
   QueryDerivationOutputMap: answer({
     summary:
-      "of a derivation in the view; paths that are found out by building only once they are in the view",
+      "of a derivation in the view; paths that are only known after building are told once they are in the view",
     subjects: ofPath,
     answer: async ({ path }, view) => new Map(await outputsOf(path, view)),
   }),
@@ -198,13 +198,13 @@ const table = {
   FindRoots: answer({ summary: "none", answer: () => [] }),
   QueryFailedPaths: answer({ summary: "none", answer: () => [] }),
   EnsurePath: answer({
-    summary: "in the view: done; else not valid",
+    summary: "done if it is in the view; else not valid",
     subjects: ofPath,
     answer: async ({ path }, view) => (await infoInView(path, view)) && 1,
   }),
 
   AddTempRoot: nothingDone({
-    summary: "done: paths of the view are kept anyway, and others cannot be",
+    summary: "done: paths of the view are kept anyway, and others cannot be kept",
     subjects: ofPath,
     answer: () => 1,
   }),
@@ -220,7 +220,7 @@ const table = {
   }),
   SyncWithGC: nothingDone({ summary: "done", answer: () => 1 }),
   SetOptions: kept(
-    "read; upstream's settings stay, and shorter timeouts are kept by the broker",
+    "read; upstream's settings do not change, and the broker enforces shorter timeouts",
     ({ overrides }) => [...overrides.keys()],
   ),
 
@@ -229,12 +229,12 @@ const table = {
     "sha256 or sha512, references in the view; a derivation only as text, by the rules for derivations",
     ({ name }) => [name],
   ),
-  AddTextToStore: forward("add", "as AddToStore", ({ name }) => [name]),
-  AddToStoreNar: forward("add", "content-addressed, references in the view, no derivation", ofPath),
-  AddMultipleToStore: forward("add", "taken apart: each path as AddToStoreNar", () => []),
+  AddTextToStore: forward("add", "like AddToStore", ({ name }) => [name]),
+  AddToStoreNar: forward("add", "content-addressed, references in the view, not a derivation", ofPath),
+  AddMultipleToStore: forward("add", "split up: each path is handled like AddToStoreNar", () => []),
   AddToStoreScanning: forward(
     "add",
-    "references are found by the broker, among the view; then as AddToStore",
+    "the broker finds the references among the paths of the view; then like AddToStore",
     ({ name }) => [name],
   ),
   BuildPaths: forward(
@@ -244,7 +244,7 @@ const table = {
   ),
   BuildPathsWithResults: forward(
     "build",
-    "as BuildPaths; told are success or failure, and the outputs",
+    "like BuildPaths; reports success or failure, and the outputs",
     ofPaths,
   ),
   NarFromPath: forward("read", "of a path in the view", ofPath),
@@ -252,13 +252,16 @@ const table = {
     typeof output === "string" ? output : `${output.derivation}!${output.output}`,
   ]),
 
-  BuildDerivation: deny("it carries a derivation that was never added; add it and use BuildPaths", ofPath),
+  BuildDerivation: deny(
+    "it carries a derivation that was never added; add the derivation and use BuildPaths",
+    ofPath,
+  ),
   CollectGarbage: deny("a sandbox has no authority over the store"),
   OptimiseStore: deny("a sandbox has no authority over the store"),
   VerifyStore: deny("a sandbox has no authority over the store"),
   AddSignatures: deny("a sandbox cannot vouch for a path", ofPath),
   AddBuildLog: deny("a sandbox cannot write the logs of builds", ofPath),
-  RegisterDrvOutput: deny("what a derivation resolved to is for the daemon to say"),
+  RegisterDrvOutput: deny("only the daemon decides what a derivation resolves to"),
   ExportPath: deny(OBSOLETE, ofPath),
   ImportPaths: deny(OBSOLETE),
   ClearFailedPaths: deny(OBSOLETE, ofPaths),

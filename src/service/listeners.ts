@@ -65,7 +65,7 @@ export async function openListeners(
     throw error;
   }
   for (const { name } of left)
-    log.warn({ name }, "the service manager passed a socket that no [[listen]] entry is for");
+    log.warn({ name }, "the service manager passed a socket that has no [[listen]] entry");
   return listeners;
 }
 

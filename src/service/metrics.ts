@@ -71,7 +71,7 @@ export class Metrics implements Counters {
     });
     this.requestSeconds = new Histogram({
       name: "nix_broker_request_duration_seconds",
-      help: "From the first byte of a request to the last of its reply, by operation.",
+      help: "Time from the first byte of a request to the last byte of its reply, by operation.",
       labelNames: ["operation"],
       buckets: REQUEST_BUCKETS,
       registers,
@@ -106,7 +106,7 @@ export class Metrics implements Counters {
     });
     this.refusedWaits = new Counter({
       name: "nix_broker_refused_waits_total",
-      help: "Requests that were denied because they could wait for ever, by reason.",
+      help: "Requests that were denied because they could wait forever, by reason.",
       labelNames: ["reason"],
       registers,
     });

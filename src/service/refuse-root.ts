@@ -10,6 +10,6 @@ export class ServiceError extends Error {
 export function refuseRoot(config: Config): void {
   if (process.getuid?.() === 0 && !config.upstream.allowTrusted)
     throw new ServiceError(
-      "nix-broker does not run as root: start it as a system user of its own (see docs/install.md), or set upstream.allow_trusted for a private single-user daemon",
+      "nix-broker does not run as root: start it as its own system user (see docs/install.md), or set upstream.allow_trusted for a private single-user daemon",
     );
 }

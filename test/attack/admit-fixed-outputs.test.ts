@@ -35,7 +35,7 @@ describeAttack(
       const unknown = makeDerivation({ name: "fetched", script: "echo > $out", sha256: "0".repeat(64) });
       await addDerivation(client, unknown);
       expect((await client.build(`${unknown.path}!out`)).error).toContain(
-        "allows fixed-output derivations only where the output is in the view already",
+        "allows fixed-output derivations only if the output is already in the view",
       );
     });
 

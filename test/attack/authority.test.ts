@@ -107,7 +107,7 @@ describe.each(lab.versions)("an upstream that trusts the broker [daemon %s]", (v
   test("G4: the service does not run as root", () =>
     withDaemon(async (daemon) => {
       await expect(startBroker(daemon, { user: "root" })).rejects.toThrow(
-        /nix-broker does not run as root: start it as a system user of its own/,
+        /nix-broker does not run as root: start it as its own system user/,
       );
     }));
 });

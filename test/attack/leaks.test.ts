@@ -135,7 +135,7 @@ describeAttack(
         const { error } = await inside.build(`${made.path}!out`);
         errors.push((error ?? "").replaceAll(made.path, "X"));
       }
-      expect(errors[0]).toContain("allows fixed-output derivations only where");
+      expect(errors[0]).toContain("allows fixed-output derivations only if");
       expect(errors[1]).toBe(errors[0]);
     });
   },

@@ -35,7 +35,7 @@ test("verify says that all is whole, and with which head", () => {
   const anchor = fill(folder.path, 1, 2, 3);
   const { code, stdout } = audit("verify");
   expect(code).toBe(0);
-  expect(stdout).toContain("whole: 3 records");
+  expect(stdout).toContain("complete: 3 records");
   expect(stdout).toContain(`head: ${anchor}`);
   expect(JSON.parse(audit("verify", "--json").stdout)).toMatchObject({
     ok: true,
@@ -52,7 +52,7 @@ test("verify names the first record that was changed, and exits with 1", () => {
   database.close();
   const { code, stderr, stdout } = audit("verify");
   expect(code).toBe(1);
-  expect(stderr).toContain("Record 2 does not fit its hash");
+  expect(stderr).toContain("Record 2 does not match its hash");
   expect(stderr).toContain(file);
   expect(stdout).toBe("");
 });
@@ -63,7 +63,7 @@ test("verify sees by the service's log that the end is missing, or everything", 
   writeFileSync(log, `{"msg":"listening"}\n${JSON.stringify({ anchor, msg: "the audit's end" })}\n`);
   expect(audit("verify", "--anchors", log)).toMatchObject({
     code: 0,
-    stdout: expect.stringContaining("fits 1 anchor"),
+    stdout: expect.stringContaining("matches 1 anchor"),
   });
   chmodSync(join(folder.path, "000001.sqlite"), 0o640);
   const database = new DatabaseSync(join(folder.path, "000001.sqlite"));
@@ -80,7 +80,7 @@ test("verify sees by the service's log that the end is missing, or everything", 
   rmSync(join(folder.path, "000001.sqlite"));
   expect(audit("verify", "--anchors", log)).toMatchObject({
     code: 1,
-    stdout: expect.stringContaining("whole: 1 records"),
+    stdout: expect.stringContaining("complete: 1 records"),
     stderr: expect.stringContaining(`There is no audit in ${folder.path}`),
   });
 });
@@ -97,7 +97,7 @@ test("audits of single connections are listed, verified and exported with the se
   fill(connectionFolder(folder.path, "b"), 2);
   const listed = nixBroker(["audit", "--store", folder.path, "--json"]).stdout;
   expect(subjectsOf(listed)).toEqual([1, 2, 3, 4].map(storePath));
-  expect(audit("verify").stdout.match(/whole: /g)).toHaveLength(3);
+  expect(audit("verify").stdout.match(/complete: /g)).toHaveLength(3);
   expect(subjectsOf(audit("export").stdout)).toEqual([1, 4, 3, 2].map(storePath));
 });
 

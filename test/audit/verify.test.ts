@@ -181,7 +181,7 @@ test("tables made anew, or a second number for a text, are seen though every has
        CREATE INDEX fake ON record (intent) WHERE intent = -1;
        UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'fake') WHERE name = 'record_intent';
        DELETE FROM sqlite_schema WHERE name = 'fake'`,
-      "does not fit",
+      "does not match",
     ],
   ];
   for (const [sql, problem] of changes) {
@@ -208,7 +208,7 @@ test("a segment removed from the middle, exchanged, or broken is seen", () => {
   writeFileSync(second, readFileSync(first));
   expect(failure()).toMatchObject({
     file: second,
-    problem: expect.stringContaining("segment 1 under the name of 2"),
+    problem: expect.stringContaining("segment 1 but has the name of segment 2"),
   });
   writeFileSync(second, bytes.subarray(0, bytes.length / 2));
   expect(failure()).toMatchObject({ file: second });
@@ -260,7 +260,7 @@ test("anchors are read from lines of their own, and out of the service's log", (
   expect(() => readAnchors(`${file}.none`)).toThrow(/Cannot read the anchors/);
   // As of a journal that one may not read.
   writeFileSync(file, "-- No entries --\n");
-  expect(() => readAnchors(file)).toThrow(/holds no anchor/);
+  expect(() => readAnchors(file)).toThrow(/contains no anchor/);
 });
 
 test("no audit is not a whole one", () => {

@@ -52,7 +52,7 @@ describe("usage", () => {
   test.each([
     [["serv"], "Did you mean serve?"],
     [["serve", "--nope"], "unknown option '--nope'"],
-    [["serve", "--profile", "pure"], "--profile says how --listen is served: add --listen"],
+    [["serve", "--profile", "pure"], "--profile only applies to --listen: add --listen"],
     [
       ["serve", "--listen", "/x", "--profile", "bild"],
       '--profile: there is no profile "bild"; did you mean "build"?',
@@ -66,8 +66,8 @@ describe("usage", () => {
     [["policy", "explain", "addtostor"], 'did you mean "AddToStore"?'],
     [["audit", "--verdict", "maybe"], "Allowed choices are forward, answer, deny"],
     [["audit", "--since", "lunch"], '--since: "lunch" is not a time'],
-    [["audit", "--limit", "0"], "It must be a number from 1 on"],
-    [["check-config", "--json", "--root-subset"], "--json and --root-subset exclude each other"],
+    [["audit", "--limit", "0"], "It must be a whole number from 1 on"],
+    [["check-config", "--json", "--root-subset"], "--json and --root-subset cannot be combined"],
   ])("%j is a usage error that says what to do", (args, message) => {
     const { code, stdout, stderr } = nixBroker(args);
     expect(stderr).toContain(message);

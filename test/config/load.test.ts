@@ -124,14 +124,14 @@ describe("values", () => {
     async (place) => {
       for (const section of ["metrics", "web"]) {
         expect((await problemsOf(`[${section}]\nlisten = "${place}"`)).join()).toContain(
-          "is not this machine alone",
+          "is reachable from other machines",
         );
       }
     },
   );
 
   test("metrics on a port need a token", async () => {
-    expect((await problemsOf("[metrics]\nlisten = 9464")).join()).toContain("set metrics.token_file too");
+    expect((await problemsOf("[metrics]\nlisten = 9464")).join()).toContain("set metrics.token_file as well");
   });
 
   test("the page's token has a file without being told", async () => {
@@ -150,7 +150,7 @@ describe("values", () => {
       "--stdio",
     ]);
     expect(await problemsOf(`[upstream]\nsocket = "/s"\n${command}`)).toEqual([
-      "3 upstream.command: there is a socket too; keep one of the two",
+      "3 upstream.command: upstream.socket is set as well; keep one of the two",
     ]);
   });
 });
@@ -217,9 +217,9 @@ describe("profiles", () => {
     ).toEqual([
       "2 profiles.a.extends: the profiles extend each other in a circle: a → b → a",
       "4 profiles.b.extends: the profiles extend each other in a circle: b → a → b",
-      '5 profiles.pure: "pure" is built in; give yours another name and extend it',
+      '5 profiles.pure: "pure" is a built-in profile; give yours another name and extend it',
       '8 profiles.c.extends: there is no profile "biuld"; did you mean "build"?',
-      "9 profiles.D: a profile's name is at most 32 small letters, digits and dashes, a letter first",
+      "9 profiles.D: a profile's name has at most 32 lower-case letters, digits and dashes, and starts with a letter",
     ]);
   });
 });
@@ -239,7 +239,7 @@ describe("errors", () => {
   test("a profile at a socket for builds, which would not be used, is an error", async () => {
     const listen = '[[listen]]\npath = "/x"\nview = "build"\nprofile = "pure"\n';
     expect((await problemsOf(listen)).join()).toContain(
-      'listen[0].profile: builds get hooks.profile ("build")',
+      'listen[0].profile: builds always get hooks.profile ("build")',
     );
     expect(await problemsOf(`${listen}[hooks]\nprofile = "pure"`)).toEqual([]);
   });
@@ -280,15 +280,15 @@ describe("errors", () => {
       ),
     ).toEqual([
       "2 runtime.dir: is too long for the sockets below it: at most 48 characters",
-      '6 listen[0].view[0]: "/nix/store/nothing" is no store path: /nix/store/HASH-NAME is expected',
+      '6 listen[0].view[0]: "/nix/store/nothing" is not a store path: expected /nix/store/HASH-NAME',
       "9 listen[1].path: listen[0] opens the same path",
       '10 listen[1].profile: there is no profile "pur"; did you mean "pure"?',
       "12 listen[2].path: a Unix socket's path has at most 107 bytes, but this has 108",
     ]);
   });
 
-  test("a file that is no TOML is named with its line", async () => {
-    expect((await problemsOf('[upstream]\nsocket = "/x'))[0]).toMatch(/^2 : this is no TOML: /);
+  test("a file that is not valid TOML is named with its line", async () => {
+    expect((await problemsOf('[upstream]\nsocket = "/x'))[0]).toMatch(/^2 : not valid TOML: /);
   });
 
   test("the message starts with the file and lists problems by line", async () => {

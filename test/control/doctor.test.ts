@@ -149,7 +149,7 @@ describe("wrong installations", () => {
       'root.conf: runtime_dir is "/run/other" for root\'s programs, and "/run/nix-broker" for the service',
     ]);
     await recursive.daemon.run(["chmod", "666", "/etc/nix-broker/root.conf"]);
-    expect((await doctor(recursive)).problems[0]).toContain("can be changed by others than root");
+    expect((await doctor(recursive)).problems[0]).toContain("can be changed by users other than root");
     await recursive.daemon.run(["chmod", "644", "/etc/nix-broker/root.conf"]);
     writeFileSync(path, "");
   });

@@ -282,6 +282,6 @@ test("a token file must hold a good token that others cannot read", () => {
   expect(readToken(path)).toBe(made);
   for (const text of ["", "short\n", "a token with blanks in it\n"]) {
     writeFileSync(path, text);
-    expect(() => readToken(path)).toThrow("must be at least 16 characters without blanks");
+    expect(() => readToken(path)).toThrow("must be at least 16 characters without spaces");
   }
 });

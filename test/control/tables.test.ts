@@ -77,13 +77,13 @@ test("status puts what is wrong first in its line", () => {
   const lines = statusText(report).split("\n");
   const line = (topic: string): string | undefined => lines.find((text) => text.startsWith(`${topic} `));
   expect(line("service")).toMatch(/nix-broker 0\.1\.0, up 1 h 1 min, pid 5, uid 6$/);
-  expect(line("configuration")).toMatch(/none: the defaults$/);
+  expect(line("configuration")).toMatch(/none, the defaults apply$/);
   expect(line("upstream")).toMatch(/NOT OK: it is away; never reached; \/socket$/);
   expect(line("audit")).toMatch(
     /NOT OK: disk full; 10 records, 4 not yet written \(12 s behind\), 0 lost; \/audit$/,
   );
   expect(line("linker")).toMatch(
-    /NOT OK: it is gone \(builds that opt in are refused\); 2 requests wait for it$/,
+    /NOT OK: it is gone \(builds that opt in are refused\); 2 requests are waiting for it$/,
   );
   expect(line("limits hit")).toMatch(/connections 5×$/);
 });

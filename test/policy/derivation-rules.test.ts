@@ -112,7 +112,7 @@ describe("a derivation", () => {
 
 describe("attributes", () => {
   const feature = (name: string) => `it requires the system feature '${name}'`;
-  const beyond = ", which goes past the broker";
+  const beyond = ", which bypasses the broker";
   const unlisted = ", which the profile 'build' does not allow";
   test.each<[attribute: string, env: string, json: unknown, refusal: string]>([
     ["__noChroot", "1", true, "it sets __noChroot"],
@@ -126,7 +126,7 @@ describe("attributes", () => {
       "impureEnvVars",
       "http_proxy AWS_SECRET_ACCESS_KEY",
       ["http_proxy", "AWS_SECRET_ACCESS_KEY"],
-      "it asks for the daemon's variable 'AWS_SECRET_ACCESS_KEY' (impureEnvVars), which the profile 'build' does not name in full, as variables that may hold a secret have to be (impure_env_vars)",
+      "it asks for the daemon's variable 'AWS_SECRET_ACCESS_KEY' (impureEnvVars), which the profile 'build' does not name in full, as it must for variables that may hold a secret (impure_env_vars)",
     ],
     [
       "impureEnvVars",
@@ -207,7 +207,7 @@ describe("system", () => {
 describe("outputs", () => {
   test.each<[string, DerivationOutput, string]>([
     ["impure", { path: "", hashAlgorithm: "r:sha256", hash: "impure" }, "its output 'out' is impure"],
-    ["of BLAKE3", fixed("blake3"), "its output 'out' is named by the hash blake3, which is not allowed here"],
+    ["of BLAKE3", fixed("blake3"), "its output 'out' uses the hash blake3, which is not allowed here"],
     [
       "that may be a derivation",
       { path: "", hashAlgorithm: "text:sha256", hash: "" },
@@ -226,7 +226,7 @@ describe("outputs", () => {
 test("weak hashes are for the profile to allow", () => {
   for (const algorithm of ["md5", "r:sha1"])
     expect(refusal(withOutput(fixed(algorithm)), pure)).toMatch(
-      /^its output 'out' is named by the weak hash (md5|sha1), which the profile 'pure' does not allow \(weak_hashes\)$/,
+      /^its output 'out' uses the weak hash (md5|sha1), which the profile 'pure' does not allow \(weak_hashes\)$/,
     );
 });
 
@@ -255,7 +255,7 @@ describe("fixed outputs", () => {
 
   test("are allowed where they are known", async () => {
     const refused =
-      "the profile 'pure' allows fixed-output derivations only where the output is in the view already";
+      "the profile 'pure' allows fixed-output derivations only if the output is already in the view";
     expect(await judge(fetchurl({ url: mine }), pure)).toBe(refused);
     expect(await refuseFixedOutput(fetchurl({ url: mine }), pure, known)).toBeUndefined();
     expect(await refuseFixedOutput(fetchurl({ url: evil }), patterns, known)).toBeUndefined();
@@ -263,7 +263,7 @@ describe("fixed outputs", () => {
 
   const elsewhere = "the profile 'mirror' does not allow fetching that URL";
   const ambiguous =
-    "the profile 'mirror' allows fetching only where the environment and the structured attributes name one and the same URL";
+    "the profile 'mirror' allows fetching only if the environment and the structured attributes name the same URL";
   test.each<[string, Derivation, string | undefined]>([
     ["its URL", fetchurl({ url: mine }), undefined],
     ["its URL twice, as <nix/fetchurl.nix> has it", fetchurl({ url: mine, urls: mine }), undefined],

@@ -191,7 +191,7 @@ export class UpstreamPool {
 }
 
 const TRUSTED =
-  "the nix-daemon trusts the user that nix-broker runs as, so a fault of the broker would have no second wall behind it. " +
+  "the nix-daemon trusts the user that nix-broker runs as, so there is no second line of defence behind a bug in the broker. " +
   "Take that user out of trusted-users, or set upstream.allow_trusted for a private single-user daemon";
 
 /** @throws UpstreamError if the daemon would let us repair paths, which only trusted users may. Nothing is repaired. */

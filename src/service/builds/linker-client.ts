@@ -90,7 +90,7 @@ export class LinkerClient {
    */
   async identify(pid: number, uid: number): Promise<string> {
     const { sandbox } = await this.request({ op: "identify", pid, uid });
-    if (typeof sandbox !== "string") throw new LinkerError("malformed", "the linker named no sandbox");
+    if (typeof sandbox !== "string") throw new LinkerError("malformed", "the linker did not name a sandbox");
     return sandbox;
   }
 
@@ -174,7 +174,7 @@ export class LinkerClient {
     const reply = parseReply(line);
     const id = Number(reply?.id);
     if (!reply || !(id > 0 && id <= this.lastId)) {
-      this.socket?.destroy(new Error("the linker sent something that is no reply"));
+      this.socket?.destroy(new Error("the linker sent something that is not a reply"));
       return;
     }
     const request = this.open.get(id);

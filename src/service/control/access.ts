@@ -17,7 +17,7 @@ export class ControlAccess {
     const id = new UserDatabase().groupId(this.group);
     if (id === undefined)
       throw new Error(
-        `there is no group "${this.group}" (runtime.admin_group): make it, or change the setting`,
+        `there is no group "${this.group}" (runtime.admin_group): create it, or change the setting`,
       );
     return id;
   }

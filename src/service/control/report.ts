@@ -144,7 +144,9 @@ async function details({ broker, builds, tally }: ReportSources, id: string): Pr
   const [sandbox] = found;
   if (!sandbox) throw new Error(`no running sandbox has an id that begins with "${id}"`);
   if (found.length > 1)
-    throw new Error(`${found.length} running sandboxes have ids that begin with "${id}": give more of it`);
+    throw new Error(
+      `${found.length} running sandboxes have ids that begin with "${id}": give more characters`,
+    );
   const gained = new Set(sandbox.gained);
   const viewStart = sandbox.view.closed
     ? pathList((await sandbox.view.all()).filter((path) => !gained.has(path)))
@@ -165,6 +167,6 @@ function pathList(paths: readonly string[]): PathList {
 function idIn(asks: unknown): string {
   const id = typeof asks === "object" && asks !== null && "id" in asks ? asks.id : undefined;
   if (typeof id !== "string" || !/^[a-z0-9]{1,32}$/.test(id) || id.length < LEAST_ID)
-    throw new Error(`the id of a sandbox is 32 letters and digits; at least ${LEAST_ID} of them are needed`);
+    throw new Error(`a sandbox's id has 32 letters and digits; give at least the first ${LEAST_ID}`);
   return id;
 }

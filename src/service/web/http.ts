@@ -146,8 +146,8 @@ async function respond(
   for (const [name, value] of Object.entries(COMMON_HEADERS)) response.setHeader(name, value);
   const route = site.routes.get(pathOf(request));
   try {
-    if (!comesByOurName(request)) refuse(response, 421, "This is served under localhost only.");
-    else if (!fromOwnOrigin(request)) refuse(response, 403, "Pages of other origins may not ask here.");
+    if (!comesByOurName(request)) refuse(response, 421, "This is served only under the name localhost.");
+    else if (!fromOwnOrigin(request)) refuse(response, 403, "Requests from other origins are refused.");
     else if (request.method !== "GET" && request.method !== "HEAD")
       refuse(response, 405, "Only GET and HEAD are served here.", { Allow: "GET, HEAD" });
     else if (route?.open) await route.handle(request, response);
@@ -161,7 +161,7 @@ async function respond(
   } catch (error) {
     onProblem(error as Error);
     if (response.headersSent) response.destroy();
-    else refuse(response, 500, "This could not be answered; the service's log says why.");
+    else refuse(response, 500, "The request failed; the service's log says why.");
   }
 }
 

@@ -26,7 +26,7 @@ export function readToken(file: string): string {
   const token = text.split("\n", 1)[0]?.trim() ?? "";
   if (token.length < LEAST_LENGTH || !/^[\x21-\x7e]+$/.test(token))
     throw new TokenError(
-      `The first line of the token file ${file} must be at least ${LEAST_LENGTH} characters without blanks.`,
+      `The first line of the token file ${file} must be at least ${LEAST_LENGTH} characters without spaces.`,
     );
   return token;
 }
@@ -40,7 +40,7 @@ export function readOrMakeToken(file: string): string {
     });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST")
-      throw new TokenError(`The token file ${file} cannot be made: ${(error as Error).message}.`, {
+      throw new TokenError(`The token file ${file} cannot be created: ${(error as Error).message}.`, {
         cause: error,
       });
   }
