@@ -1,23 +1,15 @@
 /**
  * Makes readers and writers out of codecs, for one dialect and one store folder, once.
  *
- * `decode` is synchronous and works on whole messages. `measure` finds the end of a message whose bytes
- * still arrive: it resumes where it stopped, so a peer that sends one byte at a time, or a list of a
- * million elements, costs no more than what it sent. (Decoding anew at every arrival would be quadratic.)
+ * `decode` and `encode` are synchronous and work on whole messages. `read` decodes a message while its bytes arrive: it
+ * goes on where it stopped, so a peer that sends one byte at a time, or a list of half a million elements, costs no more
+ * than what it sent, and others get their turn whenever it stops. `write` is the same for what can be long.
  */
+import type { Slices } from "../store/slices.ts";
 import { isStorePath } from "../store/store-path.ts";
 import type { Codec, Node } from "./codec.ts";
 import type { Dialect } from "./version.ts";
-import {
-  checkCount,
-  checkFlag,
-  checkLength,
-  checkSize,
-  type Decoder,
-  type Encoder,
-  padding,
-  WireError,
-} from "./wire.ts";
+import { checkFlag, type Decoder, type Encoder, UNDERFLOW, WireError } from "./wire.ts";
 
 /** What is needed to compile a codec. */
 export interface CodecContext extends Dialect {
@@ -25,64 +17,81 @@ export interface CodecContext extends Dialect {
   readonly storeDir: string;
 }
 
+/** A value that is read while it arrives: yields how many bytes it needs at hand to go on. */
+export type Reading<T> = Generator<number, T, undefined>;
+
 /** A codec compiled for one dialect. */
 export interface Compiled<T> {
   /** @throws UNDERFLOW when the bytes end before the value; WireError when they are not such a value. */
   decode(decoder: Decoder): T;
+  /** As `decode`. After each yield the decoder must stand where it stood, with at least so many bytes before it. */
+  read(decoder: Decoder): Reading<T>;
   encode(encoder: Encoder, value: T): void;
-  /** Yields whenever more bytes are needed; returns when `cursor` stands behind the value. */
-  measure(cursor: Cursor): Generator<undefined, void>;
-}
-
-/** A place in a message that is still arriving. */
-export class Cursor {
-  /** The bytes of the message that have arrived; set anew after each arrival. */
-  bytes: Buffer;
-  offset = 0;
-  readonly limit: number;
-
-  constructor(bytes: Buffer, limit: number) {
-    this.bytes = bytes;
-    this.limit = limit;
-  }
-
-  *u64(): Generator<undefined, number> {
-    const at = this.offset;
-    yield* this.skip(8);
-    return Number(this.bytes.readBigUInt64LE(at));
-  }
-
-  *skip(length: number): Generator<undefined, void> {
-    checkSize(this.offset + length, this.limit);
-    while (this.bytes.length - this.offset < length) yield;
-    this.offset += length;
-  }
+  /** As `encode`, for what may hold a list: the encoder's bytes may be taken at each yield. */
+  write?(encoder: Encoder, value: T): Slices<void>;
 }
 
 export function compile<T>(codec: Codec<T>, context: CodecContext): Compiled<T> {
   return compileNode(codec.node, context) as Compiled<T>;
 }
 
-const FIXED_8 = function* (cursor: Cursor): Generator<undefined, void> {
-  yield* cursor.skip(8);
-};
-const STRING = function* (cursor: Cursor): Generator<undefined, void> {
-  const length = checkLength(yield* cursor.u64(), cursor.limit);
-  yield* cursor.skip(length + padding(length));
-};
+/** Elements of a list that are written between two yields. */
+const ELEMENTS_A_SLICE = 256;
+
+function fixed<T>(
+  decode: (decoder: Decoder) => T,
+  encode: (encoder: Encoder, value: unknown) => void,
+): Compiled<unknown> {
+  return {
+    decode,
+    *read(d) {
+      while (!d.has(8)) yield 8;
+      return decode(d);
+    },
+    encode,
+  };
+}
+
+function stringLike<T>(
+  decode: (decoder: Decoder) => T,
+  encode: (encoder: Encoder, value: unknown) => void,
+): Compiled<unknown> {
+  return {
+    decode,
+    *read(d) {
+      while (!d.has(8)) yield 8;
+      const size = d.stringSize();
+      while (!d.has(size)) yield size;
+      return decode(d);
+    },
+    encode,
+  };
+}
 
 function compileNode(node: Node, context: CodecContext): Compiled<unknown> {
   switch (node.kind) {
     case "u64":
-      return { decode: (d) => d.u64(), encode: (e, v) => e.u64(v as number), measure: FIXED_8 };
+      return fixed(
+        (d) => d.u64(),
+        (e, v) => e.u64(v as number),
+      );
     case "big":
-      return { decode: (d) => d.big(), encode: (e, v) => e.big(v as bigint), measure: FIXED_8 };
+      return fixed(
+        (d) => d.big(),
+        (e, v) => e.big(v as bigint),
+      );
     case "bool":
-      return { decode: decodeBool, encode: (e, v) => e.u64(v ? 1 : 0), measure: FIXED_8 };
+      return fixed(decodeBool, (e, v) => e.u64(v ? 1 : 0));
     case "string":
-      return { decode: (d) => d.string(), encode: (e, v) => e.string(v as string), measure: STRING };
+      return stringLike(
+        (d) => d.string(),
+        (e, v) => e.string(v as string),
+      );
     case "bytes":
-      return { decode: (d) => d.bytes(), encode: (e, v) => e.bytes(v as Buffer), measure: STRING };
+      return stringLike(
+        (d) => d.bytes(),
+        (e, v) => e.bytes(v as Buffer),
+      );
     case "storePath":
       return storePathCodec(node.optional, context.storeDir);
     case "list":
@@ -105,21 +114,25 @@ function compileNode(node: Node, context: CodecContext): Compiled<unknown> {
   }
 }
 
+function* writeOne(of: Compiled<unknown>, encoder: Encoder, value: unknown): Slices<void> {
+  if (of.write) yield* of.write(encoder, value);
+  else of.encode(encoder, value);
+}
+
 function decodeBool(decoder: Decoder): boolean {
   return checkFlag(decoder.u64());
 }
 
 function storePathCodec(optional: boolean, storeDir: string): Compiled<unknown> {
-  return {
-    decode(d) {
+  return stringLike(
+    (d) => {
       const path = d.string();
       if (!(optional && path === "") && !isStorePath(path, storeDir))
         throw new WireError(`'${path.slice(0, 300)}' is not a path in the store ${storeDir}`);
       return path;
     },
-    encode: (e, v) => e.string(v as string),
-    measure: STRING,
-  };
+    (e, v) => e.string(v as string),
+  );
 }
 
 function listCodec(of: Compiled<unknown>): Compiled<unknown> {
@@ -129,26 +142,58 @@ function listCodec(of: Compiled<unknown>): Compiled<unknown> {
       for (let left = d.count(); left > 0; left--) values.push(of.decode(d));
       return values;
     },
+    *read(d) {
+      while (!d.has(8)) yield 8;
+      const values: unknown[] = [];
+      for (let left = d.count(); left > 0; left--) {
+        const { offset } = d;
+        try {
+          // Most elements of a long list have arrived when their turn comes.
+          values.push(of.decode(d));
+        } catch (error) {
+          if (error !== UNDERFLOW) throw error;
+          d.offset = offset;
+          values.push(yield* of.read(d));
+        }
+      }
+      return values;
+    },
     encode(e, v) {
       const values = v as unknown[];
       e.u64(values.length);
       for (const value of values) of.encode(e, value);
     },
-    *measure(cursor) {
-      const count = checkCount(yield* cursor.u64(), cursor.limit);
-      for (let i = 0; i < count; i++) yield* of.measure(cursor);
+    *write(e, v) {
+      const values = v as unknown[];
+      e.u64(values.length);
+      let written = 0;
+      for (const value of values) {
+        if (++written % ELEMENTS_A_SLICE === 0) yield;
+        yield* writeOne(of, e, value);
+      }
     },
   };
 }
 
 function mapCodec(key: Compiled<unknown>, value: Compiled<unknown>): Compiled<unknown> {
+  const repeated = (): WireError => new WireError("a map has the same key twice");
   return {
     decode(d) {
       const entries = new Map<unknown, unknown>();
-      for (let left = d.count(); left > 0; left--) {
+      for (let left = d.entries(); left > 0; left--) {
         const k = key.decode(d);
-        if (entries.has(k)) throw new WireError("a map has the same key twice");
+        if (entries.has(k)) throw repeated();
         entries.set(k, value.decode(d));
+      }
+      return entries;
+    },
+    *read(d) {
+      while (!d.has(8)) yield 8;
+      const entries = new Map<unknown, unknown>();
+      for (let left = d.entries(); left > 0; left--) {
+        const k = yield* key.read(d);
+        if (entries.has(k)) throw repeated();
+        entries.set(k, yield* value.read(d));
       }
       return entries;
     },
@@ -160,11 +205,14 @@ function mapCodec(key: Compiled<unknown>, value: Compiled<unknown>): Compiled<un
         value.encode(e, item);
       }
     },
-    *measure(cursor) {
-      const count = checkCount(yield* cursor.u64(), cursor.limit);
-      for (let i = 0; i < count; i++) {
-        yield* key.measure(cursor);
-        yield* value.measure(cursor);
+    *write(e, v) {
+      const entries = v as Map<unknown, unknown>;
+      e.u64(entries.size);
+      let written = 0;
+      for (const [k, item] of entries) {
+        if (++written % ELEMENTS_A_SLICE === 0) yield;
+        key.encode(e, k);
+        yield* writeOne(value, e, item);
       }
     },
   };
@@ -173,13 +221,20 @@ function mapCodec(key: Compiled<unknown>, value: Compiled<unknown>): Compiled<un
 function optionalCodec(of: Compiled<unknown>): Compiled<unknown> {
   return {
     decode: (d) => (decodeBool(d) ? of.decode(d) : undefined),
+    *read(d) {
+      while (!d.has(8)) yield 8;
+      return decodeBool(d) ? yield* of.read(d) : undefined;
+    },
     encode(e, v) {
       e.u64(v === undefined ? 0 : 1);
       if (v !== undefined) of.encode(e, v);
     },
-    *measure(cursor) {
-      if (checkFlag(yield* cursor.u64())) yield* of.measure(cursor);
-    },
+    ...(of.write && {
+      *write(e: Encoder, v: unknown) {
+        e.u64(v === undefined ? 0 : 1);
+        if (v !== undefined) yield* writeOne(of, e, v);
+      },
+    }),
   };
 }
 
@@ -190,12 +245,19 @@ function structCodec(fields: ReadonlyArray<readonly [string, Compiled<unknown>]>
       for (const [name, field] of fields) value[name] = field.decode(d);
       return value;
     },
+    *read(d) {
+      const value: Record<string, unknown> = {};
+      for (const [name, field] of fields) value[name] = yield* field.read(d);
+      return value;
+    },
     encode(e, v) {
       for (const [name, field] of fields) field.encode(e, (v as Record<string, unknown>)[name]);
     },
-    *measure(cursor) {
-      for (const [, field] of fields) yield* field.measure(cursor);
-    },
+    ...(fields.some(([, field]) => field.write) && {
+      *write(e: Encoder, v: unknown) {
+        for (const [name, field] of fields) yield* writeOne(field, e, (v as Record<string, unknown>)[name]);
+      },
+    }),
   };
 }
 
@@ -210,17 +272,33 @@ function variantCodec(cases: ReadonlyArray<Compiled<unknown>>): Compiled<unknown
       const tag = d.u64();
       return { tag, value: chosen(tag).decode(d) };
     },
+    *read(d) {
+      while (!d.has(8)) yield 8;
+      const tag = d.u64();
+      return { tag, value: yield* chosen(tag).read(d) };
+    },
     encode(e, v) {
       const { tag, value } = v as { tag: number; value: unknown };
       e.u64(tag);
       chosen(tag).encode(e, value);
     },
-    *measure(cursor) {
-      yield* chosen(yield* cursor.u64()).measure(cursor);
-    },
+    ...(cases.some((c) => c.write) && {
+      *write(e: Encoder, v: unknown) {
+        const { tag, value } = v as { tag: number; value: unknown };
+        e.u64(tag);
+        yield* writeOne(chosen(tag), e, value);
+      },
+    }),
   };
 }
 
 function absentCodec(absent: unknown): Compiled<unknown> {
-  return { decode: () => absent, encode() {}, *measure() {} };
+  return {
+    decode: () => absent,
+    // biome-ignore lint/correctness/useYield: nothing has to arrive.
+    *read() {
+      return absent;
+    },
+    encode() {},
+  };
 }

@@ -1,20 +1,31 @@
-/** Reads whole messages from a source: at once where the bytes are at hand, else as they arrive. */
+/** Reads whole messages from a source: at once where they are short and at hand, else piece by piece as they arrive. */
+import { noPause, type Pace } from "../store/slices.ts";
 import { type ByteSource, EndOfStream } from "./byte-stream.ts";
-import { type Compiled, Cursor } from "./compile.ts";
-import { Decoder, UNDERFLOW, WireError } from "./wire.ts";
+import type { Compiled } from "./compile.ts";
+import { Decoder, UNDERFLOW } from "./wire.ts";
+
+/** Bytes that are decoded in one go, unless a single string has more. That takes about a millisecond, whatever they are. */
+const WINDOW = 32 * 1024;
+
+export interface ReaderOptions {
+  /** Lets others run between the pieces of a long message. */
+  readonly pace?: Pace;
+  /** The longest list. */
+  readonly mostElements?: number;
+}
 
 export class MessageReader {
   readonly source: ByteSource;
-  /** The longest message, in bytes. */
-  readonly limit: number;
   /** Bytes of all messages so far. */
   consumed = 0;
   private readonly decoder: Decoder;
+  private readonly pace: Pace;
 
-  constructor(source: ByteSource, limit: number) {
+  /** @param limit the longest message, in bytes */
+  constructor(source: ByteSource, limit: number, { pace = noPause, mostElements }: ReaderOptions = {}) {
     this.source = source;
-    this.limit = limit;
-    this.decoder = new Decoder(limit);
+    this.pace = pace;
+    this.decoder = new Decoder(limit, mostElements);
   }
 
   /**
@@ -28,29 +39,44 @@ export class MessageReader {
 
   /** As `readOrEnd`, but the end of the stream is an error too. */
   async read<T>(codec: Compiled<T>): Promise<T> {
-    const value = this.tryDecode(codec);
-    if (value !== UNDERFLOW) return value as T;
-    const cursor = new Cursor(this.source.available, this.limit);
-    const measuring = codec.measure(cursor);
-    while (!measuring.next().done) {
-      if (!(await this.source.fill(cursor.bytes.length + 1))) throw new EndOfStream();
-      cursor.bytes = this.source.available;
-    }
-    const whole = this.tryDecode(codec);
-    if (whole === UNDERFLOW) throw new WireError("the message changed its length while it was read");
-    return whole as T;
-  }
-
-  private tryDecode<T>(codec: Compiled<T>): T | typeof UNDERFLOW {
-    this.decoder.reset(this.source.available);
+    this.look(0, WINDOW);
     try {
       const value = codec.decode(this.decoder);
-      this.source.consume(this.decoder.offset);
-      this.consumed += this.decoder.offset;
+      this.consume();
       return value;
     } catch (error) {
-      if (error === UNDERFLOW) return UNDERFLOW;
-      throw error;
+      if (error !== UNDERFLOW) throw error;
     }
+    return this.readGradually(codec);
+  }
+
+  private async readGradually<T>(codec: Compiled<T>): Promise<T> {
+    const { source, pace } = this;
+    let before = 0;
+    this.look(before, WINDOW);
+    const reading = codec.read(this.decoder);
+    for (;;) {
+      const step = reading.next();
+      before += this.consume();
+      if (step.done) return step.value;
+      if (pace.due) await pace.pause();
+      while (source.available.length < step.value)
+        if (!(await source.fill(step.value))) throw new EndOfStream();
+      this.look(before, Math.max(WINDOW, step.value));
+    }
+  }
+
+  /** Puts the decoder before what is at hand, as far as it may look at a time. */
+  private look(before: number, window: number): void {
+    const { available } = this.source;
+    this.decoder.reset(available.length > window ? available.subarray(0, window) : available, before);
+  }
+
+  /** What was decoded is done with. @returns how many bytes that was */
+  private consume(): number {
+    const { offset } = this.decoder;
+    this.source.consume(offset);
+    this.consumed += offset;
+    return offset;
   }
 }

@@ -27,11 +27,11 @@ export function padding(length: number): number {
   return (8 - (length & 7)) & 7;
 }
 
-/** @throws TooLongError on a count that no message can hold: no element is shorter than eight bytes. */
-export function checkCount(count: number, limit: number): number {
-  if (count > limit / 8) throw new TooLongError(`a list of ${count} elements is too long`);
-  return count;
-}
+/**
+ * The most entries of a map. Nobody has so many settings or outputs; and a table of more takes longer than anything may when
+ * it grows, for it grows at once.
+ */
+const MOST_ENTRIES = 100_000;
 
 /** @throws TooLongError on a string that is longer than a message may be. */
 export function checkLength(length: number, limit: number): number {
@@ -54,20 +54,35 @@ export function checkFlag(value: number): boolean {
 export class Decoder {
   private buffer: Buffer = ZERO;
   private end = 0;
+  /** Bytes of the message before the buffer. */
+  private before = 0;
   /** Where the next value starts. */
   offset = 0;
   /** The longest message that is accepted, in bytes. */
-  readonly limit: number;
+  private readonly limit: number;
+  private readonly mostElements: number;
 
-  constructor(limit: number) {
+  /** @param mostElements of one list */
+  constructor(limit: number, mostElements = Number.POSITIVE_INFINITY) {
     this.limit = limit;
+    this.mostElements = mostElements;
   }
 
-  /** Starts over at the front of `buffer`. */
-  reset(buffer: Buffer): void {
+  /**
+   * Starts at the front of `buffer`.
+   * @param before how many bytes of the message were before it
+   */
+  reset(buffer: Buffer, before = 0): void {
     this.buffer = buffer;
+    this.before = before;
     this.offset = 0;
     this.end = buffer.length;
+  }
+
+  /** Whether so many bytes are at hand. @throws TooLongError when the message would be longer than it may be */
+  has(length: number): boolean {
+    checkSize(this.before + this.offset + length, this.limit);
+    return this.end - this.offset >= length;
   }
 
   /** @throws WireError above 2^53 - 1, which no length, size or flag of the protocol reaches. */
@@ -83,9 +98,30 @@ export class Decoder {
     return this.buffer.readBigUInt64LE(this.take(8));
   }
 
-  /** How many elements follow. */
+  /** How many elements follow. @throws WireError on a count that is too large, TooLongError on one that no message holds */
   count(): number {
-    return checkCount(this.u64(), this.limit);
+    const count = this.u64();
+    // No element is shorter than eight bytes.
+    if (count > this.limit / 8) throw new TooLongError(`a list of ${count} elements is too long`);
+    if (count > this.mostElements)
+      throw new WireError(`a list has ${count} elements; ${this.mostElements} are the most that are taken`);
+    return count;
+  }
+
+  /** How many entries follow. @throws WireError on a count that is too large, TooLongError on one that no message holds */
+  entries(): number {
+    const count = this.count();
+    if (count > MOST_ENTRIES)
+      throw new WireError(`a map has ${count} entries; ${MOST_ENTRIES} are the most that are taken`);
+    return count;
+  }
+
+  /** Bytes of the byte string that is next, with its length and padding. Its length must be at hand. */
+  stringSize(): number {
+    const at = this.offset;
+    const length = this.length();
+    this.offset = at;
+    return 8 + length + padding(length);
   }
 
   /** A byte string, one character a byte. */
@@ -115,8 +151,7 @@ export class Decoder {
 
   private take(length: number): number {
     const at = this.offset;
-    checkSize(at + length, this.limit);
-    if (this.end - at < length) throw UNDERFLOW;
+    if (!this.has(length)) throw UNDERFLOW;
     this.offset = at + length;
     return at;
   }
@@ -157,6 +192,11 @@ export class Encoder {
   raw(bytes: Uint8Array): void {
     const at = this.grow(bytes.length);
     this.buffer.set(bytes, at);
+  }
+
+  /** Bytes of the message so far. */
+  get size(): number {
+    return this.length;
   }
 
   /** The message so far; the encoder starts a new one and never touches these bytes again. */

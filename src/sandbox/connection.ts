@@ -47,6 +47,9 @@ export interface ConnectionServices {
   readonly waits: Waits;
 }
 
+/** Of one list of a request. More paths do not fit into the default of `limits.request_bytes`; shorter texts would. */
+const MOST_ELEMENTS = 500_000;
+
 const NO_TABLE = { minor: NEWEST_MINOR, features: new Set<Feature>(), storeDir: "" };
 const operationNumber = compile(u64, NO_TABLE);
 
@@ -70,7 +73,10 @@ export class Connection {
     this.sandbox = sandbox;
     this.services = services;
     this.audit = new ConnectionAudit(sandbox, services.recorder, number, client.peer);
-    this.reader = new MessageReader(client, sandbox.profile.limits.requestBytes);
+    this.reader = new MessageReader(client, sandbox.profile.limits.requestBytes, {
+      pace: sandbox.pace,
+      mostElements: MOST_ELEMENTS,
+    });
     this.replies = new Replies(client, sandbox, tableFor({ ...NO_TABLE, storeDir: sandbox.view.storeDir }));
     this.upstream = new OwnUpstream(sandbox.upstreams, services.pool);
     client.onClose = () => this.closed();

@@ -3,9 +3,13 @@ import type { BoundOperation, DialectTable } from "../protocol/dialect-table.ts"
 import { logCodecs, makeError, STDERR } from "../protocol/log-messages.ts";
 import type { OperationName, ReplyOf } from "../protocol/operations.ts";
 import { Encoder, toWireText } from "../protocol/wire.ts";
+import type { Slices } from "../store/slices.ts";
 import { Deadline } from "./deadline.ts";
 import type { Sandbox } from "./sandbox.ts";
 import type { Transport } from "./upstream/connection.ts";
+
+/** Bytes of a long reply that are written at a time. */
+const PIECE = 64 * 1024;
 
 export class Replies {
   table: DialectTable;
@@ -29,11 +33,28 @@ export class Replies {
   /** @returns how many bytes it took */
   async reply<N extends OperationName>(operation: BoundOperation<N>, reply: ReplyOf<N>): Promise<number> {
     this.encoder.u64(STDERR.last);
-    operation.reply.encode(this.encoder, reply);
+    let sent = 0;
+    if (operation.reply.write) sent = await this.sendAlong(operation.reply.write(this.encoder, reply));
+    else operation.reply.encode(this.encoder, reply);
     const message = this.encoder.finish();
     const { length } = message;
     await this.deliver(message);
-    return length;
+    return sent + length;
+  }
+
+  /** Sends what is being written whenever it has become long. @returns how many bytes that were; the last ones are left */
+  private async sendAlong(writing: Slices<void>): Promise<number> {
+    const { encoder, sandbox } = this;
+    let sent = 0;
+    while (!writing.next().done) {
+      if (encoder.size >= PIECE) {
+        const message = encoder.finish();
+        sent += message.length;
+        await this.deliver(message);
+      }
+      if (sandbox.pace.due) await sandbox.pace.pause();
+    }
+    return sent;
   }
 
   /**

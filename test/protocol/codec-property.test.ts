@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Node } from "../../src/protocol/codec.ts";
-import { type CodecContext, type Compiled, Cursor, compile } from "../../src/protocol/compile.ts";
+import { type CodecContext, type Compiled, compile } from "../../src/protocol/compile.ts";
 import {
   activityResult,
   errorMessage,
@@ -14,6 +14,7 @@ import { MessageReader } from "../../src/protocol/message-reader.ts";
 import { type Operation, operationNames, operations } from "../../src/protocol/operations.ts";
 import { dialectName } from "../../src/protocol/version.ts";
 import { Decoder, Encoder, UNDERFLOW } from "../../src/protocol/wire.ts";
+import { atOnce } from "../../src/store/slices.ts";
 import { arbitraryOf, contexts } from "./arbitrary.ts";
 import { MemorySource, pieces } from "./memory-stream.ts";
 
@@ -73,32 +74,55 @@ test.each(messages)("%s comes back as it was, in every dialect", (_name, node) =
     );
 });
 
-test("measure finds the end that decode finds, wherever the bytes are cut", () => {
+test("what is read as it arrives is what is decoded at once, wherever the bytes are cut", () => {
   fc.assert(
-    fc.property(anySample, ({ codec, bytes }) => {
+    fc.property(anySample, ({ codec, value, bytes }) => {
       const followed = Buffer.concat([bytes, Buffer.alloc(16, 0xff)]);
       for (let cut = 0; cut <= bytes.length; cut++) {
-        const cursor = new Cursor(bytes.subarray(0, cut), LIMIT);
-        const measuring = codec.measure(cursor);
-        expect(measuring.next().done).toBe(cut === bytes.length);
-        expect(cursor.offset).toBeLessThanOrEqual(cut);
-        cursor.bytes = followed;
-        if (cut < bytes.length) expect(measuring.next().done).toBe(true);
-        expect(cursor.offset).toBe(bytes.length);
+        const decoder = new Decoder(LIMIT);
+        decoder.reset(bytes.subarray(0, cut));
+        const reading = codec.read(decoder);
+        let step = reading.next();
+        expect(step.done).toBe(cut === bytes.length);
+        const taken = decoder.offset;
+        expect(taken).toBeLessThanOrEqual(cut);
+        decoder.reset(followed.subarray(taken), taken);
+        if (!step.done) step = reading.next();
+        expect(step.done && isDeepStrictEqual(step.value, value)).toBe(true);
+        if (cut < bytes.length) expect(taken + decoder.offset).toBe(bytes.length);
       }
     }),
     { numRuns: 300 },
   );
 });
 
-test("measure asks for one more byte until it has them all", () => {
+test("no more bytes are asked for than the message has, and all of them before its end", () => {
   fc.assert(
     fc.property(anySample, ({ codec, bytes }) => {
-      const cursor = new Cursor(bytes.subarray(0, 0), LIMIT);
-      const measuring = codec.measure(cursor);
+      const decoder = new Decoder(LIMIT);
+      decoder.reset(bytes.subarray(0, 0));
+      const reading = codec.read(decoder);
+      let taken = 0;
       let have = 0;
-      while (!measuring.next().done) cursor.bytes = bytes.subarray(0, ++have);
+      for (let step = reading.next(); !step.done; step = reading.next()) {
+        taken += decoder.offset;
+        expect(taken + step.value).toBeGreaterThan(have);
+        have = taken + step.value;
+        decoder.reset(bytes.subarray(taken, have), taken);
+      }
       expect(have).toBe(bytes.length);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("what is written in slices is what is encoded at once", () => {
+  fc.assert(
+    fc.property(anySample, ({ codec, value, bytes }) => {
+      const encoder = new Encoder();
+      if (codec.write) atOnce(codec.write(encoder, value));
+      else codec.encode(encoder, value);
+      expect(encoder.finish().equals(bytes)).toBe(true);
     }),
     { numRuns: 300 },
   );

@@ -14,7 +14,7 @@ import {
   u64,
   variant,
 } from "../../src/protocol/codec.ts";
-import { type Compiled, Cursor, compile } from "../../src/protocol/compile.ts";
+import { type Compiled, compile } from "../../src/protocol/compile.ts";
 import { tableFor } from "../../src/protocol/dialect-table.ts";
 import { logCodecs } from "../../src/protocol/log-messages.ts";
 import { MessageReader } from "../../src/protocol/message-reader.ts";
@@ -174,32 +174,64 @@ test("what is a message is one in any pieces, and what is none is none", async (
   expect(messages).toBeGreaterThan(100);
 });
 
-test("measuring what comes never goes past it, and ends", () => {
+test("reading what comes never goes past it, and ends", () => {
   fc.assert(
     fc.property(fc.constantFrom(...everyCodec), messageLike, (codec, input) => {
-      const cursor = new Cursor(input, 512);
+      const decoder = new Decoder(512);
+      decoder.reset(input);
       try {
-        codec.measure(cursor).next();
+        codec.read(decoder).next();
       } catch (error) {
         expect(error).toBeInstanceOf(WireError);
       }
-      expect(cursor.offset).toBeLessThanOrEqual(input.length);
+      expect(decoder.offset).toBeLessThanOrEqual(input.length);
     }),
     { numRuns: 3000 },
   );
 });
 
-test("a long message that arrives byte by byte is looked at once a byte", async () => {
-  const codec = compile(list(string), plain);
-  const message = Buffer.concat([
-    word(2000),
-    ...Array.from({ length: 2000 }, (_, i) => text(`element ${i}`)),
-  ]);
-  let steps = 0;
-  const cursor = new Cursor(message.subarray(0, 0), LIMIT);
-  const measuring = codec.measure(cursor);
-  while (!measuring.next().done) cursor.bytes = message.subarray(0, ++steps);
-  expect(steps).toBe(message.length);
+test("of a long message that arrives byte by byte every byte is decoded once", async () => {
+  const count = 2000;
+  const element = (i: number) => text(`element ${i}`);
+  const message = Buffer.concat([word(count), ...Array.from({ length: count }, (_, i) => element(i))]);
+  const source = new MemorySource(pieces(message, 1));
+  let most = 0;
+  const consume = source.consume.bind(source);
+  source.consume = (bytes) => {
+    most = Math.max(most, source.available.length);
+    consume(bytes);
+  };
+  const value = await new MessageReader(source, LIMIT).read(compile(list(string), plain));
+  expect(value).toHaveLength(count);
+  // What was decoded is not kept until the message is whole: so it is not decoded again.
+  expect(most).toBe(element(count - 1).length);
+});
+
+test("G8: of a message that is at hand no more than a window is decoded before others get a turn", async () => {
+  const message = Buffer.concat([word(200_000), Buffer.alloc(200_000 * 8)]);
+  const source = new MemorySource([message]);
+  await source.fill();
+  const consumed: number[] = [];
+  const pace = {
+    due: true,
+    pause: async () => {
+      consumed.push(source.position);
+    },
+  };
+  await new MessageReader(source, 4 * LIMIT, { pace }).read(compile(list(string), plain));
+  expect(source.position).toBe(message.length);
+  for (const [i, position] of consumed.entries())
+    expect(position - (consumed[i - 1] ?? 0)).toBeLessThanOrEqual(32 * 1024);
+  expect(consumed.length).toBeGreaterThan(message.length / (33 * 1024));
+});
+
+test("G8: lists and maps of more elements than are taken are refused by their count alone", async () => {
+  const read = (codec: Compiled<unknown>, count: number) =>
+    new MessageReader(new MemorySource([word(count)]), 32 * LIMIT, { mostElements: 500_000 }).read(codec);
+  await expect(read(compile(list(string), plain), 500_001)).rejects.toThrow("500000 are the most");
+  await expect(read(compile(list(string), plain), 500_000)).rejects.toBeInstanceOf(EndOfStream);
+  await expect(read(compile(map(string, string), plain), 100_001)).rejects.toThrow("100000 are the most");
+  await expect(read(compile(map(string, string), plain), 100_000)).rejects.toBeInstanceOf(EndOfStream);
 });
 
 test("what was announced but not sent takes no memory", () => {
@@ -207,10 +239,11 @@ test("what was announced but not sent takes no memory", () => {
   const codec = compile(list(list(list(u64))), plain);
   const before = process.memoryUsage();
   const readers = Array.from({ length: 2000 }, () => {
-    const cursor = new Cursor(Buffer.concat(promises), LIMIT);
-    const measuring = codec.measure(cursor);
-    measuring.next();
-    return { cursor, measuring };
+    const decoder = new Decoder(LIMIT);
+    decoder.reset(Buffer.concat(promises));
+    const reading = codec.read(decoder);
+    reading.next();
+    return { decoder, reading };
   });
   const after = process.memoryUsage();
   // 2000 readers that were promised a mebibyte each.
