@@ -3,19 +3,22 @@ import { type EverydayCommand, everydayCommands, type Situation } from "./table.
 
 const introduction = `# Everyday commands behind the broker
 
-Each line is a command that \`test/broker/commands.test.ts\` runs through a static socket with real clients and daemons of
-Nix 2.3, 2.8, 2.26 and 2.34, in both situations:
+Each row is a command that \`test/broker/commands.test.ts\` runs through a static socket with real
+clients and daemons of Nix 2.3, 2.8, 2.26 and 2.34, in both situations:
 
 - **build**: profile \`build\`, view \`empty\`, as in the sandbox of a build;
 - **agent**: profile \`agent\`, view \`store\`, as in a jail that sees the whole store.
 
-\`$drv\`, \`$out\`, \`$dep\` and \`$src\` are a derivation, its output, a path that this refers to, and a source, all of the view;
-\`$missing\` is a path outside of it. Words in quotation marks are what the client prints.
+\`$drv\`, \`$out\`, \`$dep\` and \`$src\` are a derivation, its output, a path that the output refers
+to, and a source, all in the view; \`$missing\` is a path outside it. Words in quotation marks are what
+the client prints.
 
-At a static socket inside a build nothing makes new paths visible in \`/nix/store\`. There clients of 2.3 and 2.8 work, but for what
-reads a derivation or a result (\`nix-store --query --outputs\`). Clients of 2.26 and later, and of 2.8 on a daemon of 2.3, add
-and build, too, but then open the derivation and end with “opening file '….drv': No such file or directory” or “store path
-'….drv' does not exist” (\`test/broker/inside.test.ts\`). In sandboxes of their own, with the linker, they work.
+At a static socket inside a build nothing makes new paths visible in \`/nix/store\`. There, clients of
+2.3 and 2.8 work, except for commands that read a derivation or a result
+(\`nix-store --query --outputs\`). Clients of 2.26 and later, and of 2.8 with a daemon of 2.3, can also
+add and build, but then open the derivation and fail with
+“opening file '….drv': No such file or directory” or “store path '….drv' does not exist”
+(\`test/broker/inside.test.ts\`). In per-build sandboxes, with the linker, they work.
 
 This page is generated: \`npm run docs\` writes it.
 `;

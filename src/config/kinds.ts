@@ -171,11 +171,12 @@ export const fixedOutputs: Kind<"deny" | "known" | "allow" | string[]> = {
     z.enum(["deny", "known", "allow"]),
     turned(z.array(z.string()), (patterns, context) => {
       if (patterns.length === 0) {
-        problem(context, 'the list is empty; write "known" or "deny", whichever is meant');
+        problem(context, 'the list is empty; write "known" or "deny" instead');
       }
       for (const pattern of patterns) {
         const wrong = urlPatternProblem(pattern);
-        if (wrong !== undefined) problem(context, `${JSON.stringify(pattern)} is no URL pattern: ${wrong}`);
+        if (wrong !== undefined)
+          problem(context, `${JSON.stringify(pattern)} is not a URL pattern: ${wrong}`);
       }
       return patterns;
     }),
@@ -194,7 +195,7 @@ function reportNameItems(items: readonly string[], context: z.core.ParsePayload)
 }
 
 export const variables: Kind<string[]> = {
-  type: "a list of variables; `*` at the end of one stands for any rest",
+  type: "a list of environment variables; `*` at the end of one matches any ending",
   nix: nixList,
   schema: turned(z.array(nonEmpty), (names, context) => {
     reportNameItems(names, context);
@@ -202,7 +203,7 @@ export const variables: Kind<string[]> = {
   }),
 };
 export const systemFeatures: Kind<string[]> = {
-  type: "a list of system features; `*` at the end of one stands for any rest",
+  type: "a list of system features; `*` at the end of one matches any ending",
   nix: nixList,
   schema: turned(z.array(nonEmpty), (features, context) => {
     reportNameItems(features, context);
@@ -210,7 +211,7 @@ export const systemFeatures: Kind<string[]> = {
       if (!listsName(features, feature)) continue;
       problem(
         context,
-        `"${feature}" can never be allowed to inner builds: it would let them past the broker; remove it`,
+        `"${feature}" can never be allowed for inner builds, because it would bypass the broker; remove it`,
       );
     }
     return features;
@@ -239,7 +240,7 @@ export function limitKind(row: LimitRow): Kind<number> {
     bytes: size,
     seconds: duration,
     count: { type: "a whole number", nix: "types.ints.unsigned", schema: natural },
-    "count a minute": { type: "a whole number, a minute", nix: "types.ints.unsigned", schema: natural },
+    "count a minute": { type: "a whole number, per minute", nix: "types.ints.unsigned", schema: natural },
   };
   return row.unlimited ? orUnlimited(kinds[row.unit]) : kinds[row.unit];
 }

@@ -6,13 +6,13 @@ const preface = `# Configuration
 
 <!-- Made from src/config/schema.ts by \`npm run docs\`. A test fails when it is stale: change the schema. -->
 
-One TOML file: the one that \`--config\` names, else \`$NIX_BROKER_CONFIG\`, else \`/etc/nix-broker/config.toml\` if it
-exists. Everything has a default: with no file at all the broker works on a stock multi-user Nix. A key that is not
-known is an error. Try a file with
+The configuration is one TOML file: the one that \`--config\` names, else \`$NIX_BROKER_CONFIG\`, else
+\`/etc/nix-broker/config.toml\` if it exists. Everything has a default: without any file the broker
+works on a stock multi-user Nix. An unknown key is an error. Check a file with
 
     nix-broker check-config FILE
 
-which names every problem with its line. An example:
+which reports every problem with its line. An example:
 
 \`\`\`toml
 [[listen]]
@@ -97,7 +97,7 @@ function builtinSection(): string {
     "",
     ...builtinProfileNames.map((name) => `- \`${name}\`: ${profiles[name].summary}`),
     "",
-    "All of them allow the systems that this machine builds for itself and `builtin`, and no system features.",
+    "All of them allow the systems that this machine can build for natively and `builtin`, and no system features.",
     "",
   ].join("\n");
 }

@@ -88,12 +88,15 @@ function limitKeys(fallback: (row: LimitRow) => string) {
 }
 
 const listenSchema = z.strictObject({
-  path: requiredKey(absolutePath, "The Unix socket to open. Its folder is what one mounts into a sandbox."),
+  path: requiredKey(
+    absolutePath,
+    "The Unix socket to open. Mount its folder into sandboxes, not the socket itself.",
+  ),
   profile: key(name, "build", "What its clients may do: a built-in profile or one of `[profiles]`."),
   view: optionalKey(
     listenView,
     "that of the profile",
-    'Where the view starts: `"empty"`, the closures of a list of store paths, or `"store"`: everything valid, for jails that mount the whole store anyway (the guarantee of a closed world does not apply then). `"build"`: each client is a process in some build, and gets the sandbox of that build.',
+    'Where the view starts: `"empty"`, the closures of a list of store paths, or `"store"`: everything valid, for jails that mount the whole store anyway (the closed-world guarantee does not apply then). `"build"`: each client is a process in some build, and gets the sandbox of that build.',
   ),
   allow_uids: key(
     allowUids,
@@ -103,7 +106,10 @@ const listenSchema = z.strictObject({
 });
 
 const profileSchema = z.strictObject({
-  extends: requiredKey(name, "The profile that this one starts from. What is not set here is as there."),
+  extends: requiredKey(
+    name,
+    "The profile that this one starts from. Keys that are not set here have its values.",
+  ),
   summary: optionalKey(
     name,
     "one that names the profile it extends",
@@ -112,17 +118,17 @@ const profileSchema = z.strictObject({
   operations: optionalKey(
     operationList,
     "as extended",
-    "The groups of operations that are let through: `query` asks about paths, `read` gets their contents over the connection, `add` adds paths and derivations, `build` builds.",
+    "The groups of operations that are permitted: `query` asks about paths, `read` gets their contents over the connection, `add` adds paths and derivations, `build` builds.",
   ),
   fixed_outputs: optionalKey(
     fixedOutputs,
     "as extended",
-    'Fixed-output derivations, which have the network: `"deny"`, `"known"` (only if the output is in the view), `"allow"`, or a list of URL patterns (`https://example.org/*`): then what `known` allows, and `builtin:fetchurl` of a matching URL.',
+    'Fixed-output derivations, which have network access: `"deny"`, `"known"` (only if the output is in the view), `"allow"`, or a list of URL patterns (`https://example.org/*`): as with `known`, and in addition `builtin:fetchurl` of matching URLs.',
   ),
   admit_fixed_outputs: optionalKey(
     flag,
     "as extended",
-    "Whether a fixed-output path that upstream already has enters the view when a client names it, or asks for its derivation. Clients can then find out whether upstream has given contents under a given name, sources included; no others.",
+    "Whether a fixed-output path that upstream already has enters the view when a client names it, or asks for its derivation. Clients can then find out whether upstream has given contents under a given name, including sources, but nothing about other paths.",
   ),
   systems: optionalKey(systems, "as extended", "The values of `system` that inner derivations may have."),
   required_system_features: optionalKey(
@@ -133,17 +139,17 @@ const profileSchema = z.strictObject({
   impure_env_vars: optionalKey(
     variables,
     "as extended",
-    "The daemon's variables that fixed-output derivations may take (`impureEnvVars`). Those that usually hold secrets, such as `NIX_NPM_TOKENS`, are given to builds only if they are named here in full: the builder can send them anywhere.",
+    "The daemon's environment variables that fixed-output derivations may use (`impureEnvVars`). Those that usually hold secrets, such as `NIX_NPM_TOKENS`, are passed to builds only if they are named here in full: the builder can send them anywhere.",
   ),
   weak_hashes: optionalKey(
     flag,
     "as extended",
-    "Whether fixed-output derivations may be built that are named by md5 or sha1. Where their output is there already they need not be built, and do not matter.",
+    "Whether fixed-output derivations with an md5 or sha1 hash may be built. If their output already exists, they need not be built, and this does not matter.",
   ),
   substitute: optionalKey(
     flag,
     "as extended",
-    "With the view `store`: whether upstream may fetch paths from its own caches for clients, where they ask for them by name or a build needs them. What a client can make it ask for is a hash.",
+    "With the view `store`: whether upstream may fetch paths from its own caches for clients, if they ask for them by name or a build needs them. All that a client can make upstream ask a cache for is a hash.",
   ),
   inner_logs: optionalKey(
     oneOf("lines", "none"),
@@ -155,9 +161,13 @@ const profileSchema = z.strictObject({
     "as extended",
     "Whether inner derivations may have floating content-addressed outputs.",
   ),
-  view: optionalKey(view, "as extended", "Where the view starts of a static socket that does not say."),
+  view: optionalKey(
+    view,
+    "as extended",
+    "Where the view of a static socket starts if the socket does not set it.",
+  ),
   limits: documented(z.optional(z.strictObject(limitKeys(() => "as extended"))), {
-    description: "Bounds of this profile, with the keys of `[limits]`.",
+    description: "Limits of this profile, with the keys of `[limits]`.",
     default: "as extended",
   }),
 });
@@ -176,18 +186,18 @@ export const configSchema = z.strictObject({
     command: key(
       strings,
       [],
-      'A command and its arguments to run for every upstream connection instead, e.g. `["ssh", "builder", "nix-daemon", "--stdio"]`. It speaks the worker protocol on its standard input and output.',
+      'A command with its arguments, to be run for every upstream connection instead, e.g. `["ssh", "builder", "nix-daemon", "--stdio"]`. It speaks the worker protocol on its standard input and output.',
     ),
-    store_dir: key(folder, "/nix/store", "The store's folder. Must be upstream's."),
+    store_dir: key(folder, "/nix/store", "The store's folder. Must be the same as upstream's."),
     nix_store: key(
       commandName,
       "nix-store",
-      "The command that the post-build hook registers references with.",
+      "The command with which the post-build hook registers references.",
     ),
     allow_trusted: key(
       flag,
       false,
-      "Accept an upstream that trusts the broker's user. For a private single-user daemon only: elsewhere a wall is missing then.",
+      "Accept an upstream that trusts the broker's user. For a private single-user daemon only: anywhere else this gives up a line of defence.",
     ),
     pool: key(count(0, 64), 4, "How many fresh upstream connections are kept ready."),
   }),
@@ -195,25 +205,25 @@ export const configSchema = z.strictObject({
     dir: key(
       folder,
       "/run/nix-broker",
-      "`sandboxes/<id>/`, `shared/socket`, linker socket. Root's, where there are per-build sandboxes. Gone after a reboot.",
+      "`sandboxes/<id>/`, `shared/socket`, linker socket. Belongs to root if there are per-build sandboxes. Gone after a reboot.",
     ),
-    state_dir: key(folder, "/var/lib/nix-broker", "What must outlive a restart: the audit."),
+    state_dir: key(folder, "/var/lib/nix-broker", "For data that must survive a restart: the audit."),
     control_dir: optionalKey(
       folder,
       "`control` in `runtime.state_dir`",
-      "The folder of the socket by which `nix-broker status`, `sandboxes` and `doctor` talk to the service. The service makes it, mode 0700, in a folder that it can write to. Never mount it into a sandbox.",
+      "The folder of the socket through which `nix-broker status`, `sandboxes` and `doctor` talk to the service. The service creates it, mode 0700, in a folder that it can write to. Never mount it into a sandbox.",
     ),
     admin_group: optionalKey(
       groupName,
       "no group",
-      "A group whose members may use the control socket, besides root and the service's user, which must be a member too. They need to be able to enter the folders above it.",
+      "A group whose members may use the control socket, besides root and the service's user, which must be a member as well. They must be able to enter the folders above it.",
     ),
     user: key(
       userName,
       "nix-broker",
-      "The system user that the service runs as; the root programs make its folders for it.",
+      "The system user that the service runs as; the root programs create its folders.",
     ),
-    stop_grace: key(duration, 30, "How long a graceful stop waits for what is in flight."),
+    stop_grace: key(duration, 30, "How long a graceful stop waits for requests in flight."),
   }),
   listen: documented(z._default(z.array(listenSchema), []), {
     description:
@@ -224,32 +234,32 @@ export const configSchema = z.strictObject({
     allow_uids: key(
       allowUids,
       ["@nixbld"],
-      "Who builds: only these users, and those that Nix allocates by itself (`auto-allocate-uids`), may use the socket of a build.",
+      "The build users: only these, and those that Nix allocates itself (`auto-allocate-uids`), may use the socket of a build.",
     ),
     build_users: optionalKey(
       count(1, 1_000_000),
       "the number of `hooks.allow_uids`",
-      "How many builds Nix runs at once at most. One build user is kept free for inner builds, or outer builds could wait for each other for ever.",
+      "The maximum number of builds that Nix runs at once. One build user is kept free for inner builds, because outer builds could otherwise wait for each other forever.",
     ),
     gcroots_dir: key(
       folder,
       "/nix/var/nix/gcroots/nix-broker",
-      "The folder of the roots of per-build sandboxes. Root's programs make it.",
+      "The folder of the roots of per-build sandboxes. Root's programs create it.",
     ),
     next_pre_build_hook: key(
       optionalPath,
       "",
-      "A program to run after ours, for installations that have a hook of their own.",
+      "A program to run after nix-broker's hook, for installations that have a hook of their own.",
     ),
-    next_post_build_hook: key(optionalPath, "", "The same after a build."),
+    next_post_build_hook: key(optionalPath, "", "The same for the post-build hook."),
   }),
   limits: documented(z.prefault(z.strictObject(limitKeys((row) => limitText(row))), {}), {
     description:
-      "Bounds of every profile that does not set its own. Each refusal names the bound that it comes from. The built-in profile `agent` keeps tighter ones where it has them.",
+      "Limits of every profile that does not set its own. Each refusal names the limit behind it. The built-in profile `agent` keeps its own limits where they are tighter.",
   }),
   profiles: documented(z._default(z.record(z.string(), profileSchema), {}), {
     description:
-      "Profiles of your own, next to the built-in `query`, `instantiate`, `pure`, `build` and `agent`. `nix-broker policy --profile NAME` prints one in force.",
+      "Profiles of your own, next to the built-in `query`, `instantiate`, `pure`, `build` and `agent`. `nix-broker policy --profile NAME` prints the resulting profile.",
   }),
   audit: table("The record of every request.", {
     path: optionalKey(absolutePath, "`audit` in `runtime.state_dir`", "The folder of its databases."),
@@ -257,30 +267,30 @@ export const configSchema = z.strictObject({
     retention_days: key(
       orUnlimited(count(1, 36_500)),
       90,
-      "How old records may become before they are removed. Days.",
+      "How many days records are kept before they are removed.",
     ),
     max_bytes: optionalKey(
       orUnlimited(size),
       '"16 GiB"',
-      "How large the databases may become, together, before the oldest records are removed.",
+      "How large all databases together may become before the oldest records are removed.",
     ),
   }),
   metrics: table("Prometheus metrics, for this machine only.", {
     ...http(
       "no token",
       "Where metrics are served. Never reachable from other machines.",
-      "A file with the token that a scraper must send. Needed on a port, because builds with network can reach it; on a Unix socket the file mode guards.",
+      "A file with the token that a scraper must send. Required on a port, because builds with network access can reach it; a Unix socket is protected by its file mode.",
     ),
   }),
   web: table("The live page, for this machine only.", {
     ...http(
       "`web-token` in `runtime.state_dir`",
       "Where the page is served. Never reachable from other machines.",
-      "A file with the token that a browser must send. Made at the first start if it is not there.",
+      "A file with the token that a browser must send. Created at the first start if it does not exist.",
     ),
   }),
-  log: table("The service's own log, on standard error, a JSON object a line.", {
-    level: key(oneOf(...logLevels), "info", "The least severe messages that are written."),
+  log: table("The service's own log, on standard error, one JSON object per line.", {
+    level: key(oneOf(...logLevels), "info", "The least severe level that is written."),
   }),
 });
 

@@ -53,7 +53,7 @@ export const limitTable = {
     "request_bytes",
     "bytes",
     32 * MiB,
-    "The longest request, bulk bodies not counted. A longer one ends the connection.",
+    "The longest request, not counting bulk bodies. A longer one ends the connection.",
   ),
   bodyBytes: optional(
     "body_bytes",
@@ -65,13 +65,13 @@ export const limitTable = {
     "bytes_added",
     "bytes",
     64 * GiB,
-    "How much a sandbox may add to the store in all. Beyond it, requests that add are denied.",
+    "How much a sandbox may add to the store in total. Beyond that, requests that add are denied.",
   ),
   viewPaths: bounded(
     "view_paths",
     "count",
     1_000_000,
-    "How many paths the view of a sandbox may hold. Beyond it, requests that would let it grow are denied.",
+    "How many paths the view of a sandbox may hold. Beyond that, requests that would make it grow are denied.",
   ),
   connections: bounded(
     "connections",
@@ -89,7 +89,7 @@ export const limitTable = {
     "builds",
     "count",
     100_000,
-    "How many build requests a sandbox may make in all. Further ones are denied.",
+    "How many build requests a sandbox may make in total. Further ones are denied.",
   ),
   buildRate: optional(
     "build_rate",
@@ -101,7 +101,7 @@ export const limitTable = {
     "depth",
     "count",
     4,
-    "How deep sandboxes may be nested: the sandbox of an outer build has depth 1, that of an inner build which opts in has 2.",
+    "How deep sandboxes may be nested: the sandbox of an outer build has depth 1, that of an inner build that opts in has depth 2.",
   ),
   buildTimeout: optional(
     "build_timeout",
@@ -113,13 +113,13 @@ export const limitTable = {
     "silent_timeout",
     "seconds",
     Number.POSITIVE_INFINITY,
-    "How long an inner build may print nothing. A client may ask for less, not for more.",
+    "How long an inner build may go without printing anything. A client may ask for less, not for more.",
   ),
   requestDeadline: bounded(
     "request_deadline",
     "seconds",
     600,
-    "How long upstream may leave a forwarded request, other than a build, without progress, or what the broker itself asks. Then the client gets an error.",
+    "How long upstream may make no progress on a forwarded request other than a build, or on the broker's own requests. Then the client gets an error.",
   ),
   idle: optional(
     "idle",
@@ -131,13 +131,13 @@ export const limitTable = {
     "audit_rows",
     "count",
     10_000_000,
-    "How many audit rows a sandbox may cause. Requests that repeat share a row; one that names many paths counts as several. Beyond it, every request is denied.",
+    "How many audit records a sandbox may cause. Repeated requests share a record; one that names many paths counts as several. Beyond that, every request is denied.",
   ),
   logBytes: bounded(
     "log_bytes",
     "bytes",
     1 * MiB,
-    "How much log may wait for a client that does not read. Beyond it, lines are dropped and counted.",
+    "How much log output is kept for a client that does not read it. Beyond that, lines are dropped and counted.",
   ),
 } as const satisfies Record<string, LimitRow>;
 

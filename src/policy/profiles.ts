@@ -79,7 +79,7 @@ export function builtinProfiles(
   const pure = {
     ...base,
     name: "pure",
-    summary: "Query, add and build, without the network: fixed outputs only if they are there already.",
+    summary: "Query, add and build, without network access: fixed outputs only if they already exist.",
     operations: groups("query", "read", "add", "build"),
     fixedOutputs: "known",
   } as const;
@@ -103,7 +103,7 @@ export function builtinProfiles(
     build: {
       ...pure,
       name: "build",
-      summary: "Query, add and build, fixed-output derivations with their network included.",
+      summary: "Query, add and build, including fixed-output derivations with network access.",
       fixedOutputs: "allow",
       weakHashes: true,
     },

@@ -42,8 +42,8 @@ const typeNames = new Map(namedTypes.map(([name, { node }]) => [node, name]));
 
 const bodies: Record<Body, string> = {
   none: "",
-  framed: "framed data: pieces with a length before each, ended by an empty one",
-  nar: "a bare NAR, which ends where its grammar ends",
+  framed: "framed data: pieces, each preceded by its length, ended by an empty one",
+  nar: "a bare NAR, whose own structure shows where it ends",
   pulled: "data that the daemon asks for with `read` messages, piece by piece",
 };
 
@@ -69,7 +69,7 @@ export function operationsPage(columns: readonly Column[] = []): string {
     "## Types",
     ...namedTypes.flatMap(([name, { node }]) => [`### ${name}`, ...forms(node, "")]),
     "## Between a request and its reply",
-    "The daemon sends any number of these, each with its number before it, the last one `last` or `error`.",
+    "The daemon sends any number of these messages, each preceded by its number; the last one is `last` or `error`.",
     ...logMessages(),
   ]
     .join("\n\n")
@@ -78,14 +78,15 @@ export function operationsPage(columns: readonly Column[] = []): string {
 
 function introduction(): string {
   return [
-    `The broker reads and writes versions 1.${OLDEST_MINOR} (Nix 2.3) to 1.${NEWEST_MINOR} (Nix 2.24 and later) of the protocol, and from`,
-    `1.${NEWEST_MINOR} on these features: ${FEATURES.map((name) => `\`${name}\``).join(", ")}.`,
-    "A number that is not in this table is answered with an error, and the connection is closed, for the length of",
-    "what follows it is unknown.",
+    `The broker reads and writes versions 1.${OLDEST_MINOR} (Nix 2.3) to 1.${NEWEST_MINOR} (Nix 2.24 and later) of the protocol,`,
+    `and from 1.${NEWEST_MINOR} on these features: ${FEATURES.map((name) => `\`${name}\``).join(", ")}.`,
+    "A number that is not in this table is answered with an error, and the connection is closed, because",
+    "the length of what follows is unknown.",
     "",
-    "Numbers, flags and counts take eight bytes, little-endian. A string is its length, its bytes, and zeros up to a",
-    "multiple of eight. A list or set is a count and the elements, a map a count and key and value by turns. A",
-    "request is the operation's number and its fields in order; the reply follows the message `last`.",
+    "Numbers, flags and counts take eight bytes, little-endian. A string is its length, its bytes, and",
+    "zeros up to a multiple of eight. A list or set is a count and the elements; a map is a count and",
+    "alternating keys and values. A request is the operation's number and its fields in order; the reply",
+    "follows the message `last`.",
   ].join("\n");
 }
 
@@ -171,14 +172,14 @@ function requestBody(row: Operation): string[] {
 
 function logMessages(): string[] {
   const layouts: Record<keyof typeof STDERR, readonly [string, Node | undefined]> = {
-    next: ["a line for people", { kind: "string" }],
-    read: ["asks for data: at most so many bytes are to be sent back, as a string", { kind: "u64" }],
+    next: ["a line for the user", { kind: "string" }],
+    read: ["asks for data: the client sends back at most this many bytes, as a string", { kind: "u64" }],
     write: ["data (ExportPath)", { kind: "string" }],
     last: ["done; the reply follows", undefined],
     error: ["failed; no reply follows", errorMessage.node],
-    startActivity: ["something begins", startActivity.node],
-    stopActivity: ["it ends", stopActivity.node],
-    result: ["something about it, a line of a build's log for instance", activityResult.node],
+    startActivity: ["an activity begins", startActivity.node],
+    stopActivity: ["an activity ends", stopActivity.node],
+    result: ["something about an activity, such as a line of a build's log", activityResult.node],
   };
   const rows = Object.entries(layouts).map(([name, [about, node]]) => [
     `\`${name}\``,
