@@ -10,7 +10,6 @@ import type { StorePath } from "../store/store-path.ts";
 import { listsName } from "./name-list.ts";
 import { forbiddenSystemFeatures, type Profile } from "./profile.ts";
 import { matchesUrlPattern } from "./url-pattern.ts";
-import type { ViewQueries } from "./view-queries.ts";
 
 /** The feature by which a derivation asks for a sandbox of its own at the broker. */
 export const OPT_IN_FEATURE = "nix-broker";
@@ -64,17 +63,11 @@ export function refuseToRun(derivation: Derivation, profile: Profile): string | 
   }
 }
 
-/** Judges a fixed-output derivation that is to be built. @returns why it is refused, or undefined. */
-export async function refuseFixedOutput(
-  derivation: Derivation,
-  profile: Profile,
-  view: Pick<ViewQueries, "info">,
-): Promise<string | undefined> {
+/** Judges a fixed-output derivation whose output is not there. @returns why it is refused, or undefined. */
+export function refuseFixedOutput(derivation: Derivation, profile: Profile): string | undefined {
   const policy = profile.fixedOutputs;
   if (policy === "allow" || !isFixedOutput(derivation)) return undefined;
   if (policy === "deny") return `the profile '${profile.name}' allows no fixed-output derivations`;
-  const known = await Promise.all([...derivation.outputs.values()].map((output) => view.info(output.path)));
-  if (known.every((info) => info !== undefined)) return undefined;
   if (policy === "known")
     return `the profile '${profile.name}' allows fixed-output derivations only if the output is already in the view`;
   if (derivation.builder !== "builtin:fetchurl")

@@ -183,9 +183,10 @@ const table = {
     answer: async ({ path }, view) => new Map(await outputsOf(path, view)),
   }),
   QueryMissing: answer({
-    summary: "computed from the view and its derivations, without asking what the host has",
+    summary:
+      "computed from the view and its derivations, without asking what the host has; with the view `store` and `substitute`, upstream's answer",
     subjects: ofPaths,
-    answer: ({ paths }, view, minor) => queryMissing(paths, view, minor),
+    answer: ({ paths }, view, minor) => view.missing?.(paths, minor) ?? queryMissing(paths, view, minor),
   }),
   HasSubstitutes: answer({ summary: "no", subjects: ofPath, answer: () => false }),
   QuerySubstitutablePaths: answer({ summary: "none", subjects: ofPaths, answer: () => [] }),
@@ -197,11 +198,11 @@ const table = {
   }),
   FindRoots: answer({ summary: "none", answer: () => [] }),
   QueryFailedPaths: answer({ summary: "none", answer: () => [] }),
-  EnsurePath: answer({
-    summary: "done if it is in the view; else not valid",
-    subjects: ofPath,
-    answer: async ({ path }, view) => (await infoInView(path, view)) && 1,
-  }),
+  EnsurePath: forward(
+    "query",
+    "in the view: done; with the view `store` and `substitute` upstream may fetch it; else not valid",
+    ofPath,
+  ),
 
   AddTempRoot: nothingDone({
     summary: "done: paths of the view are kept anyway, and others cannot be kept",

@@ -1,4 +1,5 @@
 /** What the policy may ask of a view. A view that is held in memory answers at once; `view = "store"` asks upstream. */
+import type { ReplyOf } from "../protocol/operations.ts";
 import type { Derivation } from "../store/derivation.ts";
 import type { StorePath } from "../store/store-path.ts";
 
@@ -27,6 +28,10 @@ export interface ViewQueries {
   derivers(path: StorePath): MaybePromise<readonly StorePath[]>;
   /** A derivation of the view; undefined for any other path. @throws DerivationError for a file that is none. */
   derivation(path: StorePath): Promise<Derivation | undefined>;
+  /** What is missing for such a request, where upstream is to say so; otherwise `missing.ts` computes it. */
+  readonly missing?:
+    | ((targets: readonly string[], minor: number) => Promise<ReplyOf<"QueryMissing">>)
+    | undefined;
   /** Output names and paths of a derivation of the view; "" for a path that is not known or not in the view. */
   outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined>;
 }

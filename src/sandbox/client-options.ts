@@ -7,6 +7,8 @@ import { fromWireText } from "../protocol/wire.ts";
 import type { Exchange } from "./forward/exchange.ts";
 
 export interface ClientOptions {
+  /** Whether builds that do not need what failed are to go on. */
+  keepGoing: boolean;
   /** Seconds; `Infinity` for none. */
   maxSilentTime: number;
   /** Seconds; `Infinity` for none. */
@@ -14,7 +16,7 @@ export interface ClientOptions {
 }
 
 export function noOptions(): ClientOptions {
-  return { maxSilentTime: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY };
+  return { keepGoing: false, maxSilentTime: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY };
 }
 
 export async function setOptions(
@@ -31,9 +33,10 @@ export async function setOptions(
  */
 function heedOptions(options: ClientOptions, request: RequestOf<"SetOptions">): string[] {
   const timeout = Number(request.overrides.get("timeout") ?? request.overrides.get("build-timeout") ?? 0);
+  options.keepGoing = request.keepGoing !== 0;
   options.maxSilentTime = request.maxSilentTime || Number.POSITIVE_INFINITY;
   options.timeout = Number.isSafeInteger(timeout) && timeout > 0 ? timeout : Number.POSITIVE_INFINITY;
-  return [...(request.keepGoing ? ["keep-going"] : []), ...request.overrides.keys()]
+  return [...request.overrides.keys()]
     .filter((name) => name !== "timeout" && name !== "build-timeout")
     .map(fromWireText);
 }

@@ -23,16 +23,19 @@ export type Detail = {
   hiddenLog: readonly string[];
   /** How many lines were not sent, for the client did not read. */
   logLinesDropped: number;
+  /** Paths that upstream was asked to fetch from its caches. */
+  fetched: readonly StorePath[];
   failures: readonly BuildFailure[];
   /** How many more there were. */
   failuresOmitted: number;
 };
 
-type BuildFields = "hiddenLog" | "logLinesDropped";
+type BuildFields = "hiddenLog" | "logLinesDropped" | "fetched";
 
 /** The fields that each operation has; the others have none. */
 interface FieldsOf {
   SetOptions: "settingsDropped";
+  EnsurePath: "fetched";
   AddToStore: "path";
   AddTextToStore: "path";
   AddToStoreScanning: "path";

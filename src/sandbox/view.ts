@@ -129,16 +129,19 @@ function append(lists: Map<StorePath, StorePath[]>, key: StorePath, value: Store
 
 /** Everything valid, for jails that see the whole store anyway: the closed world (G1) does not hold here. */
 export class StoreView implements View {
+  readonly missing: ViewQueries["missing"];
   readonly storeDir: string;
   readonly closed = false;
   readonly size = 0;
   private readonly store: UpstreamStore;
   private readonly outputMapKnown: () => boolean;
 
-  constructor(store: UpstreamStore, minor: () => number) {
+  /** @param substitute whether upstream may ask its caches for clients */
+  constructor(store: UpstreamStore, minor: () => number, substitute: boolean) {
     this.store = store;
     this.storeDir = store.storeDir;
     this.outputMapKnown = () => minor() >= OUTPUT_MAP_SINCE;
+    if (substitute) this.missing = (targets, clientMinor) => store.missing(targets, clientMinor, minor());
   }
 
   add(): void {}

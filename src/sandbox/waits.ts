@@ -67,6 +67,11 @@ export class Waits {
     };
   }
 
+  /** Outputs that nobody may have yet. */
+  heldPaths(): StorePath[] {
+    return [...this.holders.keys()];
+  }
+
   /**
    * Valid paths that a build still holds may gain references yet: Nix registers an output before the post-build hook runs.
    * @returns whether one of the paths was held; then it no longer is

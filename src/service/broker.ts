@@ -69,7 +69,7 @@ export class Broker {
     const sandbox = new Sandbox({
       id: newSandboxId(),
       profile,
-      view: this.viewFor(view),
+      view: this.viewFor(view, profile),
       quota: this.quotaFor(profile),
       home: view === "store" ? new NoRoots() : this.temporaryRoots(),
       store: this.store,
@@ -100,7 +100,7 @@ export class Broker {
     const sandbox = new Sandbox({
       ...build,
       profile,
-      view: this.viewFor("empty"),
+      view: this.viewFor("empty", profile),
       quota: parent?.quota ?? this.quotaFor(profile),
       store: this.store,
       parent,
@@ -204,9 +204,11 @@ export class Broker {
     return this.pool.take(await this.pool.probe());
   }
 
-  private viewFor(start: ViewStart): ClosedView | StoreView {
+  private viewFor(start: ViewStart, { substitute }: Profile): ClosedView | StoreView {
     const minor = (): number => this.pool.facts?.minor ?? NEWEST_MINOR;
-    return start === "store" ? new StoreView(this.store, minor) : new ClosedView(this.store, minor);
+    return start === "store"
+      ? new StoreView(this.store, minor, substitute)
+      : new ClosedView(this.store, minor);
   }
 
   private quotaFor(profile: Profile): Quota {

@@ -1,8 +1,12 @@
 /**
- * Judges a derivation that is to be built, and all that it would build: its input derivations, theirs, and so
- * on, each as upstream stores it. Outer inputs and inner outputs are judged like what the client added.
+ * Which derivations a build request may run (docs/approval.md has the argument). Judged is what may run, and nothing
+ * else: the walk starts at what is asked for, skips what is held, judges the rest, and goes on to its inputs.
+ *
+ * - A daemon builds a derivation only if a wanted output is not valid. So outputs are looked at one by one, and where
+ *   more outputs of a derivation are wanted later, those are looked at too.
+ * - What was skipped is not remembered as approved: the next request looks again.
+ * - Floating and deferred outputs have no path yet, so they never end the walk.
  */
-
 import {
   isFixedOutput,
   optsIn,
@@ -10,101 +14,195 @@ import {
   refuseInputs,
   refuseToRun,
 } from "../../policy/derivation-rules.ts";
-import { infoInView } from "../../policy/view-queries.ts";
+import { infoInView, type PathInfo } from "../../policy/view-queries.ts";
 import { type Derivation, DerivationError, outputKind } from "../../store/derivation.ts";
-import { isDerivationPath, type StorePath } from "../../store/store-path.ts";
+import type { StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { Sandbox } from "../sandbox.ts";
+import { refuseExportedGraphs } from "./exported-graphs.ts";
+import type { HeldOutputs } from "./held-outputs.ts";
 
-/** What a build request would build. */
-export interface ApprovedClosure {
-  readonly derivations: ReadonlyMap<StorePath, Derivation>;
-  /** Whether any of them fetches. */
+/** A derivation that a request may run: what is kept of it until the build ends. */
+export interface Approved {
+  /** Every output by name; "" where the path is known only after the build. */
+  readonly outputs: ReadonlyMap<string, StorePath | "">;
+  /** Its input derivations. */
+  readonly inputs: readonly StorePath[];
+  /** Whether it fetches. */
   readonly fetches: boolean;
-  /** Whether any of them asks for a sandbox of its own. */
+  /** Whether it asks for a sandbox of its own. */
   readonly optsIn: boolean;
+  readonly exportsGraphs: boolean;
+}
+
+/** By path, what needs others before these. */
+export type ApprovedRuns = ReadonlyMap<StorePath, Approved>;
+
+/** Wanted outputs of a derivation; all of them if no names are given. */
+export interface WantedOutputs {
+  readonly derivation: StorePath;
+  readonly outputs: readonly string[] | undefined;
+}
+
+export interface Approval {
+  readonly runs: ApprovedRuns;
+  /** The outputs of each derivation that was asked for, as `Approved.outputs`. */
+  readonly asked: ReadonlyMap<StorePath, Approved["outputs"]>;
 }
 
 /** @throws Refusal naming the derivation and the rule; NotInView */
-export async function approveClosure(sandbox: Sandbox, roots: Iterable<StorePath>): Promise<ApprovedClosure> {
-  const derivations = new Map<StorePath, Derivation>();
-  const pending = [...roots];
-  for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-    if (derivations.has(path)) continue;
-    const derivation = await approveOne(sandbox, path);
-    derivations.set(path, derivation);
-    pending.push(...derivation.inputDrvs.keys());
-  }
-  await refuseGraphsWithDerivations(sandbox, derivations);
-  const all = [...derivations.values()];
-  return { derivations, fetches: all.some(isFixedOutput), optsIn: all.some(optsIn) };
+export async function approve(
+  sandbox: Sandbox,
+  held: HeldOutputs,
+  targets: readonly WantedOutputs[],
+): Promise<Approval> {
+  const walk = new Walk(sandbox, held);
+  for (let level = targets; level.length > 0; ) level = await walk.look(level);
+  await refuseExportedGraphs(sandbox, walk.runs);
+  return {
+    runs: walk.runs,
+    asked: new Map(targets.map(({ derivation }) => [derivation, walk.outputsOf(derivation)])),
+  };
 }
 
-function isDeferred(derivation: Derivation): boolean {
-  return [...derivation.outputs.values()].some((output) => outputKind(output) === "deferred");
+/** So many derivations are read at once, and held in memory until they are judged. */
+const READ_AT_ONCE = 16;
+
+interface Read {
+  readonly path: StorePath;
+  readonly info: PathInfo;
+  readonly derivation: Derivation;
+  /** The wanted outputs that nobody looked at before. */
+  readonly fresh: readonly string[];
 }
 
-async function approveOne(sandbox: Sandbox, path: StorePath): Promise<Derivation> {
-  const { view, profile, approved } = sandbox;
-  const info = await infoInView(path, view);
-  let derivation: Derivation | undefined;
-  try {
-    derivation = await view.derivation(path);
-  } catch (error) {
-    if (error instanceof DerivationError) throw refused(path, error.message);
-    throw error;
+class Walk {
+  readonly runs = new Map<StorePath, Approved>();
+  private readonly sandbox: Sandbox;
+  private readonly held: HeldOutputs;
+  private readonly outputs = new Map<StorePath, Approved["outputs"]>();
+  /** The outputs that were found held, by derivation. */
+  private readonly skipped = new Map<StorePath, Set<string>>();
+
+  constructor(sandbox: Sandbox, held: HeldOutputs) {
+    this.sandbox = sandbox;
+    this.held = held;
   }
-  if (!derivation) throw refused(path, "it is not a derivation");
+
+  outputsOf(derivation: StorePath): Approved["outputs"] {
+    return this.outputs.get(derivation) ?? new Map();
+  }
+
+  /** @returns what the derivations among these that have to run need */
+  async look(wanted: readonly WantedOutputs[]): Promise<WantedOutputs[]> {
+    const unread = [...byDerivation(wanted)].filter(([path, names]) => !this.isSettled(path, names));
+    const next: WantedOutputs[] = [];
+    for (let i = 0; i < unread.length; i += READ_AT_ONCE) {
+      const piece = unread.slice(i, i + READ_AT_ONCE);
+      const read = await Promise.all(piece.map(([path, names]) => this.read(path, names)));
+      for (const entry of await this.missing(read)) {
+        this.runs.set(entry.path, await judge(this.sandbox, entry));
+        for (const [derivation, outputs] of entry.derivation.inputDrvs) next.push({ derivation, outputs });
+      }
+    }
+    return next;
+  }
+
+  /** Whether all is known of these outputs: their derivation was judged, or they were found held. */
+  private isSettled(path: StorePath, names: ReadonlySet<string> | undefined): boolean {
+    const outputs = this.outputs.get(path);
+    if (!outputs) return false;
+    for (const name of names ?? []) requireOutput(path, outputs, name);
+    const skipped = this.skipped.get(path);
+    return this.runs.has(path) || [...(names ?? outputs.keys())].every((name) => skipped?.has(name));
+  }
+
+  private async read(path: StorePath, names: ReadonlySet<string> | undefined): Promise<Read> {
+    const { view } = this.sandbox;
+    const info = await infoInView(path, view);
+    const derivation = await view.derivation(path).catch((error: Error) => {
+      throw error instanceof DerivationError ? refused(path, error.message) : error;
+    });
+    if (!derivation) throw refused(path, "it is not a derivation");
+    const outputs = staticOutputs(derivation);
+    for (const name of names ?? []) requireOutput(path, outputs, name);
+    this.outputs.set(path, outputs);
+    if (isFixedOutput(derivation)) await this.sandbox.admitFixedOutputs([...outputs.values()]);
+    const skipped = this.skipped.get(path);
+    const fresh = [...(names ?? outputs.keys())].filter((name) => !skipped?.has(name));
+    return { path, info, derivation, fresh };
+  }
+
+  /** Those of which a wanted output is not held, after what upstream can fetch was fetched. */
+  private async missing(read: readonly Read[]): Promise<Read[]> {
+    const paths = read.flatMap(({ path, fresh }) =>
+      fresh.map((name) => this.outputsOf(path).get(name) ?? ""),
+    );
+    const known = paths.filter((path) => path !== "");
+    const held = new Set(await this.held.among(known));
+    const absent = known.filter((path) => !held.has(path));
+    if (await this.held.fetch(absent)) for (const path of await this.held.among(absent)) held.add(path);
+    const missing: Read[] = [];
+    for (const entry of read) {
+      const skipped = this.skipped.get(entry.path) ?? new Set();
+      this.skipped.set(entry.path, skipped);
+      for (const name of entry.fresh)
+        if (held.has(this.outputsOf(entry.path).get(name) ?? "")) skipped.add(name);
+      if (!entry.fresh.every((name) => skipped.has(name))) missing.push(entry);
+    }
+    await this.held.keep(missing.map(({ path }) => path));
+    return missing;
+  }
+}
+
+function byDerivation(wanted: readonly WantedOutputs[]): Map<StorePath, Set<string> | undefined> {
+  const names = new Map<StorePath, Set<string> | undefined>();
+  for (const { derivation, outputs } of wanted) {
+    const known = names.get(derivation);
+    if (outputs === undefined || (names.has(derivation) && known === undefined))
+      names.set(derivation, undefined);
+    else names.set(derivation, new Set([...(known ?? []), ...outputs]));
+  }
+  return names;
+}
+
+/** Every output by name; "" where the derivation does not tell its path. */
+function staticOutputs({ outputs }: Derivation): Map<string, StorePath | ""> {
+  return new Map(
+    [...outputs].map(([name, output]) => [name, isStatic(outputKind(output)) ? output.path : ""]),
+  );
+}
+
+function isStatic(kind: ReturnType<typeof outputKind>): boolean {
+  return kind === "input-addressed" || kind === "fixed";
+}
+
+/** Some daemons take an unknown output as built, and others build all. @throws Refusal */
+function requireOutput(path: StorePath, outputs: Approved["outputs"], name: string): void {
+  if (!outputs.has(name)) throw new Refusal(`derivation '${path}' has no output '${name.slice(0, 200)}'`);
+}
+
+async function judge(sandbox: Sandbox, { path, info, derivation }: Read): Promise<Approved> {
+  const { profile, approved } = sandbox;
   if (!approved.has(path)) {
     if (!info.contentAddress.startsWith("text:sha256:")) throw refused(path, "it was not added as a text");
     const reason = refuseInputs(derivation, info.references) ?? refuseToRun(derivation, profile);
     if (reason !== undefined) throw refused(path, reason);
     approved.add(path);
   }
-  if (isDeferred(derivation) && optsIn(derivation)) throw refused(path, DEFERRED_WITH_SANDBOX);
-  if (isFixedOutput(derivation))
-    await sandbox.admitFixedOutputs([...derivation.outputs.values()].map((output) => output.path));
-  const reason = await refuseFixedOutput(derivation, profile, view);
+  const outputs = staticOutputs(derivation);
+  const asksForSandbox = optsIn(derivation);
+  const deferred = [...derivation.outputs.values()].some((output) => outputKind(output) === "deferred");
+  if (deferred && asksForSandbox) throw refused(path, DEFERRED_WITH_SANDBOX);
+  const reason = refuseFixedOutput(derivation, profile);
   if (reason !== undefined) throw refused(path, reason);
-  return derivation;
-}
-
-/**
- * With `exportReferencesGraph` over a closure that has a derivation in it, Nix adds that derivation's outputs to
- * the graph as far as they are there: it would tell what the host has built. An output refers to a derivation
- * only if that was among the sources of something in its closure, or if its build had a sandbox of ours: of such
- * outputs that are not in the view, the worst is assumed.
- */
-async function refuseGraphsWithDerivations(
-  sandbox: Sandbox,
-  derivations: ReadonlyMap<StorePath, Derivation>,
-): Promise<void> {
-  const exporting = [...derivations].filter(([, d]) => d.attributes.has("exportReferencesGraph"));
-  if (exporting.length === 0) return;
-  const visited = new Set<StorePath>();
-  const pending: StorePath[] = [];
-  for (const [path, derivation] of derivations) {
-    pending.push(...derivation.inputSrcs);
-    const outputs = [...derivation.outputs.values()].map((output) => output.path);
-    const infos = await Promise.all(outputs.map((output) => sandbox.view.info(output)));
-    // The requirement of the exporting derivation itself says nothing of its inputs.
-    if (optsIn(derivation) && infos.includes(undefined) && !exporting.some(([own]) => own === path))
-      throw refused(
-        exporting[0]![0],
-        `it sets exportReferencesGraph, and '${path}' among its inputs may make outputs that refer to derivations: build that one first`,
-      );
-    pending.push(...outputs.filter((_, i) => infos[i] !== undefined));
-  }
-  for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-    if (visited.has(path)) continue;
-    visited.add(path);
-    if (isDerivationPath(path))
-      throw refused(
-        exporting[0]![0],
-        `it sets exportReferencesGraph, and '${path}' is in a closure that it could list`,
-      );
-    pending.push(...((await sandbox.view.info(path))?.references ?? []));
-  }
+  return {
+    outputs,
+    inputs: [...derivation.inputDrvs.keys()],
+    fetches: isFixedOutput(derivation),
+    optsIn: asksForSandbox,
+    exportsGraphs: derivation.attributes.has("exportReferencesGraph"),
+  };
 }
 
 /**
@@ -114,6 +212,6 @@ async function refuseGraphsWithDerivations(
 const DEFERRED_WITH_SANDBOX =
   "it asks for nix-broker, and its output paths are not known before its content-addressed inputs are built; give it ordinary inputs, or drop the system feature";
 
-function refused(path: StorePath, reason: string): Refusal {
+export function refused(path: StorePath, reason: string): Refusal {
   return new Refusal(`derivation '${path}' may not be built here: ${reason}`);
 }

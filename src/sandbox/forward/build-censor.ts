@@ -2,17 +2,18 @@
  * What a client may know of how a build went: success or failure, its outputs, and how its own builder failed.
  * Nothing of how else, where, when and by whom (G3). Upstream's words go to the audit.
  */
-import { isFixedOutput } from "../../policy/derivation-rules.ts";
 import { BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
-import { fromWireText } from "../../protocol/wire.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import type { BuildFailure } from "../detail.ts";
 import { Refusal } from "../refusal.ts";
-import type { ApprovedClosure } from "./approve.ts";
+import type { ApprovedRuns } from "./approve.ts";
+import type { Outcome, Outcomes } from "./build-run.ts";
 import type { Target } from "./build-targets.ts";
 import { builderFailure } from "./builder-failure.ts";
-import type { Exchange } from "./exchange.ts";
+import type { BuildExchange, Exchange } from "./exchange.ts";
 import { censorRealisation } from "./read.ts";
+
+const LEFT: Outcome = { kind: "left" };
 
 type Status = (typeof BUILD_STATUS)[keyof typeof BUILD_STATUS];
 
@@ -21,14 +22,20 @@ const BUILD_FAILED = "the build failed";
 /** As the daemon has it: nix-build ends with 100 when a build failed (src/libstore/build.cc, 2.3). */
 const BUILD_FAILED_STATUS = 100;
 
-/** The error for a client whose whole request failed. */
-export function buildFailed(
-  exchange: Exchange,
-  derivations: readonly StorePath[],
-  closure: ApprovedClosure,
-  upstreamError: string,
-): Refusal {
-  return new Refusal(failureText(exchange, derivations, closure, upstreamError), {
+/** How the builds of a request ended, and what could run for it. */
+export interface Built {
+  readonly outcomes: Outcomes;
+  readonly runs: ApprovedRuns;
+}
+
+/** For an operation that tells of no single results. @throws Refusal if anything was not built */
+export function requireAllBuilt(exchange: BuildExchange, { outcomes, runs }: Built): void {
+  const failed = [...outcomes].filter(([, { kind }]) => kind !== "built");
+  const failure = failed.map(([, outcome]) => outcome).find((outcome) => outcome.kind === "failed");
+  if (failed.length === 0) return;
+  const upstreamError = failure?.upstreamError ?? "";
+  const paths = failed.map(([path]) => path);
+  throw new Refusal(failureText(exchange, paths, runs, upstreamError), {
     verdict: "forward",
     reason: BUILD_FAILED,
     upstreamError,
@@ -41,13 +48,13 @@ export function buildFailed(
 function failureText(
   { sandbox }: Exchange,
   derivations: readonly StorePath[],
-  closure: ApprovedClosure,
+  runs: ApprovedRuns,
   upstreamError: string,
 ): string {
   const text = `build of ${derivations.map((path) => `'${path}'`).join(", ")} failed`;
   const failure = builderFailure(upstreamError);
-  const derivation = failure && closure.derivations.get(failure.derivation);
-  if (!derivation || isFixedOutput(derivation) || sandbox.profile.innerLogs === "none") return text;
+  const derivation = failure && runs.get(failure.derivation);
+  if (!derivation || derivation.fetches || sandbox.profile.innerLogs === "none") return text;
   return `${text}: the builder of '${failure.derivation}' ${failure.what}`;
 }
 
@@ -56,39 +63,38 @@ const MOST_FAILURES = 32;
 /** Of each text of a failure, in characters: together they fit into a record, whatever a client asks for. */
 const LONGEST_FAILURE_TEXT = 500;
 
-/** The reply to a request whose results upstream told, each under its printed target; failures are noted in the exchange. */
+/** The reply to a request: one result for each target, in the client's words; failures are noted in the exchange. */
 export async function censoredResults(
   exchange: Exchange<"BuildPathsWithResults">,
   targets: readonly Target[],
-  closure: ApprovedClosure,
-  told: ReadonlyMap<string, KeyedBuildResult>,
+  { outcomes, runs }: Built,
 ): Promise<KeyedBuildResult[]> {
   const results: KeyedBuildResult[] = [];
   for (const { asked, wanted } of targets) {
-    const result = wanted && told.get(wanted.printed);
-    if (!wanted) results.push(builtResult(asked));
-    else if (result && isSuccess(result))
-      results.push({ ...builtResult(asked), builtOutputs: await censoredOutputs(exchange, result) });
-    else results.push(failedResult(exchange, asked, wanted.derivation, closure, result));
+    const outcome = wanted && (outcomes.get(wanted.derivation) ?? LEFT);
+    if (!outcome) results.push(builtResult(asked));
+    else if (outcome.kind === "built")
+      results.push({ ...builtResult(asked), builtOutputs: await censoredOutputs(exchange, outcome) });
+    else results.push(failedResult(exchange, asked, wanted.derivation, runs, outcome));
   }
   return results;
 }
 
-/** @param told undefined: upstream says nothing of what it did not come to, once something else had failed */
 function failedResult(
   exchange: Exchange<"BuildPathsWithResults">,
   asked: string,
   derivation: StorePath,
-  closure: ApprovedClosure,
-  told: KeyedBuildResult | undefined,
+  runs: ApprovedRuns,
+  outcome: Exclude<Outcome, { kind: "built" }>,
 ): KeyedBuildResult {
-  const upstreamError = told && fromWireText(told.error);
-  const reason =
-    upstreamError === undefined
-      ? `'${asked}' was not built`
-      : failureText(exchange, [derivation], closure, upstreamError);
-  noteFailure(exchange, { path: asked, reason, ...(upstreamError !== undefined && { upstreamError }) });
-  const timedOut = told?.status === BUILD_STATUS.timedOut;
+  if (outcome.kind === "left") {
+    const reason = `'${asked}' was not built`;
+    noteFailure(exchange, { path: asked, reason });
+    return resultOf(asked, BUILD_STATUS.permanentFailure, reason);
+  }
+  const { upstreamError, timedOut } = outcome;
+  const reason = failureText(exchange, [derivation], runs, upstreamError);
+  noteFailure(exchange, { path: asked, reason, upstreamError });
   return resultOf(asked, timedOut ? BUILD_STATUS.timedOut : BUILD_STATUS.permanentFailure, reason);
 }
 
@@ -113,18 +119,8 @@ function shortText(text: string): string {
   return text.length > LONGEST_FAILURE_TEXT ? `${text.slice(0, LONGEST_FAILURE_TEXT)}…` : text;
 }
 
-export function isSuccess({ status }: KeyedBuildResult): boolean {
-  return SUCCESS.has(status);
-}
-const SUCCESS: ReadonlySet<number> = new Set([
-  BUILD_STATUS.built,
-  BUILD_STATUS.substituted,
-  BUILD_STATUS.alreadyValid,
-  BUILD_STATUS.resolvesToAlreadyValid,
-]);
-
 /** What is there, whoever built it and whenever. */
-export function builtResult(asked: string): KeyedBuildResult {
+function builtResult(asked: string): KeyedBuildResult {
   return resultOf(asked, BUILD_STATUS.built, "");
 }
 
@@ -143,18 +139,37 @@ function resultOf(path: string, status: Status, error: string): KeyedBuildResult
   };
 }
 
+/** What upstream told of the outputs that it built, in the form of its dialect. */
+type ToldOutputs = NonNullable<KeyedBuildResult["builtOutputs"]>;
+
 async function censoredOutputs(
   { sandbox: { view } }: Exchange,
-  { builtOutputs }: KeyedBuildResult,
-): Promise<NonNullable<KeyedBuildResult["builtOutputs"]>> {
+  { told }: Extract<Outcome, { kind: "built" }>,
+): Promise<ToldOutputs> {
   const outputs = new Map<string, string | { path: string; signatures: string[] }>();
-  for (const [key, output] of builtOutputs ?? []) {
-    const censored =
-      typeof output === "string"
-        ? censorRealisation(output, view.storeDir)
-        : { path: output.path, text: { path: output.path, signatures: [] } };
+  for (const [key, output] of told?.builtOutputs ?? []) {
+    const censored = censoredOutput(output, view.storeDir);
     if (censored && (await view.info(censored.path))) outputs.set(key, censored.text);
   }
   // One form or the other, as the dialect has it: never both.
-  return outputs as NonNullable<KeyedBuildResult["builtOutputs"]>;
+  return outputs as ToldOutputs;
+}
+
+function censoredOutput(output: string | { readonly path: StorePath }, storeDir: string) {
+  return typeof output === "string"
+    ? censorRealisation(output, storeDir)
+    : { path: output.path, text: { path: output.path, signatures: [] } };
+}
+
+/** Names and paths of the outputs that upstream told of: keys are `sha256:…!NAME`, or names alone. */
+export function outputsTold(
+  { told }: Extract<Outcome, { kind: "built" }>,
+  storeDir: string,
+): Map<string, StorePath> {
+  const paths = new Map<string, StorePath>();
+  for (const [key, output] of told?.builtOutputs ?? []) {
+    const censored = censoredOutput(output, storeDir);
+    if (censored) paths.set(key.slice(key.indexOf("!") + 1), censored.path);
+  }
+  return paths;
 }

@@ -1,6 +1,5 @@
 /** One request under way: what the forwarders work with. */
 
-import { limitTable } from "../../policy/limits.ts";
 import type { DialectTable } from "../../protocol/dialect-table.ts";
 import type { MessageReader } from "../../protocol/message-reader.ts";
 import type { OperationName } from "../../protocol/operations.ts";
@@ -14,6 +13,7 @@ import { type Transport, type UpstreamConnection, UpstreamError } from "../upstr
 import type { UpstreamStore } from "../upstream/store.ts";
 import type { Waits } from "../waits.ts";
 import type { Body } from "./body.ts";
+import { type Timeout, upstreamTimeout } from "./build-timeouts.ts";
 
 /** A forwarder wrote the whole reply itself. */
 export const REPLIED = Symbol("replied");
@@ -49,6 +49,8 @@ export interface Exchange<N extends OperationName = OperationName> {
   /** This client's own upstream connection, taken from the pool when first needed. It is destroyed when the client leaves. */
   upstream(): Promise<UpstreamConnection>;
 }
+
+export type BuildExchange = Exchange<"BuildPaths" | "BuildPathsWithResults">;
 
 /** Records the intent to change something upstream. @throws Refusal when that cannot be done (G7). */
 export function recordIntent(exchange: Exchange, subjects: readonly string[]): void {
@@ -140,26 +142,18 @@ export function refusedByUpstream(exchange: Exchange, upstreamError: string): Re
 export async function guarded<T>(
   exchange: Exchange,
   upstream: UpstreamConnection,
-  limit: "requestDeadline" | readonly ["buildTimeout", number],
+  limit: "requestDeadline" | Timeout,
   work: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
-  const [name, seconds] = typeof limit === "string" ? [limit, exchange.sandbox.profile.limits[limit]] : limit;
-  const deadline = new Deadline(seconds, () => upstream.destroy());
+  const timeout = typeof limit === "string" ? upstreamTimeout(exchange, limit) : limit;
+  const deadline = new Deadline(timeout.seconds, () => upstream.destroy());
   try {
     return await work(deadline);
   } catch (error) {
     const inStep = error instanceof Refusal && error.upstreamInStep && exchange.body.kind === "none";
     if (!inStep) upstream.destroy();
     if (error instanceof Refusal) throw error;
-    if (deadline.passed)
-      throw new Refusal(
-        `the nix-daemon took longer than ${seconds} seconds (limits.${limitTable[name].key})`,
-        {
-          verdict: "forward",
-          reason: "deadline passed",
-          limit: name,
-        },
-      );
+    if (deadline.passed) throw timeout.refusal();
     throw error instanceof UpstreamError ? brokenUpstream(error) : error;
   } finally {
     deadline.clear();

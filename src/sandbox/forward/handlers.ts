@@ -8,6 +8,7 @@ import { setOptions } from "../client-options.ts";
 import { addTextToStore, addToStore } from "./add.ts";
 import { buildPaths, buildPathsWithResults } from "./build.ts";
 import type { Exchange, REPLIED } from "./exchange.ts";
+import { ensurePath } from "./held-outputs.ts";
 import { addMultipleToStore, addToStoreNar } from "./nar.ts";
 import { narFromPath, queryRealisation } from "./read.ts";
 import { addToStoreScanning } from "./scanning.ts";
@@ -26,6 +27,7 @@ const table: { readonly [N in HandledOperation]: Handler<N> } = {
   AddToStoreScanning: addToStoreScanning,
   BuildPaths: buildPaths,
   BuildPathsWithResults: buildPathsWithResults,
+  EnsurePath: ensurePath,
   NarFromPath: narFromPath,
   QueryRealisation: queryRealisation,
   SetOptions: setOptions,

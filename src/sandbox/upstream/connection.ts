@@ -67,6 +67,8 @@ export function explained(error: Error): string {
 export const LONGEST_REPLY = 512 * 1024 * 1024;
 /** Builders write these, and lines without end: they are held in memory, many builds' at once. */
 const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
+/** Both ends hold so many questions and answers in their sockets' buffers. */
+const ASKED_AT_ONCE = 64;
 /** A daemon greets as soon as it has forked. Shorter than clients have for their own greeting, so they are told. */
 export const OPEN_SECONDS = 20;
 
@@ -229,6 +231,26 @@ export class UpstreamConnection {
     } finally {
       deadline.clear();
     }
+  }
+
+  /**
+   * Asks the same of many, without waiting for each answer before the next question.
+   * @throws UpstreamRefusal with upstream's text when it answers one with an error
+   */
+  async askEach<N extends OperationName>(name: N, requests: readonly RequestOf<N>[]): Promise<ReplyOf<N>[]> {
+    const replies: ReplyOf<N>[] = [];
+    let refused: string | undefined;
+    for (let i = 0; i < requests.length; i += ASKED_AT_ONCE) {
+      const piece = requests.slice(i, i + ASKED_AT_ONCE);
+      for (const request of piece) this.send(name, request);
+      for (const _ of piece) {
+        const outcome = await this.outcome({});
+        if (outcome === undefined) replies.push(await this.reply(name));
+        else refused ??= outcome;
+      }
+    }
+    if (refused !== undefined) throw new UpstreamRefusal(refused);
+    return replies;
   }
 
   /** Passes bulk data on. The promise rejects with UpstreamError. */

@@ -1,8 +1,10 @@
 /** What the broker itself asks upstream, for all sandboxes: infos, closures, derivations. Nothing here is for clients unread. */
 
+import { parseDerivedPath, printDerivedPath } from "../../policy/derived-path.ts";
 import type { Limits } from "../../policy/limits.ts";
 import type { PathInfo } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
+import type { ReplyOf } from "../../protocol/operations.ts";
 import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
 import { type Derivation, DerivationError, derivationOf } from "../../store/derivation.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
@@ -65,6 +67,20 @@ export class UpstreamStore {
     };
     await Promise.all([...roots].map(visit));
     return [...infos.values()] as PathInfo[];
+  }
+
+  /**
+   * What upstream would build and fetch for a request.
+   * @param clientMinor the version by which the targets are written
+   */
+  async missing(
+    targets: readonly string[],
+    clientMinor: number,
+    minor: number,
+  ): Promise<ReplyOf<"QueryMissing">> {
+    const parsed = targets.map((target) => parseDerivedPath(target, clientMinor, this.storeDir));
+    const paths = parsed.flatMap((path) => (path ? printDerivedPath(path, minor) : []));
+    return this.channel.ask("QueryMissing", { paths });
   }
 
   allValid(): Promise<StorePath[]> {

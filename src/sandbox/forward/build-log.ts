@@ -1,0 +1,37 @@
+/** What a client sees of the log of its inner builds, and what of the rest the audit keeps. */
+import { fromWireText } from "../../protocol/wire.ts";
+import type { ApprovedRuns } from "./approve.ts";
+import type { BuildExchange } from "./exchange.ts";
+import { LogFilter } from "./log-filter.ts";
+
+/** Lines that one audit record keeps. */
+const MOST_HIDDEN_LINES = 100;
+const LONGEST_HIDDEN_LINE = 1000;
+
+export function buildLog(exchange: BuildExchange, runs: ApprovedRuns): LogFilter {
+  const { client, sandbox } = exchange;
+  const { limits, innerLogs } = sandbox.profile;
+  const fetching = [...runs.values()].some(({ fetches }) => fetches);
+  const hidden: string[] = [];
+  return new LogFilter({
+    dialect: exchange.table,
+    clientMinor: exchange.clientMinor,
+    send(message) {
+      if (client.writableLength > limits.logBytes) return false;
+      void client.write(message);
+      return true;
+    },
+    visible(path) {
+      if (innerLogs === "none") return false;
+      if (!sandbox.view.closed) return true;
+      // Upstream resolves derivations with content-addressed inputs into others, which nobody asked for by name.
+      return !(runs.get(path)?.fetches ?? fetching);
+    },
+    hidden(path, line) {
+      if (hidden.length >= MOST_HIDDEN_LINES) return;
+      // Decoded, it is a copy: a mere piece would keep the whole line in memory.
+      hidden.push(fromWireText(`${path}: ${line.slice(0, LONGEST_HIDDEN_LINE)}`));
+      exchange.detail.hiddenLog = hidden;
+    },
+  });
+}

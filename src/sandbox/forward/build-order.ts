@@ -1,0 +1,41 @@
+/** In which order the derivations of a request depend on each other. Pure. */
+import type { StorePath } from "../../store/store-path.ts";
+import type { ApprovedRuns } from "./approve.ts";
+
+/** All that may run, each after its inputs. */
+export function inputsFirst(runs: ApprovedRuns): StorePath[] {
+  const ordered: StorePath[] = [];
+  const visited = new Set<StorePath>();
+  for (const root of runs.keys()) {
+    // By hand: graphs are deeper than the stack.
+    const stack = [{ path: root, inputs: inputsIn(runs, root), next: 0 }];
+    if (visited.has(root)) continue;
+    visited.add(root);
+    for (let top = stack.at(-1); top; top = stack.at(-1)) {
+      const input = top.inputs[top.next++];
+      if (input === undefined) {
+        ordered.push(top.path);
+        stack.pop();
+      } else if (!visited.has(input)) {
+        visited.add(input);
+        stack.push({ path: input, inputs: inputsIn(runs, input), next: 0 });
+      }
+    }
+  }
+  return ordered;
+}
+
+/** Its inputs that may run, too; the others are held. */
+export function inputsIn(runs: ApprovedRuns, path: StorePath): StorePath[] {
+  return (runs.get(path)?.inputs ?? []).filter((input) => runs.has(input));
+}
+
+/**
+ * Those that have a sandbox of ours while they are built, and that others need, inputs first. Nix registers their outputs
+ * before their references are complete, so what needs them must not be built until those are (G6).
+ */
+export function neededWithSandbox(runs: ApprovedRuns): StorePath[] {
+  if (![...runs.values()].some(({ optsIn }) => optsIn)) return [];
+  const needed = new Set([...runs.keys()].flatMap((path) => inputsIn(runs, path)));
+  return inputsFirst(runs).filter((path) => needed.has(path) && runs.get(path)?.optsIn);
+}

@@ -1,0 +1,180 @@
+/**
+ * Has upstream build what was approved: in one request, unless outputs have to be complete before others are built on
+ * them (G6), or the client wants to go on after a failure. Upstream is not told of `keep-going`: the message that could do it
+ * carries settings which would override the daemon's own.
+ */
+import { printDerivedPath } from "../../policy/derived-path.ts";
+import { BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
+import { fromWireText } from "../../protocol/wire.ts";
+import type { StorePath } from "../../store/store-path.ts";
+import { Deadline } from "../deadline.ts";
+import type { UpstreamConnection } from "../upstream/connection.ts";
+import type { ApprovedRuns } from "./approve.ts";
+import { inputsFirst, inputsIn, neededWithSandbox } from "./build-order.ts";
+import { buildTimeout, silentTimeout, type Timeout } from "./build-timeouts.ts";
+import { builderFailure } from "./builder-failure.ts";
+import { type BuildExchange, guarded } from "./exchange.ts";
+import type { LogFilter } from "./log-filter.ts";
+
+/** Outputs by their names, as upstream is asked for them. */
+export interface NamedOutputs {
+  readonly derivation: StorePath;
+  readonly outputs: readonly string[];
+}
+
+/** How the build of a derivation's outputs ended. */
+export type Outcome =
+  | {
+      readonly kind: "built";
+      /** What upstream told of it, where it tells anything. */
+      readonly told: KeyedBuildResult | undefined;
+    }
+  /** @field upstreamError upstream's words, not for clients */
+  | { readonly kind: "failed"; readonly upstreamError: string; readonly timedOut: boolean }
+  /** Upstream did not come to it, once something else had failed. */
+  | { readonly kind: "left" };
+
+/** By derivation. */
+export type Outcomes = ReadonlyMap<StorePath, Outcome>;
+
+const LEFT: Outcome = { kind: "left" };
+/** From this version on upstream tells how each of several builds ended. */
+const RESULTS_SINCE = 34;
+
+export class BuildRun {
+  private readonly exchange: BuildExchange;
+  private readonly upstream: UpstreamConnection;
+  private readonly runs: ApprovedRuns;
+  private readonly log: LogFilter;
+  private readonly timeout: Timeout;
+  private readonly started = performance.now();
+
+  constructor(exchange: BuildExchange, upstream: UpstreamConnection, runs: ApprovedRuns, log: LogFilter) {
+    this.exchange = exchange;
+    this.upstream = upstream;
+    this.runs = runs;
+    this.log = log;
+    this.timeout = buildTimeout(exchange);
+  }
+
+  /** @returns how each ended. @throws Refusal when upstream breaks off or takes too long */
+  async build(targets: readonly NamedOutputs[]): Promise<Outcomes> {
+    const { keepGoing } = this.exchange.options;
+    const failures = new Map<StorePath, Outcome>();
+    for (const path of neededWithSandbox(this.runs)) {
+      const outcome = await this.buildOne(path);
+      if (outcome.kind !== "failed") continue;
+      failures.set(path, outcome);
+      if (keepGoing) return this.buildEach(targets, failures);
+      return new Map(
+        targets.map(({ derivation }) => [derivation, this.failureOf(derivation, failures) ?? LEFT]),
+      );
+    }
+    const outcomes = await this.request(targets);
+    for (const [path, outcome] of outcomes) {
+      if (outcome.kind !== "failed") continue;
+      // Which it was that failed below it, if that can be told: it need not fail twice.
+      const culprit = builderFailure(outcome.upstreamError)?.derivation ?? path;
+      if (this.runs.has(culprit)) failures.set(culprit, outcome);
+    }
+    return keepGoing && failures.size > 0 ? this.buildEach(targets, failures) : outcomes;
+  }
+
+  /** Goes on after failures: builds all that does not need what failed. */
+  private async buildEach(
+    targets: readonly NamedOutputs[],
+    failures: Map<StorePath, Outcome>,
+  ): Promise<Outcomes> {
+    const outcomes = new Map<StorePath, Outcome>();
+    for (const path of inputsFirst(this.runs)) {
+      const failedInput = inputsIn(this.runs, path).find((input) => failures.has(input));
+      const outcome =
+        failures.get(path) ?? (failedInput ? failures.get(failedInput)! : await this.buildOne(path));
+      outcomes.set(path, outcome);
+      if (outcome.kind === "failed") failures.set(path, outcome);
+    }
+    const held = targets.filter(({ derivation }) => !this.runs.has(derivation));
+    if (held.length > 0) for (const [path, outcome] of await this.request(held)) outcomes.set(path, outcome);
+    return outcomes;
+  }
+
+  /** Builds one derivation that may run, whose inputs are there. Resolves when its outputs have all their references. */
+  private async buildOne(path: StorePath): Promise<Outcome> {
+    const { outputs, optsIn } = this.runs.get(path)!;
+    const [outcome = LEFT] = (
+      await this.request([{ derivation: path, outputs: [...outputs.keys()] }])
+    ).values();
+    if (outcome.kind === "built" && optsIn)
+      await this.exchange.waits.released([...outputs.values()].filter((output) => output !== ""));
+    return outcome;
+  }
+
+  private failureOf(derivation: StorePath, failures: ReadonlyMap<StorePath, Outcome>): Outcome | undefined {
+    const visited = new Set<StorePath>();
+    for (const pending = [derivation]; pending.length > 0; ) {
+      const path = pending.pop()!;
+      const failure = failures.get(path);
+      if (failure) return failure;
+      if (!visited.has(path)) pending.push(...inputsIn(this.runs, path));
+      visited.add(path);
+    }
+    return undefined;
+  }
+
+  /** One request to upstream, within what is left of the time. */
+  private async request(wanted: readonly NamedOutputs[]): Promise<Outcomes> {
+    const seconds = Math.max(0, this.timeout.seconds - (performance.now() - this.started) / 1000);
+    return guarded(this.exchange, this.upstream, { ...this.timeout, seconds }, () => this.ask(wanted));
+  }
+
+  private async ask(wanted: readonly NamedOutputs[]): Promise<Outcomes> {
+    const { upstream, log } = this;
+    const { minor } = upstream.table;
+    const printed = wanted.map((target) => printDerivedPath({ kind: "outputs", ...target }, minor));
+    const operation = minor >= RESULTS_SINCE ? "BuildPathsWithResults" : "BuildPaths";
+    void upstream.send(operation, { paths: printed, mode: 0 });
+    const silent = silentTimeout(this.exchange);
+    const silence = new Deadline(silent.seconds, () => upstream.destroy());
+    try {
+      const refused = await upstream.outcome({
+        log(message) {
+          silence.alive();
+          log.take(message);
+        },
+      });
+      log.finish();
+      if (refused !== undefined) return each(wanted, () => failed(refused, false));
+      if (operation === "BuildPathsWithResults") {
+        const results = new Map((await upstream.reply(operation)).map((result) => [result.path, result]));
+        return each(wanted, (i) => outcomeOf(results.get(printed[i]!)));
+      }
+      await upstream.reply(operation);
+      return each(wanted, () => ({ kind: "built", told: undefined }));
+    } catch (error) {
+      throw silence.passed ? silent.refusal() : error;
+    } finally {
+      silence.clear();
+    }
+  }
+}
+
+function each(wanted: readonly NamedOutputs[], outcome: (index: number) => Outcome): Outcomes {
+  return new Map(wanted.map(({ derivation }, i) => [derivation, outcome(i)]));
+}
+
+function failed(upstreamError: string, timedOut: boolean): Outcome {
+  return { kind: "failed", upstreamError, timedOut };
+}
+
+function outcomeOf(result: KeyedBuildResult | undefined): Outcome {
+  if (!result) return LEFT;
+  if (SUCCESS.has(result.status)) return { kind: "built", told: result };
+  return failed(fromWireText(result.error), result.status === BUILD_STATUS.timedOut);
+}
+
+const SUCCESS: ReadonlySet<number> = new Set([
+  BUILD_STATUS.built,
+  BUILD_STATUS.substituted,
+  BUILD_STATUS.alreadyValid,
+  BUILD_STATUS.resolvesToAlreadyValid,
+]);

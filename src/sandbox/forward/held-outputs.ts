@@ -1,0 +1,149 @@
+/**
+ * Which outputs a build request need not build, for they are there and cannot vanish while it runs. What a request may
+ * run rests on these answers alone (docs/approval.md): a daemon builds a derivation only if a wanted output is not valid.
+ */
+import { printDerivedPath } from "../../policy/derived-path.ts";
+import { infoInView } from "../../policy/view-queries.ts";
+import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import type { StorePath } from "../../store/store-path.ts";
+import { type UpstreamConnection, UpstreamRefusal } from "../upstream/connection.ts";
+import type { View } from "../view.ts";
+import type { WantedOutputs } from "./approve.ts";
+import { buildTimeout } from "./build-timeouts.ts";
+import { type BuildExchange, type Exchange, guarded, recordIntent } from "./exchange.ts";
+
+/** Operations by which a client may have a path fetched. */
+export type SubstitutingExchange = Exchange<"BuildPaths" | "BuildPathsWithResults" | "EnsurePath">;
+
+export interface HeldOutputs {
+  /** Those of the paths that are held. */
+  among(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>>;
+  /** Keeps derivations that may run until the request is over. */
+  keep(derivations: readonly StorePath[]): Promise<void>;
+  /** Has upstream fetch those of the paths that it can. @returns whether it tried any */
+  fetch(paths: readonly StorePath[]): Promise<boolean>;
+  /** Waits until no path in the closures of these will gain references any more. */
+  settled(paths: ReadonlySet<StorePath>): Promise<void>;
+}
+
+/**
+ * A closed view holds what is in it: that is rooted as long as the sandbox lives, and complete. Upstream is never asked:
+ * whether a request is refused would tell what the host has (G1).
+ */
+export function heldInView(view: View): HeldOutputs {
+  return {
+    among: async (paths) => {
+      const infos = await Promise.all(paths.map((path) => view.info(path)));
+      return new Set(paths.filter((_, i) => infos[i] !== undefined));
+    },
+    keep: async () => {},
+    fetch: async () => false,
+    settled: async () => {},
+  };
+}
+
+/**
+ * Where the view is the whole store: what is valid and has a temporary root on the connection that carries the build.
+ * The root comes first, or a garbage collection could slip in between.
+ * @param targets what the request asks for
+ */
+export function heldOnConnection(
+  exchange: BuildExchange,
+  upstream: UpstreamConnection,
+  targets: readonly WantedOutputs[],
+): HeldOutputs {
+  const ask = <T>(work: () => Promise<T>): Promise<T> => guarded(exchange, upstream, "requestDeadline", work);
+  /** What upstream says that it would fetch: a hint of what to try, no more. A cache may lie, or be gone. */
+  let hinted: ReadonlySet<StorePath> | undefined;
+  const root = (paths: readonly StorePath[]): Promise<unknown> =>
+    upstream.askEach(
+      "AddTempRoot",
+      paths.map((path) => ({ path })),
+    );
+
+  async function fetchable(paths: readonly StorePath[]): Promise<StorePath[]> {
+    const printed = targets.map((target) =>
+      printDerivedPath({ kind: "outputs", ...target }, upstream.table.minor),
+    );
+    hinted ??= new Set((await ask(() => upstream.ask("QueryMissing", { paths: printed }))).willSubstitute);
+    return paths.filter((path) => hinted?.has(path));
+  }
+
+  return {
+    among: (paths) =>
+      ask(async () => {
+        await root(paths);
+        return new Set(await upstream.ask("QueryValidPaths", { paths: [...paths], substitute: 0 }));
+      }),
+    keep: async (derivations) => {
+      await ask(() => root(derivations));
+    },
+    fetch: async (paths) => {
+      if (!exchange.sandbox.profile.substitute || paths.length === 0) return false;
+      const hopeful = await fetchable(paths);
+      // One request each: of several, one damaged archive keeps the good ones from coming (2.3, 2.8).
+      for (const path of hopeful) await fetchPath(exchange, upstream, path);
+      return hopeful.length > 0;
+    },
+    settled: async (paths) => {
+      const { waits } = exchange;
+      for (let held = waits.heldPaths(); held.length > 0; held = waits.heldPaths()) {
+        const touching = await ask(() => touchedBy(upstream, held, paths));
+        if (!(await waits.released(touching))) return;
+      }
+    },
+  };
+}
+
+/** Has upstream fetch a path. It is fetched, or that fails: nothing is ever built for a bare path, in any version. */
+async function fetchPath(
+  exchange: SubstitutingExchange,
+  upstream: UpstreamConnection,
+  path: StorePath,
+): Promise<void> {
+  if (exchange.intent === undefined) recordIntent(exchange, exchange.subjects);
+  exchange.detail.fetched = [...(exchange.detail.fetched ?? []), path];
+  await guarded(exchange, upstream, buildTimeout(exchange), async () => {
+    try {
+      await upstream.ask("BuildPaths", { paths: [path], mode: 0 });
+    } catch (error) {
+      if (!(error instanceof UpstreamRefusal)) throw error;
+    }
+  });
+}
+
+export async function ensurePath(
+  exchange: Exchange<"EnsurePath">,
+  { path }: RequestOf<"EnsurePath">,
+): Promise<ReplyOf<"EnsurePath">> {
+  await requirePath(exchange, path);
+  return 1;
+}
+
+/** Where the view is the whole store, a path that is not there may be fetched. @throws NotInView */
+export async function requirePath(exchange: SubstitutingExchange, path: StorePath): Promise<void> {
+  const { view, profile } = exchange.sandbox;
+  if (!view.closed && profile.substitute && !(await view.info(path)))
+    await fetchPath(exchange, await exchange.upstream(), path);
+  await infoInView(path, view);
+}
+
+/** Those of the held paths that one of the other paths is, or refers to, directly or not. */
+async function touchedBy(
+  upstream: UpstreamConnection,
+  held: readonly StorePath[],
+  paths: ReadonlySet<StorePath>,
+): Promise<StorePath[]> {
+  const touching: StorePath[] = [];
+  for (const path of held) {
+    const visited = new Set<StorePath>();
+    for (const pending = [path]; pending.length > 0; ) {
+      const next = pending.pop()!;
+      if (visited.has(next)) continue;
+      visited.add(next);
+      pending.push(...(await upstream.ask("QueryReferrers", { path: next })));
+    }
+    if ([...visited].some((one) => paths.has(one))) touching.push(path);
+  }
+  return touching;
+}
