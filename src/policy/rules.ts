@@ -270,10 +270,14 @@ const table = {
 
 export const rules: Rules = table;
 
-/** One key for each rule that is handled, so that the table of handlers has their rows and no others. */
-export type HandledOperation = {
-  [N in OperationName]: (typeof table)[N] extends HandledRule<N> ? N : never;
-}[OperationName];
+/**
+ * The rules that are handled. The table of handlers is mapped from these, so it has their rows and no others, and
+ * editors lead from one to the other.
+ */
+export type HandledRules = Pick<
+  typeof table,
+  { [N in OperationName]: (typeof table)[N] extends HandledRule<N> ? N : never }[OperationName]
+>;
 
 /** Why a profile does not permit an operation, or undefined if it does. */
 export function refuseOperation(name: OperationName, profile: Profile): string | undefined {

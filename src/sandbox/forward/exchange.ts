@@ -1,4 +1,4 @@
-/** One request under way: what the forwarders work with. */
+/** One request under way: what the handlers work with. */
 
 import type { DialectTable } from "../../protocol/dialect-table.ts";
 import type { MessageReader } from "../../protocol/message-reader.ts";
@@ -15,7 +15,7 @@ import type { Waits } from "../waits.ts";
 import type { Body } from "./body.ts";
 import { type Timeout, upstreamTimeout } from "./build-timeouts.ts";
 
-/** A forwarder wrote the whole reply itself. */
+/** A handler wrote the whole reply itself. */
 export const REPLIED = Symbol("replied");
 
 export interface Exchange<N extends OperationName = OperationName> {

@@ -1,8 +1,9 @@
 /**
  * Who does what `policy/rules.ts` neither answers from the view nor denies: one row for each such rule, under the same
- * name. A missing row, one too many, and one of another operation are errors of the compiler.
+ * name, by which editors lead from the rule to its handler and back. A missing row, one too many, and a handler of
+ * another operation are errors of the compiler.
  */
-import type { HandledOperation } from "../../policy/rules.ts";
+import type { HandledRules } from "../../policy/rules.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import { setOptions } from "../client-options.ts";
 import { addTextToStore, addToStore } from "./add.ts";
@@ -19,7 +20,7 @@ type Handler<N extends OperationName> = (
   request: RequestOf<N>,
 ) => Promise<ReplyOf<N> | typeof REPLIED>;
 
-const table: { readonly [N in HandledOperation]: Handler<N> } = {
+const table: { readonly [N in keyof HandledRules]: Handler<N> } = {
   AddToStore: addToStore,
   AddTextToStore: addTextToStore,
   AddToStoreNar: addToStoreNar,
