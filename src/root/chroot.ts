@@ -33,9 +33,10 @@ export class Chroot {
    * @param storeReal the folder of the machine's store
    * @param chroot `<name>.drv.chroot` or `<name>.drv.chroot/root`, below it
    * @param storeDir the logical store, which is the path inside the chroot too
-   * @throws ChrootError when a component is not a folder of root's, or others may write to it.
+   * @param known what was opened before: nothing is done to another one, which is in use
+   * @throws ChrootError when a component is not a folder of root's, or others may write to it; when it is not the known one.
    */
-  constructor(storeReal: string, chroot: string, storeDir: string) {
+  constructor(storeReal: string, chroot: string, storeDir: string, known?: FolderIdentity) {
     const opened: number[] = [];
     const step = (parent: string, name: string): number => {
       const descriptor = openFolder(parent, name);
@@ -54,6 +55,7 @@ export class Chroot {
       }
       requireOwned(fstatSync(outer), chroot, false);
       requireOwned(fstatSync(current), `${chroot}${storeDir}`, true);
+      requireSame(identityOf(current), known);
       // Where the root has a folder around it (2.26 and later) the builder does not even see the staging folder.
       this.stagingParent = outer;
       this.store = current;
@@ -87,8 +89,7 @@ export class Chroot {
   }
 
   get identity(): FolderIdentity {
-    const { dev, ino } = fstatSync(this.store, { bigint: true });
-    return { device: String(dev), inode: String(ino) };
+    return identityOf(this.store);
   }
 
   /** Whether Nix removed the chroot. */
@@ -120,6 +121,16 @@ function openFolder(parent: string, name: string): number {
     if (code === "ENOENT") throw new ChrootError(`there is no "${name}" in the chroot: it was removed`);
     throw error;
   }
+}
+
+function identityOf(folder: number): FolderIdentity {
+  const { dev, ino } = fstatSync(folder, { bigint: true });
+  return { device: String(dev), inode: String(ino) };
+}
+
+function requireSame(found: FolderIdentity, known: FolderIdentity | undefined): void {
+  if (known && (known.device !== found.device || known.inode !== found.inode))
+    throw new ChrootError("another build has taken the place of the one that was registered");
 }
 
 /** @param shared the builder's group may write to it, but not remove what is root's (sticky). */

@@ -44,15 +44,13 @@ export class LinkedSandbox {
    * @returns the chroot's identity. @throws ChrootError and errors of the operating system
    */
   open(known: FolderIdentity | undefined): FolderIdentity {
-    const { chroot: path, storeDir } = this.record;
+    const { chroot: path, storeDir, worker } = this.record;
     if (path === null || storeDir !== this.config.storeDir)
       throw new ChrootError("the sandbox is not one of this store");
-    const chroot = new Chroot(this.config.storeReal, path, storeDir);
+    // What is at its place now may be the chroot of the same derivation, built again.
+    if (worker && hasEnded(worker)) throw new ChrootError("its build is over");
+    const chroot = new Chroot(this.config.storeReal, path, storeDir, known);
     const { identity } = chroot;
-    if (known && (known.device !== identity.device || known.inode !== identity.inode)) {
-      chroot.close();
-      throw new ChrootError("another build has taken the place of the one that was registered");
-    }
     if (known) takeUsed(Buffer.from(chroot.folder), this.budget);
     this.chroot = chroot;
     this.problem = undefined;

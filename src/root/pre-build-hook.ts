@@ -10,6 +10,7 @@ import { isChrootPath, isObject, type SandboxRecord } from "../contract/sandbox-
 import { errorText, readTrusted } from "../contract/trusted-file.ts";
 import { parseDerivation } from "../store/derivation.ts";
 import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
+import { hasCaller } from "./hook-caller.ts";
 import { optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { explainMissingSocket, judgement, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
@@ -34,10 +35,13 @@ export async function preBuildHook(config: RootConfig, argv: readonly string[]):
   const worker = daemonWorker(process.ppid);
   const answer = optIn(derivation, { hasChroot: chroot !== null, hasWorker: worker !== undefined });
   if (answer.kind === "none") return "";
+  const registration = recordOf(config, drvPath, derivation);
+  const mayBeOrphan = chroot !== null && worker === undefined;
+  if (mayBeOrphan && !hasCaller(process.ppid, Object.values(registration.outputs))) return "";
 
   const service = serviceAccount(config.serviceUser);
   const record: SandboxRecord = {
-    ...recordOf(config, drvPath, derivation),
+    ...registration,
     ...judgement(config, answer, worker),
     origin: "hook",
     chroot,

@@ -84,16 +84,23 @@ export function effectiveUid(pid: number): number | undefined {
  * give its own processes any name.
  */
 export function daemonWorker(pid: number): ProcessIdentity | undefined {
+  for (const stat of ancestors(pid)) {
+    const uid = effectiveUid(stat.pid);
+    if ((uid === 0 || uid === owner()) && isDaemon(stat))
+      return { pid: stat.pid, startTime: stat.startTime, boot: stat.boot };
+  }
+  return undefined;
+}
+
+/** A process, its parent, and so on. */
+export function* ancestors(pid: number): Generator<ProcessStat> {
   let current = pid;
   for (let depth = 0; depth < MAX_DEPTH && current > 0; depth++) {
     const stat = processStat(current);
-    if (!stat) return undefined;
-    const uid = effectiveUid(current);
-    if ((uid === 0 || uid === owner()) && isDaemon(stat))
-      return { pid: current, startTime: stat.startTime, boot: stat.boot };
+    if (!stat) return;
+    yield stat;
     current = stat.parent;
   }
-  return undefined;
 }
 
 /**

@@ -1,5 +1,5 @@
 /** The sandboxes that the linker knows: taken up when their folder appears, settled when their build is over. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, lstatSync, statSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
 import { type SandboxId, sandboxPlaces } from "../contract/runtime-tree.ts";
@@ -9,6 +9,7 @@ import { ChrootError, type FolderIdentity } from "./chroot.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
 import { hasEnded } from "./process-tree.ts";
 import { listDurable, listSandboxes, readDurable, readSandbox, removeSandbox } from "./registration.ts";
+import { removeTree } from "./remove-tree.ts";
 import { Turns } from "./turns.ts";
 
 /** Settles a sandbox whose build is over, and writes `ended`; resolves when that is done or failed. */
@@ -56,12 +57,22 @@ export class SandboxTable {
       complain(`cannot list the sandboxes: ${errorText(error)}`);
       return;
     }
-    for (const id of present) this.find(id);
+    for (const id of present) if (!this.find(id)) this.removeRemains(id);
     for (const [id, { sandbox }] of this.entries)
       if (!present.has(id)) {
         sandbox.close("the sandbox is over");
         this.entries.delete(id);
       }
+  }
+
+  /** A folder appears with its record in it: one without is what a linker before this one did not remove to its end. */
+  private removeRemains(id: SandboxId): void {
+    const { folder, record } = sandboxPlaces(this.config, id);
+    try {
+      if (!lstatSync(record, { throwIfNoEntry: false })) removeTree(folder);
+    } catch (error) {
+      complain(`cannot remove what is left of sandbox ${id}: ${errorText(error)}`);
+    }
   }
 
   /** What a crash or a reboot left behind: builds that are over and were not settled, and have no folder any more. */

@@ -269,6 +269,17 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     });
   });
 
+  test("G8: a hook whose worker was killed meanwhile leaves nothing behind", async () => {
+    await start({ rootConfig: "hook_wait_ms=200\n" });
+    const expression = sandboxScript("echo > $out", { name: "orphan", features });
+    const drv = await brokered.mustRun(["nix-instantiate", "-E", expression]);
+    // As after that, nobody has the locks of the outputs.
+    const env = { NIX_BROKER_NODE: BrokeredLab.node };
+    expect(await brokered.mustRun([BrokeredLab.preBuildHook, drv, `${drv}.chroot`], env)).toBe("");
+    expect(brokered.sandboxIds()).toEqual([]);
+    expect(readdirSync(brokered.daemon.hostPath("/nix/var/nix/gcroots"))).not.toContain("nix-broker");
+  });
+
   test("root that uses the store without the daemon is refused", async () => {
     await start({ rootConfig: "hook_wait_ms=200\n" });
     brokered.startStandIn();

@@ -75,7 +75,11 @@ function makeStorePath(name: string, content: string | Record<string, string>): 
   return base;
 }
 
-function sandbox(chroot: string, config: Partial<RootConfig> = {}): LinkedSandbox {
+function sandbox(
+  chroot: string,
+  config: Partial<RootConfig> = {},
+  worker: SandboxRecord["worker"] = null,
+): LinkedSandbox {
   const record: SandboxRecord = {
     format: 1,
     id: "a".repeat(32),
@@ -86,7 +90,7 @@ function sandbox(chroot: string, config: Partial<RootConfig> = {}): LinkedSandbo
     storeDir: "/nix/store",
     outputs: {},
     chroot,
-    worker: null,
+    worker,
     asker: "",
     created: 0,
   };
@@ -274,6 +278,20 @@ describe("a builder that owns parts of its chroot (uid-range)", () => {
     renameSync(join(store, `${drv}.chroot`), join(store, "away"));
     makeChroot();
     expect(() => sandbox(relative).open(identity)).toThrow("another build has taken the place");
+  });
+
+  test("G8: a sandbox whose build was killed does not disturb the next build of the same derivation", async () => {
+    const { relative } = makeChroot();
+    const { identity } = new Chroot(store, relative, "/nix/store");
+    renameSync(join(store, `${drv}.chroot`), join(store, "away"));
+    const { inside } = makeChroot();
+    const next = opened(relative);
+    expect(() => sandbox(relative).open(identity)).toThrow("another build has taken the place");
+    const killed = { pid: process.pid, startTime: "0", boot: "another" };
+    expect(() => sandbox(relative, {}, killed).open(undefined)).toThrow("its build is over");
+    const base = makeStorePath("file", "text");
+    await next.link(`/nix/store/${base}`, valid);
+    expect(readdirSync(inside)).toEqual([base]);
   });
 });
 

@@ -1,5 +1,5 @@
 /** What the linker takes for left over when it starts. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -50,4 +50,15 @@ test("G6: a build that is just being registered is not taken for one that is ove
   // All that was to be settled has been by then: settling here is no more than noting it.
   await new Promise((resolve) => setImmediate(resolve));
   expect(settled.sort()).toEqual(["b".repeat(32), "d".repeat(32)]);
+});
+
+test("a folder that a linker before this one did not remove to its end goes", () => {
+  const config = parseRootConfig(`runtime_dir=${folder}/run\ngcroots_dir=${folder}/roots\n`, "test");
+  const sandboxes = `${folder}/run/sandboxes`;
+  mkdirSync(`${sandboxes}/${"h".repeat(32)}`, { recursive: true });
+  writeFileSync(`${sandboxes}/${"h".repeat(32)}/ended`, "{}");
+  mkdirSync(`${sandboxes}/.${"m".repeat(32)}`);
+  new SandboxTable(config, { uid: 0, gid: 0 }, () => Promise.resolve()).scan();
+  // That is one that a hook is making.
+  expect(readdirSync(sandboxes)).toEqual([`.${"m".repeat(32)}`]);
 });
