@@ -110,7 +110,7 @@ function isClient({ command, isRoots }: Process): boolean {
 }
 
 function isHook({ command }: Process): boolean {
-  return / p(?:re|ost)-build-hook\b/.test(command);
+  return / post-build-hook\b/.test(command);
 }
 
 const processes: Lane = {
@@ -128,7 +128,7 @@ const processes: Lane = {
       kind: "client stopped for a while",
       act: (world, random) => halt(one(world, random, isClient), random),
     },
-    { kind: "hook killed", act: (world, random) => end(world, random, isHook) },
+    { kind: "post-build hook killed", act: (world, random) => end(world, random, isHook) },
   ],
 };
 
