@@ -1,6 +1,7 @@
 /**
- * Requests that repeat on a connection become one record with a count. The first is passed on at once; equal ones that
- * follow are held and summed up until something else comes on that connection, or until the next sweep.
+ * Repeated requests on a connection become one record with a count. The first is passed on at once; identical
+ * ones that follow are held and summed up until something else arrives on that connection, or until the next
+ * sweep.
  */
 
 import type { AuditRecord } from "./record.ts";
@@ -11,14 +12,14 @@ interface Run {
   held: AuditRecord | undefined;
 }
 
-/** Where records go that are to be written now. */
+/** Takes the records that are to be written now. */
 export type Emit = (record: AuditRecord) => void;
 
 function sum(a: number | undefined, b: number | undefined): number | undefined {
   return a === undefined && b === undefined ? undefined : (a ?? 0) + (b ?? 0);
 }
 
-/** Changes, errors and what has details always stand for themselves. */
+/** Changes, errors and records with details are never merged. */
 function standsAlone(record: AuditRecord): boolean {
   return (
     record.kind !== "request" ||
@@ -53,7 +54,7 @@ export class Coalescer {
     return this.held;
   }
 
-  /** Emits the record, after what it follows, unless it repeats that and is held. */
+  /** Emits the record after the one it follows, unless it repeats that one and is held. */
   add(record: AuditRecord, emit: Emit): void {
     const { connection } = record;
     const run = connection === undefined ? undefined : this.runs.get(connection);

@@ -1,6 +1,6 @@
 /**
- * Makes text of clients harmless for terminals: what moves the cursor, changes colours, reorders or hides text is shown
- * as an escape instead. Whatever is left prints as itself.
+ * Makes text from clients harmless for terminals: anything that moves the cursor, changes colours, reorders
+ * or hides text is shown as an escape instead. Everything else prints as itself.
  */
 
 // Controls (C0, DEL, C1), line and paragraph separators, marks that change direction, and characters that take no room:
@@ -34,7 +34,7 @@ function escapeUnits(character: string): string {
     .join("");
 }
 
-/** One line of text, safe to print. A backslash is doubled, so that an escape cannot be feigned. */
+/** One line of text, safe to print. A backslash is doubled, so that an escape cannot be faked. */
 export function escapeText(text: string): string {
   return text.replaceAll("\\", "\\\\").replace(UNSAFE, escapeCharacter);
 }

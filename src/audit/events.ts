@@ -2,7 +2,7 @@
 
 import type { AuditRecord, JsonObject } from "./record.ts";
 
-/** Who asked, as far as it is known. */
+/** Who asked, as far as known. */
 export interface Asker {
   readonly sandbox: string;
   readonly outer?: string | undefined;
@@ -25,7 +25,7 @@ export interface BuildFacts {
   readonly intent?: number | undefined;
 }
 
-/** An inner build and what it gave. */
+/** An inner build and its result. */
 export function buildRecord(asker: Asker, build: BuildFacts): AuditRecord {
   return {
     ...asker,
@@ -72,7 +72,7 @@ export function sandboxRecord(event: "begin" | "end", facts: SandboxFacts): Audi
 }
 
 /**
- * The service's own events. `unwritable`: from then on nothing could be recorded, until this record was. `lost`: records
+ * The service's own events. `unwritable`: from then until this record, nothing could be recorded. `lost`: records
  * could be neither written nor kept. `retire`: old segments were removed.
  */
 export const SERVICE_EVENTS = ["start", "stop", "unwritable", "lost", "retire"] as const;

@@ -1,4 +1,4 @@
-/** Writes records out as JSON lines, to a stream that may be slow. */
+/** Writes records as JSON lines to a stream that may be slow. */
 
 import { once } from "node:events";
 import type { Writable } from "node:stream";
@@ -9,8 +9,8 @@ import type { AuditFilter, AuditReader } from "./query.ts";
 const CHUNK = 64 * 1024;
 
 /**
- * Exports what passes the filter, oldest first unless it says otherwise, intents included. Returns how many records
- * that were. Memory stays bounded: it waits for the stream to drain.
+ * Exports the records that match the filter, oldest first unless it says otherwise, including intents.
+ * Returns how many there were. Memory stays bounded: it waits for the stream to drain.
  * @throws the stream's error.
  */
 export async function exportRecords(

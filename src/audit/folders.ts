@@ -28,7 +28,7 @@ function connectionFolders(folder: string): string[] {
       .sort()
       .map((name) => join(parent, name));
   } catch {
-    // There are none, or they are none of ours.
+    // There are none, or they are not ours.
     return [];
   }
 }
@@ -44,7 +44,7 @@ export function removeOldConnections(folder: string, before: number): void {
       const times = files.map((path) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0);
       if (Math.max(statSync(each).mtimeMs, ...times) < before) rmSync(each, { recursive: true });
     } catch {
-      // Somebody else's, or just removed.
+      // It belongs to somebody else, or was just removed.
     }
   }
 }

@@ -50,7 +50,7 @@ export interface RecordLog {
   info(fields: object, message: string): void;
 }
 
-/** Puts records into the service's log, from where pino's transports take them anywhere. */
+/** Writes records to the service's log, from which pino's transports can ship them anywhere. */
 export function logRecords(log: RecordLog, records: readonly StoredRecord[]): void {
   for (const record of records) log.info({ audit: recordJson(record) }, "audit");
 }

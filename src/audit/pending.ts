@@ -1,4 +1,7 @@
-/** Records that wait to be written, bounded in number and in size: one record of a large request is as long as thousands. */
+/**
+ * Records waiting to be written, limited in number and in size: the record of one large request can be as
+ * long as thousands of others.
+ */
 
 import { type AuditRecord, recordSize } from "./record.ts";
 
@@ -45,12 +48,12 @@ export class PendingRecords {
     return true;
   }
 
-  /** The oldest, at most so many. */
+  /** The oldest ones, at most this many. */
   first(count: number): readonly AuditRecord[] {
     return this.records.slice(0, count);
   }
 
-  /** Forgets the oldest so many. */
+  /** Forgets this many of the oldest. */
   drop(count: number): void {
     for (const size of this.sizes.slice(0, count)) this.total -= size;
     this.records = this.records.slice(count);

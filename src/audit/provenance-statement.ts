@@ -1,7 +1,8 @@
 /**
- * Provenance as others read it: an in-toto Statement v1 (https://in-toto.io/Statement/v1) whose predicate is SLSA Provenance
- * v1 (https://slsa.dev/provenance/v1). Inner builds, with their own trees, are in `internalParameters`, as the standard has
- * it for what a builder adds of itself; what they used are resolved dependencies.
+ * Provenance in a standard format: an in-toto Statement v1 (https://in-toto.io/Statement/v1) whose predicate
+ * is SLSA Provenance v1 (https://slsa.dev/provenance/v1). Inner builds, with their own trees, are in
+ * `internalParameters`, as the standard prescribes for what a builder adds itself; what they used are
+ * resolved dependencies.
  */
 
 import { type ProvenanceBuild, walk } from "./provenance.ts";
@@ -85,8 +86,8 @@ function sandboxOf({ sandbox }: ProvenanceBuild): JsonObject | null {
 }
 
 /**
- * in-toto wants a digest of every subject. The audit knows no contents, but the hash in a store path binds what it was
- * made of; algorithms beyond the well-known ones are named by who uses them.
+ * in-toto wants a digest of every subject. The audit does not know file contents, but the hash in a store
+ * path binds its inputs; algorithms beyond the well-known ones are named by their users.
  */
 function describe(path: string): Descriptor {
   const base = path.slice(path.lastIndexOf("/") + 1);

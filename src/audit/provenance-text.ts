@@ -52,7 +52,7 @@ function write(build: ProvenanceBuild, first: string, rest: string, lines: strin
   });
 }
 
-/** The same as a graph in Graphviz' language: an arrow leads from what was used to what came of it. */
+/** The same as a graph in Graphviz' language: an arrow leads from what was used to the result. */
 export function provenanceDot(root: ProvenanceBuild): string {
   const lines = [
     "digraph provenance {",

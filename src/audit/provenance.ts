@@ -1,6 +1,6 @@
 /**
- * How an output came about: the outer build that gave it, the inner builds that were asked for in its sandbox, the
- * sandboxes that those had themselves, and what was added in each. Made of the audit's records alone.
+ * How an output was built: its outer build, the inner builds requested in its sandbox, the sandboxes that
+ * those had themselves, and what was added in each. Derived from the audit's records alone.
  */
 import { outputsOf } from "./events.ts";
 import type { AuditReader } from "./query.ts";
@@ -18,7 +18,7 @@ export interface ProvenanceBuild {
   readonly ok: boolean | undefined;
   /** Who asked for it in which sandbox; undefined for an outermost build. */
   readonly asker: ProvenanceAsker | undefined;
-  /** The place in the chain of the record that tells of it. */
+  /** The position in the chain of the record that describes it. */
   readonly seq: number;
   /** The sandbox that its builder had, if it asked for one. */
   readonly sandbox: ProvenanceSandbox | undefined;
@@ -60,7 +60,10 @@ const ADDING = new Set([
 /** Sandboxes are nested no deeper than limits.depth says; a chain that was tampered with may claim anything. */
 const DEEPEST = 64;
 
-/** The tree of builds behind a path, or a derivation; undefined if no record tells of it. The newest, if there are several. */
+/**
+ * The tree of builds behind a path or a derivation; undefined if no record mentions it. The latest, if there
+ * are several.
+ */
 export function provenance(reader: AuditReader, path: string): ProvenanceBuild | undefined {
   return new Tree(reader).find(path);
 }
@@ -95,7 +98,7 @@ class Tree {
     const outer = [...this.sandboxes.values()].findLast(
       ({ begin }) => begin.outer !== undefined && (begin.outer === path || begin.subjects?.includes(path)),
     );
-    // A build in a sandbox that was asked for by another build is told by that one's record, with its asker.
+    // A build with its own sandbox that another build asked for appears in that build's record, with its asker.
     if (inner !== undefined && (outer === undefined || inner.seq > outer.begin.seq))
       return this.inner(inner, 0);
     return outer && this.outer(outer, 0);
@@ -120,7 +123,7 @@ class Tree {
     };
   }
 
-  /** A build that no request named: an outermost one, or a dependency of one that was asked for. */
+  /** A build that no request named: an outermost one, or a dependency of a requested one. */
   private outer({ begin, end }: Known, depth: number): ProvenanceBuild {
     return {
       derivation: begin.outer ?? "",

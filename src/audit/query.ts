@@ -25,7 +25,7 @@ export interface AuditFilter {
   /** Only records after, or before, this place in the chain. */
   readonly afterSeq?: number | undefined;
   readonly beforeSeq?: number | undefined;
-  /** The newest, or oldest, that many. */
+  /** How many of the newest, or of the oldest. */
   readonly limit?: number | undefined;
   /** Default: newest first. */
   readonly order?: "newest" | "oldest" | undefined;
@@ -63,7 +63,10 @@ class Conditions {
     this.texts.push(texts);
   }
 
-  /** Whether a segment has the texts at all; most do not have those of one sandbox or path, and need no scan. */
+  /**
+   * Whether a segment contains the texts at all; most segments do not contain those of one sandbox or path,
+   * and need no scan.
+   */
   canMatch(database: DatabaseSync): boolean {
     return this.texts.every(
       ([sql, parameter]) => database.prepare(`${sql} LIMIT 1`).get(parameter) !== undefined,
@@ -171,7 +174,7 @@ export class AuditReader {
     const kinds = filter.kinds ?? AUDIT_KINDS;
     const shown = filter.completedIntents === true ? kinds : kinds.filter((kind) => kind !== "intent");
     while (!signal.aborted) {
-      // What is written while this loop runs is taken up by the next one.
+      // Records written while this loop runs are read by the next one.
       const upTo = this.lastSeq();
       for (const record of this.iterate({
         ...filter,
@@ -217,7 +220,7 @@ export class AuditReader {
     this.segments = [...kept, ...opened].sort((a, b) => a.file.number - b.file.number);
   }
 
-  /** Whether a request's record names this intent; it may be in the segment after. */
+  /** Whether a request's record names this intent; that record may be in the next segment. */
   private isCompleted(seq: number): boolean {
     return this.segments.some(
       ({ reader }) =>
@@ -226,7 +229,7 @@ export class AuditReader {
   }
 }
 
-/** None when the segment is only just being made. */
+/** None while the segment is just being created. */
 function openSegment(file: SegmentFile): OpenSegment[] {
   try {
     const database = openForReading(file.path);

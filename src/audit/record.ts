@@ -50,7 +50,7 @@ export interface AuditRecord {
   /** The protocol version of the connection, as "1.38". */
   readonly protocol?: string | undefined;
   readonly verdict?: Verdict | undefined;
-  /** Why the verdict is what it is, or why the event happened. */
+  /** The reason for the verdict or the event. */
   readonly reason?: string | undefined;
   /** Store paths, or names where there are none. Of a build: its derivation, then its outputs. */
   readonly subjects?: readonly string[] | undefined;
@@ -82,14 +82,17 @@ export const GENESIS_HASH = Buffer.alloc(32).toString("base64");
 const MAX_TEXT = 4096;
 /** Subjects beyond this number are counted, not listed. */
 const MAX_SUBJECTS = 1024;
-/** Likewise beyond so many characters in all, or a request could fill the disk a thousand times faster than others. */
+/**
+ * Likewise beyond this many characters in total, or one request could fill the disk a thousand times faster
+ * than others.
+ */
 const MAX_SUBJECTS_TEXT = 128 * 1024;
 /** Of a detail as JSON, in characters. */
 const MAX_DETAIL = 64 * 1024;
 
 function clip(text: string): string {
   const bounded = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}… (${text.length} characters)` : text;
-  // A lone surrogate would come back from the database as something else, and the hash would not fit.
+  // A lone surrogate would come back from the database as something else, and the hash would not match.
   return bounded.isWellFormed() ? bounded : bounded.toWellFormed();
 }
 
@@ -107,8 +110,8 @@ const NUMBERS = [
 ] as const;
 
 /**
- * The record with every part bounded and storable, whatever a client made of it. A record that is so is returned
- * as it is.
+ * The record with every part bounded and storable, whatever a client sent. A record that already is gets
+ * returned unchanged.
  */
 export function boundRecord(record: AuditRecord): AuditRecord {
   const subjects = record.subjects ?? [];
@@ -136,10 +139,13 @@ export function boundRecord(record: AuditRecord): AuditRecord {
   return bounded as unknown as AuditRecord;
 }
 
-/** What a record takes beside its texts, about. */
+/** Roughly what a record takes besides its texts. */
 const FIXED_SIZE = 256;
 
-/** How large a record is in memory and in the store, about: the characters of its texts, and what it takes without any. */
+/**
+ * Roughly how large a record is in memory and in the store: the characters of its texts, plus what it takes
+ * without any.
+ */
 export function recordSize(record: AuditRecord): number {
   let size = FIXED_SIZE + (record.reason?.length ?? 0) + (record.upstreamError?.length ?? 0);
   for (const subject of record.subjects ?? []) size += subject.length;
@@ -172,7 +178,7 @@ function storable(value: number): number {
 
 function boundDetail(detail: JsonObject | undefined): JsonObject | undefined {
   if (detail === undefined) return undefined;
-  // It writes lone surrogates as escapes, so that what it gives is well-formed.
+  // It writes lone surrogates as escapes, so that its output is well-formed.
   const json = JSON.stringify(detail);
   return json.length > MAX_DETAIL ? { cut: json.slice(0, MAX_DETAIL).toWellFormed() } : detail;
 }

@@ -1,6 +1,6 @@
 /**
- * Removes old records, a sealed segment at a time. That they were removed, and the hash they ended with, becomes a
- * record first; `verify` accepts a missing beginning only if such a record vouches for it.
+ * Removes old records, one sealed segment at a time. First a record says that they were removed, and with
+ * which hash they ended; `verify` accepts a missing beginning only if such a record vouches for it.
  */
 
 import { statSync } from "node:fs";
@@ -23,9 +23,12 @@ export interface Retired {
   readonly bytes: number;
 }
 
-/** Into how many segments the limits are divided at least, so that not much more than due is removed at once. */
+/**
+ * The minimum number of segments into which the limits are divided, so that not much more than necessary is
+ * removed at once.
+ */
 const PARTS = 8;
-/** But a segment is not sealed for its size below this, however little is kept. */
+/** But a segment smaller than this is not sealed because of its size, however little is kept. */
 const LEAST_SEGMENT = 1024 * 1024;
 
 interface Sealed {
@@ -80,7 +83,7 @@ function describe(file: SegmentFile): Sealed[] {
 }
 
 /**
- * Brings the audit within the limits. To be called now and then by the service that writes it. The segment being
+ * Brings the audit within the limits. The service that writes it calls this regularly. The segment being
  * written is sealed when it has grown or aged to its part of the limits, but is never removed.
  *
  * @throws AuditError when that cannot be recorded; then nothing was removed.

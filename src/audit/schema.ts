@@ -6,8 +6,8 @@
  * all over the file. The one that would keep texts unique took half of the time, so a text that was not used of late is
  * stored again, under another number.
  *
- * The format of a segment never changes, or its hashes would no longer fit. A later version of the broker that needs
- * another one gives it the next number, seals the segment it finds and begins a new one.
+ * The format of a segment never changes, or its hashes would no longer match. A later version of the broker
+ * that needs another format gives it the next number, seals the existing segment and begins a new one.
  */
 
 import { DatabaseSync } from "node:sqlite";

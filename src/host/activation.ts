@@ -6,7 +6,7 @@ const FIRST_DESCRIPTOR = 3;
 
 export interface ActivatedSocket {
   readonly fd: number;
-  /** `FileDescriptorName=` of the socket unit; "unknown" where none is told. */
+  /** `FileDescriptorName=` of the socket unit; "unknown" if it has none. */
   readonly name: string;
 }
 

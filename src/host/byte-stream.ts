@@ -19,7 +19,7 @@ export interface Transport {
 export interface ByteStreamOptions {
   /** Upper bound of `fill(want)`, in bytes. */
   maxBuffer?: number;
-  /** Who is at the other end, where that is known. */
+  /** Who is at the other end, if that is known. */
   peer?: PeerCredentials | undefined;
 }
 
@@ -43,8 +43,8 @@ function fromSystem(error: NodeJS.ErrnoException): ByteStreamError {
 }
 
 /**
- * Bytes in both directions. It reads on while nobody consumes until its bounded buffer is full, so that the end of
- * the peer is noticed; then it stops reading until there is room again.
+ * Bytes in both directions. It keeps reading even if nobody consumes, until its bounded buffer is full, so
+ * that it notices when the peer ends; then it stops reading until there is room again.
  *
  * One reader and one writer at a time: a second `fill()` before the first settled is an error.
  */
@@ -106,7 +106,7 @@ export class ByteStream {
     return this.inbox.available;
   }
 
-  /** Bytes that were written and not yet taken by the kernel. */
+  /** Bytes that were written but not yet taken by the kernel. */
   get writableLength(): number {
     return this.writable.writableLength;
   }

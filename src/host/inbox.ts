@@ -1,5 +1,5 @@
 /**
- * The receiving half of a byte stream: where the next read goes, what has arrived, what is left of it.
+ * The receiving half of a byte stream: where the next read goes, what has arrived, and what is left of it.
  *
  * Idle connections all read into one shared buffer, from which the few bytes of a request are copied into a small
  * buffer of their own. Bulk connections read into two large buffers in turn: while one is being consumed the
@@ -11,9 +11,9 @@
 
 /** Bytes of the buffer that all idle connections read into. */
 const SHARED_BYTES = 64 * 1024;
-/** Bytes of one bulk read at most. */
+/** The most bytes of one bulk read. */
 const BULK_BYTES = 128 * 1024;
-/** Room before a bulk read, into which an unconsumed rest is copied so that it joins what follows it. */
+/** Room in front of a bulk read, into which an unconsumed rest is copied so that it is contiguous with what follows. */
 const HEADROOM = 4 * 1024;
 /** Unconsumed bytes at which reading stops, unless the owner waits for a longer message. */
 const DEFAULT_LIMIT = 64 * 1024;
@@ -62,7 +62,7 @@ export class Inbox {
   private nextEnd = 0;
 
   private view: Buffer | undefined;
-  /** The second run became the first, and nobody has looked at it since. */
+  /** The second run became the first, and has not been looked at since. */
   private unseen = false;
   private limit = DEFAULT_LIMIT;
   private bulk = false;
@@ -76,7 +76,7 @@ export class Inbox {
     return this.view;
   }
 
-  /** All bytes held, those behind `available` included. */
+  /** All bytes held, including those behind `available`. */
   get pending(): number {
     return this.end - this.start + (this.nextEnd - this.nextStart);
   }
@@ -104,7 +104,7 @@ export class Inbox {
     return this.armed?.target ?? shared;
   }
 
-  /** Takes note of `count` bytes that were read into the armed target. */
+  /** Records that `count` bytes were read into the armed target. */
   received(count: number): void {
     const armed = this.armed;
     if (armed === undefined) this.append(shared.subarray(0, count));
@@ -132,7 +132,7 @@ export class Inbox {
     if (start === this.end) this.advance();
   }
 
-  /** Lets at least `want` bytes be held, until `available` is consumed to its end. */
+  /** Allows at least `want` bytes to be held, until `available` is fully consumed. */
   allow(want: number): void {
     this.limit = Math.max(DEFAULT_LIMIT, want);
   }
@@ -166,7 +166,7 @@ export class Inbox {
 
   private freeSlab(): Slab | undefined {
     const free = this.slabs.find((slab) => slab.whole !== this.buffer && slab.whole !== this.nextBuffer);
-    // None is free: then reading stops, and the first run's is the one that is free first.
+    // If none is free, reading stops; the first run's buffer will be free first.
     return free ?? this.slabs.find((slab) => slab.whole === this.buffer);
   }
 

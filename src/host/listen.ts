@@ -1,4 +1,4 @@
-/** Opens Unix sockets to listen on, without taking anything from anybody. */
+/** Opens Unix sockets to listen on, without taking over anybody else's. */
 
 import { randomBytes } from "node:crypto";
 import { chmodSync, chownSync, lstatSync, mkdirSync, renameSync, rmSync, type Stats } from "node:fs";
@@ -6,7 +6,7 @@ import net from "node:net";
 import { basename, dirname, join } from "node:path";
 import { acceptedStream, type ByteStream, type ByteStreamOptions } from "./socket.ts";
 
-/** Bytes of `sun_path` less the NUL at its end. */
+/** Bytes of `sun_path` without the NUL at its end. */
 const MAX_SOCKET_PATH = 107;
 /** Connections the kernel holds until they are accepted. */
 const BACKLOG = 1024;
@@ -27,7 +27,7 @@ export interface SocketFileOptions {
   /** Owner and group of the socket file; ours by default. */
   uid?: number;
   gid?: number;
-  /** Told when a connection could not be accepted; it is closed then. */
+  /** Called when a connection could not be accepted; it is then closed. */
   onAcceptError?: (error: Error) => void;
 }
 
@@ -52,10 +52,10 @@ export class Listener {
     this.inode = path === undefined ? undefined : lstatSync(path);
   }
 
-  /** Accepts no more; removes the socket file if it is still ours. Accepted streams live on. */
+  /** Stops accepting; removes the socket file if it is still ours. Accepted streams stay open. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
-    // Its whole folder may be going away at this moment.
+    // Its whole folder may be disappearing at this moment.
     if (this.path !== undefined && this.isOurs(this.path)) rmSync(this.path, { force: true });
     await closed;
   }
@@ -136,7 +136,10 @@ function checkLength(path: string, what: string): void {
   );
 }
 
-/** Listens on a path, as {@link serveOnPath} does, and hands on each connection as a byte stream. @throws ListenError */
+/**
+ * Listens on a path, as {@link serveOnPath} does, and passes on each connection as a byte stream. @throws
+ * ListenError
+ */
 export function listenOnPath(
   path: string,
   onStream: OnStream,
@@ -146,8 +149,8 @@ export function listenOnPath(
 }
 
 /**
- * Makes a server listen on a path. The socket appears there in one step with its mode and owner; one that nobody listens
- * on any more is replaced.
+ * Makes a server listen on a path. The socket appears there in one step with its mode and owner; a socket
+ * that nobody listens on any more is replaced.
  *
  * @throws ListenError when somebody else listens there, the path is no socket, is too long, or the system refuses.
  */
@@ -157,8 +160,8 @@ export async function serveOnPath(
   options: SocketFileOptions = {},
 ): Promise<Listener> {
   checkLength(path, "path");
-  // A folder that is closed to others, until the mode is right. Not the process's umask: files that other parts of the
-  // service make at that moment, in libuv's threads, would get it too.
+  // A folder that is closed to others, until the mode is right. Changing the process's umask instead would
+  // also affect files that other parts of the service create at that moment, in libuv's threads.
   const folder = join(dirname(path), `.${randomBytes(3).toString("hex")}`);
   const temporary = join(folder, "s");
   checkLength(temporary, `temporary path for ${basename(path)},`);

@@ -1,4 +1,4 @@
-/** Tells the service manager how we are: the protocol of sd_notify(3) and sd_watchdog_enabled(3). */
+/** Tells the service manager our state: the protocol of sd_notify(3) and sd_watchdog_enabled(3). */
 
 import { closeSync } from "node:fs";
 import {
@@ -45,7 +45,7 @@ export class Notifier {
   }
 
   /**
-   * Undefined when no service manager waits for news. The variables are removed from `environment`, so that no
+   * Undefined when no service manager is listening. The variables are removed from `environment`, so that no
    * child speaks in our name.
    * @throws NotifyError when NOTIFY_SOCKET is neither an absolute path nor an abstract name.
    */
@@ -82,7 +82,7 @@ export class Notifier {
     return this.send("WATCHDOG=1");
   }
 
-  /** Returned, not thrown: that the manager does not listen is no reason to stop serving. */
+  /** Returned, not thrown: a manager that does not listen is no reason to stop serving. */
   private send(state: string): NotifyError | undefined {
     const fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)

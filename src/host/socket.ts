@@ -1,10 +1,11 @@
 /**
  * Fast byte streams over Unix sockets.
  *
- * Node reads into a buffer of ours, with no allocation a read, when a socket is made with `onread`. For accepted sockets
- * there is no documented way to say so: the server is made with `pauseOnConnect`, the handle is taken from the socket
- * that it made, and a new socket is made around it. `_handle` and the option `handle` are undocumented, so they
- * are used in this file only. (Seen in Node 24, lib/net.js and lib/internal/stream_base_commons.js.)
+ * Node reads into a buffer of ours, without an allocation per read, when a socket is created with `onread`.
+ * For accepted sockets there is no documented way to do this: the server is created with `pauseOnConnect`,
+ * the handle is taken from the socket that it created, and a new socket is created around it. `_handle` and
+ * the option `handle` are undocumented, so they are used in this file only. (Seen in Node 24, lib/net.js and
+ * lib/internal/stream_base_commons.js.)
  */
 
 import { fstatSync } from "node:fs";
@@ -37,7 +38,7 @@ function handleOf(socket: net.Socket): Handle | null {
   return (socket as unknown as WithHandle)._handle;
 }
 
-/** Who is at the other end of a connected Unix socket. @throws PeerCredentialsError when it is none or is closed */
+/** Who is at the other end of a connected Unix socket. @throws PeerCredentialsError when it is not one, or is closed */
 export function socketPeer(socket: net.Socket): PeerCredentials {
   return peerCredentials(handleOf(socket)?.fd ?? -1);
 }
@@ -47,7 +48,7 @@ function takeHandle(socket: net.Socket): Handle {
   const handle = holder._handle;
   if (handle === null) throw new Error("The accepted socket was closed before it could be used.");
   holder._handle = null;
-  // Also takes it off the server's own count, so that the server can close while we still serve it.
+  // Also removes it from the server's own count, so that the server can close while we still serve it.
   socket.destroy();
   return handle;
 }

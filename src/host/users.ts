@@ -1,4 +1,4 @@
-/** Names of users and groups to numbers: from /etc/passwd and /etc/group, else from what `getent` knows (NSS). */
+/** Names of users and groups to numbers: from /etc/passwd and /etc/group, otherwise from `getent` (NSS). */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";

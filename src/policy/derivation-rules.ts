@@ -1,7 +1,8 @@
 /**
- * Which derivations a sandbox may add and run (docs/recursive-nix.md), judged on the parsed text. What a derivation reads is judged when it is
- * added and at the build; what it does when it runs, at the build alone and only for what may run
- * (`sandbox/forward/approve.ts`): until then it is a text like any other.
+ * Which derivations a sandbox may add and run (docs/recursive-nix.md), judged on the parsed text. What a
+ * derivation reads is judged when it is added and again at the build; what it does when it runs is judged at
+ * the build only, and only for derivations that may run (`sandbox/forward/approve.ts`): until then it is a
+ * text like any other.
  */
 
 import { ContentAddressError, parseOutputHashAlgorithm } from "../store/content-address.ts";
@@ -11,7 +12,7 @@ import { listsName } from "./name-list.ts";
 import { forbiddenSystemFeatures, type Profile } from "./profile.ts";
 import { matchesUrlPattern } from "./url-pattern.ts";
 
-/** The feature by which a derivation asks for a sandbox of its own at the broker. */
+/** The feature with which a derivation asks the broker for its own sandbox. */
 export const OPT_IN_FEATURE = "nix-broker";
 
 /** Attributes that open the sandbox, or make a result depend on the host. */
@@ -30,8 +31,8 @@ const STRONG_HASHES = new Set(["sha256", "sha512"]);
 const WEAK_HASHES = new Set(["md5", "sha1"]);
 
 /**
- * What a derivation reads. Judged when it is added and again at the build. Upstream never compares these: what the text
- * names but the references do not would be read unseen.
+ * What a derivation reads. Judged when it is added and again at the build. Upstream never compares these:
+ * whatever the text names but the references do not would be read unnoticed.
  * @param references what the store has, or will have, as the references of the .drv file
  * @returns why it is refused, or undefined.
  */
@@ -46,8 +47,8 @@ export function refuseInputs(derivation: Derivation, references: Iterable<StoreP
 }
 
 /**
- * What a derivation does when it runs: judged for those that a build request may run, and for no other. The builder is
- * not: whatever the sandbox holds, /bin/sh, which is always there, may start.
+ * What a derivation does when it runs: judged for derivations that a build request may run, and for no
+ * others. The builder is not judged: /bin/sh, which is always there, may start anything in the sandbox.
  * @returns why it is refused, or undefined.
  */
 export function refuseToRun(derivation: Derivation, profile: Profile): string | undefined {
@@ -80,8 +81,8 @@ export function refuseFixedOutput(derivation: Derivation, profile: Profile): str
 }
 
 /**
- * Whether anything in the derivation names another URL than its environment does. builtin:fetchurl reads the
- * environment, whatever `__json` says, and versions to come may do otherwise; `<nix/fetchurl.nix>` sets `urls` too.
+ * Whether anything in the derivation names a different URL than its environment. builtin:fetchurl reads the
+ * environment, whatever `__json` says, but later versions may not; `<nix/fetchurl.nix>` sets `urls` too.
  */
 function namesAnotherUrl(derivation: Derivation, url: string): boolean {
   const { attributes } = derivation;
@@ -93,12 +94,12 @@ function namesAnotherUrl(derivation: Derivation, url: string): boolean {
   return (attributes.variable("urls") ?? "").split(/\s+/).some((word) => word !== "" && other(word));
 }
 
-/** Whether the derivation fetches: its output is fixed, and its builder has the network. */
+/** Whether the derivation fetches: its output is fixed, and its builder has network access. */
 export function isFixedOutput(derivation: Derivation): boolean {
   return [...derivation.outputs.values()].some((output) => outputKind(output) === "fixed");
 }
 
-/** Whether the derivation asks for a sandbox of its own at the broker. @throws DerivationError */
+/** Whether the derivation asks the broker for its own sandbox. @throws DerivationError */
 export function optsIn(derivation: Derivation): boolean {
   return derivation.attributes.list("requiredSystemFeatures").includes(OPT_IN_FEATURE);
 }
@@ -146,7 +147,7 @@ function refuseOutputs(derivation: Derivation, profile: Profile): string | undef
     if (method === "git" || method === "text")
       return `its output '${name}' is hashed by a method that is not allowed here`;
   }
-  // Nix goes by the outputs. One that goes by the attribute must find it judged as well.
+  // Nix decides by the outputs. A version that decides by the attribute must find it judged as well.
   if (!profile.contentAddressed && derivation.attributes.flag("__contentAddressed"))
     return `it sets __contentAddressed, which the profile '${profile.name}' does not allow`;
   return undefined;

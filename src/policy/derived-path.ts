@@ -17,7 +17,7 @@ export type DerivedPath =
 const BARE_DERIVATION_IS_A_FILE_SINCE = 30;
 const OUTPUT_NAME = /^[0-9A-Za-z+\-._?=]+$/;
 
-/** @returns undefined for a text that is no derived path, or one of a dynamic derivation (`X.drv^out!…`). */
+/** @returns undefined for a text that is not a derived path, or that is one of a dynamic derivation (`X.drv^out!…`). */
 export function parseDerivedPath(text: string, minor: number, storeDir: string): DerivedPath | undefined {
   const at = text.indexOf("!");
   const path = at < 0 ? text : text.slice(0, at);
@@ -29,7 +29,7 @@ export function parseDerivedPath(text: string, minor: number, storeDir: string):
   if (!isDerivationPath(path)) return undefined;
   const names = text.slice(at + 1);
   if (names === "*") return { kind: "outputs", derivation: path, outputs: undefined };
-  // As upstream holds them (a set), so that two ways to say the same are the same.
+  // As upstream keeps them (a set), so that two ways to write the same thing are equal.
   const outputs = [...new Set(names.split(","))].sort();
   return outputs.every((name) => OUTPUT_NAME.test(name))
     ? { kind: "outputs", derivation: path, outputs }

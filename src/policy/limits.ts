@@ -1,13 +1,13 @@
 /**
- * The bounds of a profile. One table holds each bound's key, unit, default and meaning, so that the type, the
- * configuration file, its documentation and the error that names a bound cannot drift apart.
+ * The limits of a profile. One table holds each limit's key, unit, default and meaning, so that the type, the
+ * configuration file, its documentation and the error that names a limit cannot drift apart.
  */
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
 const GiB = 1024 * MiB;
 
-/** What a bound counts. Sizes and times may be written with a unit in a configuration file. */
+/** What a limit counts. Sizes and times may be written with a unit in a configuration file. */
 export type LimitUnit = "bytes" | "seconds" | "count" | "count a minute";
 
 /** One row of {@link limitTable}. */
@@ -16,9 +16,9 @@ export interface LimitRow {
   readonly key: string;
   readonly unit: LimitUnit;
   readonly default: number;
-  /** Whether `"unlimited"` may be written. Bounds that protect the service's memory never are. */
+  /** Whether `"unlimited"` may be written. Limits that protect the service's memory never may. */
   readonly unlimited: boolean;
-  /** What is bounded, and what happens beyond it. */
+  /** What is limited, and what happens beyond that. */
   readonly summary: string;
 }
 
@@ -143,7 +143,7 @@ export const limitTable = {
 
 export type LimitName = keyof typeof limitTable;
 
-/** The bounds in force. `Infinity` is "unlimited". Units: see {@link limitTable}. */
+/** The limits in force. `Infinity` is "unlimited". Units: see {@link limitTable}. */
 export type Limits = { readonly [name in LimitName]: number };
 
 export const limitNames = Object.keys(limitTable) as readonly LimitName[];
@@ -152,10 +152,10 @@ function mapLimits(value: (name: LimitName) => number): Limits {
   return Object.fromEntries(limitNames.map((name) => [name, value(name)])) as Limits;
 }
 
-/** The bounds of a profile that says nothing about them. */
+/** The limits of a profile that does not set any. */
 export const defaultLimits: Limits = mapLimits((name) => limitTable[name].default);
 
-/** For each bound the tighter of two. */
+/** For each limit the tighter of two. */
 export function tighterLimits(a: Limits, b: Partial<Limits>): Limits {
   return mapLimits((name) => Math.min(a[name], b[name] ?? Number.POSITIVE_INFINITY));
 }

@@ -1,6 +1,6 @@
 /**
- * QueryMissing, answered from the view: what is in it is there, the outputs of its derivations would be built,
- * anything else is unknown. What upstream has, or could fetch, plays no part (G1).
+ * QueryMissing, answered from the view: paths in it are there, the outputs of its derivations would be built,
+ * anything else is unknown. What upstream has or could fetch does not matter (G1).
  */
 import type { ReplyOf } from "../protocol/operations.ts";
 import type { StorePath } from "../store/store-path.ts";

@@ -1,6 +1,6 @@
 /**
- * Lists of names in profiles: system features, variables. A name that ends in `*` stands for all names that begin
- * with what is before it; `*` has no meaning anywhere else.
+ * Lists of names in profiles: system features, variables. A name that ends in `*` matches all names that
+ * begin with what precedes it; `*` has no meaning anywhere else.
  */
 const ANY_REST = "*";
 
@@ -12,17 +12,17 @@ export function nameItemProblem(item: string): string | undefined {
     : `${JSON.stringify(item)} has a * that is not its last character`;
 }
 
-/** Whether everything that `item` stands for is what `wider` stands for too. */
+/** Whether everything that `item` matches is also matched by `wider`. */
 function covers(wider: string, item: string): boolean {
   return wider.endsWith(ANY_REST) ? item.startsWith(wider.slice(0, -1)) : item === wider;
 }
 
-/** Whether one of the items stands for this name. */
+/** Whether one of the items matches this name. */
 export function listsName(items: readonly string[], name: string): boolean {
   return items.some((item) => (item.endsWith(ANY_REST) ? covers(item, name) : item === name));
 }
 
-/** What both lists stand for. */
+/** What both lists match. */
 export function meetNames(a: readonly string[], b: readonly string[]): readonly string[] {
   return [
     ...new Set([
@@ -32,7 +32,7 @@ export function meetNames(a: readonly string[], b: readonly string[]): readonly 
   ];
 }
 
-/** Whether the second list stands for all that the first one does. */
+/** Whether the second list matches everything that the first one does. */
 export function namesWithin(a: readonly string[], b: readonly string[]): boolean {
   return a.every((item) => b.some((other) => covers(other, item)));
 }

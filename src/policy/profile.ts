@@ -11,20 +11,23 @@ export const operationGroups = ["query", "read", "add", "build"] as const;
 export type OperationGroup = (typeof operationGroups)[number];
 
 /**
- * What becomes of fixed-output derivations, which have the network when they are built.
+ * How fixed-output derivations, which have network access when they are built, are treated.
  *
  * - `"deny"`: none.
- * - `"known"`: those whose output is in the view already, so that nothing is built or fetched.
- * - a list of URL patterns (`url-pattern.ts`): what `known` allows, and `builtin:fetchurl` of a URL that matches
- *   one. Never empty; that is `"deny"`.
+ * - `"known"`: those whose output is already in the view, so that nothing is built or fetched.
+ * - a list of URL patterns (`url-pattern.ts`): what `known` allows, plus `builtin:fetchurl` of a URL that
+ *   matches one. Never empty; that is `"deny"`.
  * - `"allow"`: all.
  */
 export type FixedOutputs = "deny" | "known" | "allow" | readonly string[];
 
-/** Where the view of a static socket starts: at nothing, at everything valid, or at the closures of some paths. */
+/**
+ * Where the view of a static socket starts: with nothing, with everything valid, or with the closures of some
+ * paths.
+ */
 export type ViewStart = "empty" | "store" | readonly StorePath[];
 
-/** Features that let a build reach the daemon, or own its chroot, past the broker. No profile may list them. */
+/** Features that let a build bypass the broker to reach the daemon or own its chroot. No profile may list them. */
 export const forbiddenSystemFeatures = ["recursive-nix", "builder-rpc-v0", "uid-range"] as const;
 
 /** A named policy: plain data, made before the first request and never changed. */
@@ -40,9 +43,9 @@ export interface Profile {
   readonly systems: "any" | readonly string[];
   /** The values that inner derivations may have in `requiredSystemFeatures` (`name-list.ts`). */
   readonly requiredSystemFeatures: readonly string[];
-  /** The variables of the daemon that fixed-output derivations may take (`name-list.ts`). */
+  /** The daemon's environment variables that fixed-output derivations may use (`name-list.ts`). */
   readonly impureEnvVars: readonly string[];
-  /** Whether fixed-output derivations may be built that are named by md5 or sha1. */
+  /** Whether fixed-output derivations with an md5 or sha1 hash may be built. */
   readonly weakHashes: boolean;
   /** Whether upstream may fetch from its caches what a client with the view `store` asks for. */
   readonly substitute: boolean;
@@ -50,7 +53,7 @@ export interface Profile {
   readonly innerLogs: "lines" | "none";
   /** Whether inner derivations may have floating content-addressed outputs. */
   readonly contentAddressed: boolean;
-  /** Where the view of a static socket with this profile starts, if the socket does not say. */
+  /** Where the view of a static socket with this profile starts, unless the socket sets it. */
   readonly view: ViewStart;
   readonly limits: Limits;
 }
@@ -88,8 +91,8 @@ function meetViews(a: ViewStart, b: ViewStart): ViewStart {
 }
 
 /**
- * The profile that permits what both permit. A sandbox nested in another gets the meet of its own profile and of
- * its asker's, so that nobody gains rights by asking somebody else to ask.
+ * The profile that permits what both permit. A sandbox nested in another gets the meet of its own profile and
+ * that of the sandbox that asked for it, so that nobody gains rights by having somebody else ask.
  */
 export function meet(a: Profile, b: Profile): Profile {
   return {

@@ -16,7 +16,7 @@ function groups(...allowed: OperationGroup[]): Record<OperationGroup, boolean> {
 
 const GiB = 1024 ** 3;
 
-/** A jail lives long and its inhabitant is trusted with little: tighter than a build, whose outer build ends. */
+/** A jail lives long and is trusted little: its limits are tighter than those of a build, whose outer build ends. */
 const agentLimits: Partial<Limits> = {
   bodyBytes: 2 * GiB,
   bytesAdded: 16 * GiB,
@@ -27,10 +27,13 @@ const agentLimits: Partial<Limits> = {
   buildTimeout: 4 * 3600,
 };
 
-/** They only choose machines. `kvm` and `nixos-test` bring a device into the sandbox: for the administrator to allow. */
+/**
+ * They only choose machines. `kvm` and `nixos-test` bring a device into the sandbox: the administrator has to
+ * allow them.
+ */
 const MACHINE_CHOOSING = ["benchmark", "big-parallel", "gccarch-*"] as const;
 
-/** Proxies, certificates and mirrors: what nixpkgs' fetchers take from the daemon, as far as it holds no secrets. */
+/** Proxies, certificates and mirrors: what nixpkgs' fetchers use from the daemon's environment, except secrets. */
 const FETCHERS_VARIABLES = [
   "http_proxy",
   "https_proxy",
@@ -58,7 +61,7 @@ const FETCHERS_VARIABLES = [
  * The built-in profiles.
  *
  * @param systems the systems that this machine builds for itself; `builtin` is always among the allowed ones.
- * @param limits the bounds of all of them, from `[limits]`; `agent` has tighter ones of its own.
+ * @param limits the limits of all of them, from `[limits]`; `agent` has tighter ones of its own.
  */
 export function builtinProfiles(
   systems: readonly string[],
@@ -96,7 +99,7 @@ export function builtinProfiles(
       name: "instantiate",
       summary: "Query, and add sources and derivations, which nothing here builds.",
       operations: groups("query", "read", "add"),
-      // A derivation that is only written down fetches nothing.
+      // A derivation that is only instantiated fetches nothing.
       fixedOutputs: "allow",
     },
     pure,

@@ -1,10 +1,10 @@
 /**
- * The verdict table: what becomes of each operation, over the names of `protocol/operations.ts`. A profile
- * switches groups off; what is on is treated as it stands here, in every profile. The gates around it, in
+ * The verdict table: what happens to each operation, by the names of `protocol/operations.ts`. A profile can
+ * switch groups off; everything else is treated as stated here, in every profile. The gates around it, in
  * their order, are in `sandbox/decide.ts`.
  *
- * `answer`: the broker replies from the view, and upstream never hears of it. `forward`: upstream is asked,
- * by the handler in the row of that name in `sandbox/forward/handlers.ts`, with a request written anew, and the
+ * `answer`: the broker replies from the view, and upstream never sees it. `forward`: upstream is asked, by
+ * the handler in the row of that name in `sandbox/forward/handlers.ts`, with a rewritten request, and the
  * reply is censored.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
@@ -16,7 +16,7 @@ import { infoInView, type MaybePromise, NotInView, type PathInfo, type ViewQueri
 export type Verdict = "forward" | "answer" | "deny";
 
 interface RuleBase<N extends OperationName> {
-  /** Operations that are denied in every profile are in no group; neither are those that do nothing. */
+  /** Operations that are denied in every profile belong to no group, nor do those that do nothing. */
   readonly group: OperationGroup | undefined;
   /** One sentence for people: what happens, or why not. */
   readonly summary: string;
@@ -85,7 +85,7 @@ function answer<N extends OperationName>(rule: Omit<AnswerRule<N>, "verdict" | "
   return { group: "query", verdict: "answer", ...rule };
 }
 
-/** Answered as done, and nothing is done. */
+/** Answered as done, although nothing is done. */
 function nothingDone<N extends OperationName>(rule: Omit<AnswerRule<N>, "verdict" | "group">): AnswerRule<N> {
   return { group: undefined, verdict: "answer", ...rule };
 }
@@ -288,7 +288,7 @@ export function refuseOperation(name: OperationName, profile: Profile): string |
   return undefined;
 }
 
-/** The verdict of a profile on an operation, as far as it can be told without the request. */
+/** The verdict of a profile on an operation, as far as it is known without the request. */
 export function verdictOf(name: OperationName, profile: Profile): Verdict {
   return refuseOperation(name, profile) === undefined ? rules[name].verdict : "deny";
 }

@@ -1,6 +1,7 @@
 /**
- * URL patterns of `fixed_outputs`: `scheme://host/path`, where `*` stands for any characters. In the host it
- * does not go beyond the host, so that `https://*.example.org/*` cannot match `https://evil.test/x.example.org/`.
+ * URL patterns of `fixed_outputs`: `scheme://host/path`, where `*` matches any characters. In the host it
+ * does not match beyond the host, so that `https://*.example.org/*` cannot match
+ * `https://evil.test/x.example.org/`.
  */
 
 interface UrlParts {
@@ -12,7 +13,7 @@ interface UrlParts {
 
 const urlShape = /^([a-z][a-z0-9+.-]*):\/\/((?:[a-z0-9._*-]*|\[[0-9a-f:.]+\])(?::[0-9*]+)?)(\/[^\\]*)$/i;
 
-/** Dot segments, encoded or not: the fetcher resolves them, so what is matched would not be what is fetched. */
+/** Dot segments, encoded or not: the fetcher resolves them, so what was matched would not be what is fetched. */
 const dotSegment = /\/(?:\.|%2e){1,2}(?=[/?#]|$)/i;
 
 function split(text: string): UrlParts | undefined {
@@ -51,8 +52,8 @@ export function urlPatternProblem(pattern: string): string | undefined {
 }
 
 /**
- * Whether `url` is one that `pattern` stands for. The pattern comes first: the URL is a client's, and stars in it
- * must mean nothing. A URL of an unusual shape is matched by no pattern.
+ * Whether `pattern` matches `url`. The URL comes from a client, so stars in it must have no meaning. No
+ * pattern matches a URL of an unusual shape.
  */
 export function matchesUrlPattern(pattern: string, url: string): boolean {
   const wanted = split(pattern);
@@ -67,8 +68,8 @@ export function matchesUrlPattern(pattern: string, url: string): boolean {
 }
 
 /**
- * Whether every URL that `narrow` stands for is one of `wide`'s. May say no where a closer look would say yes,
- * never the other way round: a star of `narrow` is covered by a star of `wide` alone.
+ * Whether `wide` matches every URL that `narrow` matches. It may say no where a closer look would say yes,
+ * but never the other way round: a star of `narrow` is only covered by a star of `wide`.
  */
 export function patternCovers(wide: string, narrow: string): boolean {
   return matchesUrlPattern(wide, narrow);

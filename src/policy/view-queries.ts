@@ -1,11 +1,11 @@
-/** What the policy may ask of a view. A view that is held in memory answers at once; `view = "store"` asks upstream. */
+/** What the policy may ask of a view. A view in memory answers at once; `view = "store"` asks upstream. */
 import type { ReplyOf } from "../protocol/operations.ts";
 import type { Derivation } from "../store/derivation.ts";
 import type { StorePath } from "../store/store-path.ts";
 
 export type MaybePromise<T> = T | Promise<T>;
 
-/** What a client may learn of a path (G3): nothing of its deriver, times or signatures. */
+/** What a client may learn about a path (G3): nothing about its deriver, times or signatures. */
 export interface PathInfo {
   readonly path: StorePath;
   /** SHA-256 of the NAR in base 16. */
@@ -26,7 +26,10 @@ export interface ViewQueries {
   referrers(path: StorePath): MaybePromise<readonly StorePath[]>;
   /** Derivations of the view that have this output. */
   derivers(path: StorePath): MaybePromise<readonly StorePath[]>;
-  /** A derivation of the view; undefined for any other path. @throws DerivationError for a file that is none. */
+  /**
+   * A derivation of the view; undefined for any other path. @throws DerivationError for a file that is not a
+   * derivation.
+   */
   derivation(path: StorePath): Promise<Derivation | undefined>;
   /** What is missing for such a request, where upstream is to say so; otherwise `missing.ts` computes it. */
   readonly missing?:
@@ -37,8 +40,8 @@ export interface ViewQueries {
 }
 
 /**
- * The one error for a path that is not in the view, whether it exists or not: Nix's words for a path that does not
- * (G1). Made from the request alone.
+ * The only error for a path that is not in the view, whether it exists or not: Nix's own message for a path
+ * that does not (G1). It depends on the request alone.
  */
 export class NotInView extends Error {
   override name = "NotInView";

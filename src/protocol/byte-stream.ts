@@ -1,17 +1,17 @@
-/** What the protocol needs of a connection. `host/socket.ts` has the one over Unix sockets. */
+/** What the protocol needs from a connection. `host/socket.ts` implements it for Unix sockets. */
 export interface ByteSource {
   /** Bytes that arrived and were not consumed; valid until the next `consume` or `fill`. */
   readonly available: Buffer;
   consume(bytes: number): void;
   /**
    * Resolves to true when more bytes are available than before, to false at the end of the stream.
-   * @param want let so many bytes pile up, for a message that has to be contiguous
+   * @param want allow this many bytes to accumulate, for a message that has to be contiguous
    */
   fill(want?: number): Promise<boolean>;
 }
 
 export interface ByteSink {
-  /** Returns undefined when the bytes may be reused at once, else a promise of when they may. */
+  /** Returns undefined when the bytes may be reused at once, otherwise a promise that resolves when they may. */
   write(bytes: Buffer): undefined | Promise<void>;
 }
 

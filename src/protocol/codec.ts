@@ -21,7 +21,7 @@ export type Node =
   | { readonly kind: "storePath"; readonly optional: boolean }
   /** count, then the elements */
   | { readonly kind: "list"; readonly of: Node; readonly set: boolean }
-  /** count, then key and value by turns */
+  /** count, then alternating keys and values */
   | { readonly kind: "map"; readonly key: Node; readonly value: Node }
   /** 0, or 1 and the value */
   | { readonly kind: "optional"; readonly of: Node }
@@ -47,7 +47,7 @@ declare const phantom: unique symbol;
 /** How values of type `T` lie on the wire. */
 export interface Codec<T> {
   readonly node: Node;
-  /** Never there: carries the type for inference. */
+  /** Never set: carries the type for inference. */
   readonly [phantom]?: T;
 }
 
@@ -68,11 +68,11 @@ export const storePath: Codec<string> = codec({ kind: "storePath", optional: fal
 export const optionalStorePath: Codec<string> = codec({ kind: "storePath", optional: true });
 export const nothing: Codec<undefined> = codec({ kind: "nothing" });
 
-/** A number with a meaning worth documenting. */
+/** A number whose meaning is documented. */
 export function number(about: string): Codec<number> {
   return codec({ kind: "u64", about });
 }
-/** A string with a form worth documenting. */
+/** A string whose form is documented. */
 export function text(about: string): Codec<string> {
   return codec({ kind: "string", about });
 }
@@ -113,11 +113,11 @@ export function variant<const C extends readonly Codec<unknown>[]>(...cases: C):
 export function since<T, A>(minor: number, value: Codec<T>, absent: A): Codec<T | A> {
   return codec({ kind: "since", minor, value: value.node, absent });
 }
-/** From protocol 1.`minor` on the one form, before it the other. */
+/** One form from protocol 1.`minor` on, the other before. */
 export function sinceElse<T, E>(minor: number, value: Codec<T>, before: Codec<E>): Codec<T | E> {
   return codec({ kind: "since", minor, value: value.node, before: before.node });
 }
-/** The one form where the feature was agreed on, else the other. */
+/** One form if the feature was agreed on, otherwise the other. */
 export function feature<T, E>(name: Feature, withIt: Codec<T>, without: Codec<E>): Codec<T | E> {
   return codec({ kind: "feature", feature: name, with: withIt.node, without: without.node });
 }

@@ -1,9 +1,10 @@
 /**
  * Makes readers and writers out of codecs, for one dialect and one store folder, once.
  *
- * `decode` and `encode` are synchronous and work on whole messages. `read` decodes a message while its bytes arrive: it
- * goes on where it stopped, so a peer that sends one byte at a time, or a list of half a million elements, costs no more
- * than what it sent, and others get their turn whenever it stops. `write` is the same for what can be long.
+ * `decode` and `encode` are synchronous and work on whole messages. `read` decodes a message while its bytes
+ * arrive: it continues where it stopped, so a peer that sends one byte at a time, or a list of half a million
+ * elements, costs no more than what it sent, and others get their turn whenever it stops. `write` does the
+ * same for values that can be long.
  */
 import type { Slices } from "../store/slices.ts";
 import { isStorePath } from "../store/store-path.ts";
@@ -24,10 +25,13 @@ export type Reading<T> = Generator<number, T, undefined>;
 export interface Compiled<T> {
   /** @throws UNDERFLOW when the bytes end before the value; WireError when they are not such a value. */
   decode(decoder: Decoder): T;
-  /** As `decode`. After each yield the decoder must stand where it stood, with at least so many bytes before it. */
+  /**
+   * As `decode`. After each yield the decoder must be at the same position, with at least this many bytes
+   * available.
+   */
   read(decoder: Decoder): Reading<T>;
   encode(encoder: Encoder, value: T): void;
-  /** As `encode`, for what may hold a list: the encoder's bytes may be taken at each yield. */
+  /** Like `encode`, for values that may contain a list: the encoder's bytes may be taken at each yield. */
   write?(encoder: Encoder, value: T): Slices<void>;
 }
 
@@ -148,7 +152,7 @@ function listCodec(of: Compiled<unknown>): Compiled<unknown> {
       for (let left = d.count(); left > 0; left--) {
         const { offset } = d;
         try {
-          // Most elements of a long list have arrived when their turn comes.
+          // Most elements of a long list have already arrived when their turn comes.
           values.push(of.decode(d));
         } catch (error) {
           if (error !== UNDERFLOW) throw error;

@@ -24,7 +24,7 @@ export interface BoundOperation<N extends OperationName = OperationName> {
 type BoundOperations = { readonly [N in OperationName]: BoundOperation<N> };
 
 export interface DialectTable extends CodecContext {
-  /** Of the operations that this version has: in older ones their bodies would have no form. */
+  /** Only for operations that this version has: in older ones their bodies are not defined. */
   readonly byNumber: ReadonlyMap<number, BoundOperation>;
   readonly byName: BoundOperations;
 }
@@ -34,8 +34,8 @@ const rows: { readonly [N in OperationName]: Operation<RequestOf<N>, ReplyOf<N>>
 const tables = new Map<string, DialectTable>();
 
 /**
- * The table for a dialect; made once for each. Of the features only the known ones are in a dialect, so
- * that a client cannot make tables without end.
+ * The table for a dialect; made once for each. A dialect contains only known features, so that a client
+ * cannot create an unlimited number of tables.
  */
 export function tableFor(context: CodecContext): DialectTable {
   const key = `${dialectName(context)} ${context.storeDir}`;

@@ -1,6 +1,6 @@
 /**
  * docs/operations.md, made from the operation table: pure functions from codecs to markdown. What the policy
- * says of each operation is given from above, for nothing here may know of it.
+ * says about each operation is passed in, because nothing here may know about it.
  */
 import type { Codec, Node } from "./codec.ts";
 import { activityResult, errorMessage, STDERR, startActivity, stopActivity } from "./log-messages.ts";
@@ -19,7 +19,7 @@ import {
 } from "./types.ts";
 import { FEATURES, NEWEST_MINOR, OLDEST_MINOR } from "./version.ts";
 
-/** A column of the overview that comes from elsewhere: what it says of each operation, as markdown. */
+/** A column of the overview that comes from elsewhere: its text for each operation, as markdown. */
 export interface Column {
   readonly title: string;
   readonly of: (name: OperationName) => string;
@@ -110,7 +110,7 @@ function labelled(label: string, node: Node): string[] {
     : [`${label}, ${lowerFirst(first ?? "")}`, ...rest];
 }
 
-/** Whether the fields of the node are worth a table of their own. */
+/** Whether the fields of the node deserve their own table. */
 function hasFields(node: Node): boolean {
   if (typeNames.has(node)) return false;
   if (node.kind === "since")
@@ -121,7 +121,7 @@ function hasFields(node: Node): boolean {
   );
 }
 
-/** One table or line for each form that a value has in some version, with a line before it that says when. */
+/** One table or line for each form that a value has in some version, preceded by a line that says when. */
 function forms(node: Node, when: string): string[] {
   const heading = when ? [`${upperFirst(when)}:`] : [];
   switch (node.kind) {

@@ -1,11 +1,11 @@
 /**
- * Framed bodies: pieces with an eight-byte length before each, ended by a piece of length zero
+ * Framed bodies: pieces, each preceded by an eight-byte length, ended by a piece of length zero
  * (FramedSource and FramedSink in src/libutil/serialise.hh of the Nix tree, protocol 1.23).
  */
 import { type ByteSource, EndOfStream } from "./byte-stream.ts";
 import { WireError } from "./wire.ts";
 
-/** The longest piece. Upstream takes memory for a whole one; clients send 32 to 64 KiB. */
+/** The longest piece. Upstream allocates memory for a whole one; clients send 32 to 64 KiB. */
 export const MAX_FRAME = 64 * 1024 * 1024;
 /** Bytes of the length before a piece. */
 export const HEADER = 8;
@@ -69,10 +69,10 @@ export const END_OF_FRAMES = frameHeader(0);
 /**
  * A body's bytes as they go to a daemon: in frames, the first of which has two bytes.
  *
- * A daemon that refuses a request before it read the body takes the frames for requests. Two is the number
- * of no operation, so such a daemon closes the connection instead of doing what a sandbox wrote there.
- * (Data that starts with a single byte gets a frame of one: to such a daemon that is IsValidPath of a path
- * that starts with a zero, the last byte of the next header, for which it closes the connection too.)
+ * A daemon that refuses a request before reading its body takes the frames for requests. No operation has the
+ * number two, so such a daemon closes the connection instead of doing what a sandbox wrote there. (Data that
+ * starts with a single byte gets a frame of one: to such a daemon that is IsValidPath of a path that starts
+ * with a zero, the last byte of the next header, for which it closes the connection too.)
  */
 export class FrameWriter {
   private opened = false;
@@ -94,7 +94,7 @@ export class FrameWriter {
   }
 }
 
-/** Reads the body that a source is at to its end and throws it away. */
+/** Reads the body at which a source stands to its end and discards it. */
 export async function drainFrames(source: ByteSource, walker: FrameWalker): Promise<void> {
   for (;;) {
     source.consume(walker.push(source.available));

@@ -29,7 +29,7 @@ const MAGIC_2 = 0x6478696f;
 const TEXT_SINCE = 33;
 const TRUST_SINCE = 35;
 
-/** What a daemon says of the client (protocol 1.35). */
+/** What a daemon says about the client (protocol 1.35). */
 export const TRUST = { unknown: 0, trusted: 1, notTrusted: 2 } as const;
 
 /** No operation is read here, so neither version nor store folder matters. */
@@ -44,14 +44,14 @@ type Send = (message: Buffer) => unknown;
 export interface ClientGreeting extends Dialect {
   /** The client's own newest version. */
   readonly clientMinor: number;
-  /** The version is older than what the table speaks: only an error may be sent. */
+  /** The version is older than those of the table: only an error may be sent. */
   readonly tooOld: boolean;
 }
 
 export interface DaemonGreeting extends Dialect {
   /** The daemon's own newest version. */
   readonly daemonMinor: number;
-  /** The daemon's Nix version, where it tells (1.33). */
+  /** The daemon's Nix version, if it tells (1.33). */
   readonly nixVersion: string | undefined;
   readonly trust: number;
 }

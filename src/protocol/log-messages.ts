@@ -1,6 +1,6 @@
 /**
- * What a daemon sends between a request and its reply: log messages, requests for data, and last of all
- * "done" or an error (src/libstore/daemon.cc `TunnelLogger`, src/libutil/logging.hh in the Nix tree).
+ * What a daemon sends between a request and its reply: log messages, requests for data, and finally "done" or
+ * an error (src/libstore/daemon.cc `TunnelLogger`, src/libutil/logging.hh in the Nix tree).
  */
 import { big, type Infer, list, number, sinceElse, string, struct, u64, variant } from "./codec.ts";
 import { type CodecContext, type Compiled, compile } from "./compile.ts";
@@ -38,7 +38,7 @@ export const startActivity = struct({
 export const stopActivity = struct({ id: big });
 export const activityResult = struct({ id: big, type: u64, fields });
 
-/** An error: a structure from 1.26 on, a text and a status before. */
+/** An error: a structure from 1.26 on, before that a text and a status. */
 export const errorMessage = sinceElse(
   26,
   struct({

@@ -1,4 +1,7 @@
-/** Reads whole messages from a source: at once where they are short and at hand, else piece by piece as they arrive. */
+/**
+ * Reads whole messages from a source: at once if they are short and available, otherwise piece by piece as
+ * they arrive.
+ */
 import { noPause, type Pace } from "../store/slices.ts";
 import { type ByteSource, EndOfStream } from "./byte-stream.ts";
 import type { Compiled } from "./compile.ts";
@@ -37,7 +40,7 @@ export class MessageReader {
     return this.read(codec);
   }
 
-  /** As `readOrEnd`, but the end of the stream is an error too. */
+  /** Like `readOrEnd`, but the end of the stream is an error, too. */
   async read<T>(codec: Compiled<T>): Promise<T> {
     this.look(0, WINDOW);
     try {
@@ -66,13 +69,13 @@ export class MessageReader {
     }
   }
 
-  /** Puts the decoder before what is at hand, as far as it may look at a time. */
+  /** Gives the decoder the available bytes, up to the amount that it may look at in one go. */
   private look(before: number, window: number): void {
     const { available } = this.source;
     this.decoder.reset(available.length > window ? available.subarray(0, window) : available, before);
   }
 
-  /** What was decoded is done with. @returns how many bytes that was */
+  /** Discards what was decoded. @returns how many bytes that was */
   private consume(): number {
     const { offset } = this.decoder;
     this.source.consume(offset);

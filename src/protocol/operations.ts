@@ -54,8 +54,8 @@ export interface Operation<Request = unknown, Reply = unknown> {
   readonly number: number;
   readonly about: string;
   /**
-   * The first and the last minor version at which a Nix client sends it. Daemons do not look, and know rows of
-   * old longer than clients send them: up to Nix 2.33 (1.38).
+   * The first and the last minor version at which a Nix client sends it. Daemons do not check this, and know
+   * obsolete rows longer than clients send them: up to Nix 2.33 (1.38).
    */
   readonly since: number;
   readonly until?: number;
@@ -67,7 +67,7 @@ export interface Operation<Request = unknown, Reply = unknown> {
   readonly replyBody?: Body;
 }
 
-/** Rows older than 1.21, which every version that is served may send. */
+/** Rows older than 1.21, which every supported version may send. */
 const ALWAYS = 0;
 
 function operation<Q, R>(row: Omit<Operation<Q, R>, "since"> & { since?: number }): Operation<Q, R> {
@@ -76,7 +76,7 @@ function operation<Q, R>(row: Omit<Operation<Q, R>, "since"> & { since?: number 
 
 const path = struct({ path: storePath });
 const paths = set(storePath);
-/** Replies that say nothing but "done" carry a 1 where they carry anything. */
+/** Replies that only mean "done" carry a 1 if they carry anything. */
 const done = number("always 1");
 function framed(): Body {
   return "framed";

@@ -1,6 +1,6 @@
 /**
- * Versions and features of the worker protocol. A version is `major << 8 | minor` on the wire; the minor
- * number alone is what the table speaks of, for the major number has been 1 since 2006.
+ * Versions and features of the worker protocol. A version is `major << 8 | minor` on the wire; the table only
+ * uses the minor number, because the major number has been 1 since 2006.
  */
 
 /** Oldest protocol version that is served: 1.21, Nix 2.3. */

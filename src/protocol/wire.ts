@@ -1,8 +1,8 @@
 /**
- * The primitives of the Nix worker protocol: little-endian 64-bit integers, and byte strings with a
- * length before and zero padding to eight bytes after (src/libutil/serialise.cc in the Nix tree).
+ * The primitives of the Nix worker protocol: little-endian 64-bit integers, and byte strings preceded by a
+ * length and followed by zero padding to eight bytes (src/libutil/serialise.cc in the Nix tree).
  *
- * Everything here is synchronous and works on the bytes at hand. When they run out, `UNDERFLOW` is
+ * Everything here is synchronous and works on the available bytes. When they run out, `UNDERFLOW` is
  * thrown: one frozen value, because it is thrown on an ordinary path and a stack trace would cost more
  * than the decoding.
  */
@@ -17,7 +17,7 @@ export class TooLongError extends WireError {
   override name = "TooLongError";
 }
 
-/** Thrown by `Decoder` when the value continues past the bytes at hand. Not an error. */
+/** Thrown by `Decoder` when the value continues beyond the available bytes. Not an error. */
 export const UNDERFLOW = Object.freeze({ underflow: true });
 
 const ZERO = Buffer.alloc(8);
@@ -28,8 +28,8 @@ export function padding(length: number): number {
 }
 
 /**
- * The most entries of a map. Nobody has so many settings or outputs; and a table of more takes longer than anything may when
- * it grows, for it grows at once.
+ * The most entries of a map. Nobody has that many settings or outputs, and growing a larger table, which
+ * happens in one step, would block for too long.
  */
 const MOST_ENTRIES = 100_000;
 
@@ -79,7 +79,7 @@ export class Decoder {
     this.end = buffer.length;
   }
 
-  /** Whether so many bytes are at hand. @throws TooLongError when the message would be longer than it may be */
+  /** Whether this many bytes are available. @throws TooLongError when the message would be longer than it may be */
   has(length: number): boolean {
     checkSize(this.before + this.offset + length, this.limit);
     return this.end - this.offset >= length;
@@ -98,7 +98,10 @@ export class Decoder {
     return this.buffer.readBigUInt64LE(this.take(8));
   }
 
-  /** How many elements follow. @throws WireError on a count that is too large, TooLongError on one that no message holds */
+  /**
+   * How many elements follow. @throws WireError on a count that is too large, TooLongError on one that no
+   * message can hold
+   */
   count(): number {
     const count = this.u64();
     // No element is shorter than eight bytes.
@@ -108,7 +111,10 @@ export class Decoder {
     return count;
   }
 
-  /** How many entries follow. @throws WireError on a count that is too large, TooLongError on one that no message holds */
+  /**
+   * How many entries follow. @throws WireError on a count that is too large, TooLongError on one that no
+   * message can hold
+   */
   entries(): number {
     const count = this.count();
     if (count > MOST_ENTRIES)
@@ -173,7 +179,7 @@ export class Encoder {
     this.buffer.writeBigUInt64LE(BigInt.asUintN(64, value), at);
   }
 
-  /** @param text one character a byte: characters above 0xff would lose bits and are an error of ours. */
+  /** @param text one character a byte: characters above 0xff would lose bits and are a bug. */
   string(text: string): void {
     this.u64(text.length);
     const at = this.grow(text.length + padding(text.length));
@@ -208,7 +214,7 @@ export class Encoder {
     return message;
   }
 
-  /** Makes room, in a new buffer where the present one is full, and says where it is. */
+  /** Makes room, in a new buffer if the current one is full, and returns its position. */
   private grow(bytes: number): number {
     const at = this.length;
     const needed = at + bytes;

@@ -1,6 +1,6 @@
 /**
- * Looks after the audit while the service runs: anchors the head of its chain in the service's log, which the journal
- * keeps where the service cannot rewrite it, and removes what is older, or larger, than is kept.
+ * Maintains the audit while the service runs: anchors the head of its chain in the service's log, which the
+ * journal keeps where the service cannot rewrite it, and removes what exceeds the age or size to be kept.
  */
 import { formatAnchor } from "../audit/anchor.ts";
 import { removeOldConnections } from "../audit/folders.ts";
@@ -10,7 +10,7 @@ import type { AuditStore } from "../audit/store.ts";
 import type { AuditConfig } from "../config/config.ts";
 import type { Log } from "./log.ts";
 
-/** How much could be cut off unseen, at most, if nothing else anchors it: a minute's records. */
+/** The most that could be cut off unnoticed, if nothing else anchors it: a minute's records. */
 const ANCHOR_MS = 60_000;
 /** Sandboxes often end several at a time. */
 const SOON_MS = 1000;
@@ -40,7 +40,7 @@ export class AuditKeeper {
     this.anchor();
   }
 
-  /** Told of what was written: after a sandbox has ended it anchors soon. */
+  /** Called with what was written: after a sandbox has ended, it anchors soon. */
   written(records: readonly StoredRecord[]): void {
     if (records.some(({ kind, op }) => kind === "sandbox" && op === "end"))
       this.soon ??= setTimeout(() => {
@@ -49,7 +49,7 @@ export class AuditKeeper {
       }, SOON_MS).unref();
   }
 
-  /** Writes down where the chain ends now; nothing if that has been said. */
+  /** Records where the chain ends now; does nothing if that has already been done. */
   anchor(): void {
     if (this.audit.head.seq === this.anchored && this.audit.pending === 0) return;
     try {

@@ -1,4 +1,4 @@
-/** Connects what connections tell of themselves to the audit store and the metrics. */
+/** Passes what connections report on to the audit store and the metrics. */
 import { type Asker as AuditAsker, buildRecord, sandboxRecord } from "../audit/events.ts";
 import { type AuditStore, nowMicroseconds } from "../audit/store.ts";
 import type { OperationName } from "../protocol/operations.ts";
@@ -13,7 +13,7 @@ export class AuditRecorder implements Recorder {
   private readonly metrics: Counters;
   private readonly onBuild: (record: BuildRecord) => void;
 
-  /** @param onBuild told of each inner build that ended */
+  /** @param onBuild called for each inner build that ended */
   constructor(
     store: AuditStore,
     metrics: Counters,

@@ -1,4 +1,4 @@
-/** The running broker: upstream, sandboxes and their connections. Listeners and hooks hand it clients. */
+/** The running broker: upstream, sandboxes and their connections. Listeners and hooks pass clients to it. */
 import type { Config } from "../config/config.ts";
 import { newSandboxId } from "../contract/runtime-tree.ts";
 import { meet, type Profile, type ViewStart } from "../policy/profile.ts";
@@ -17,7 +17,7 @@ import type { Counters } from "./counters.ts";
 import { NoRoots, TemporaryRoots } from "./static-home.ts";
 import { connectTo } from "./upstream.ts";
 
-/** What is known of a build that has a sandbox of its own. */
+/** What is known about a build that has its own sandbox. */
 export interface BuildSandboxOptions {
   readonly id: string;
   readonly derivation: StorePath;
@@ -64,7 +64,7 @@ export class Broker {
     this.store = new UpstreamStore(() => this.ownConnection(), upstream.storeDir, config.limits);
   }
 
-  /** The sandbox of a static socket. Its view is filled when the first client comes: upstream may be away now. */
+  /** The sandbox of a static socket. Its view is filled when the first client connects: upstream may be down now. */
   staticSandbox({ profile, view, socket }: StaticSandboxOptions): Sandbox {
     const sandbox = new Sandbox({
       id: newSandboxId(),
@@ -76,7 +76,7 @@ export class Broker {
       derivation: undefined,
       parent: undefined,
       socket,
-      // Upstream may be away now; the first client waits for it.
+      // Upstream may be down now; the first client waits for it.
       fill: (made) => (typeof view === "string" ? Promise.resolve() : made.startWith(view)),
       released: (paths) => this.waits.released(paths),
     });
@@ -84,14 +84,14 @@ export class Broker {
     return sandbox;
   }
 
-  /** Roots that go with the sandbox that they are for, or with the service. */
+  /** Roots that disappear with the sandbox that they are for, or with the service. */
   temporaryRoots(): TemporaryRoots {
     return new TemporaryRoots(() => this.ownConnection(), this.config.limits.requestDeadline);
   }
 
   /**
-   * The sandbox of a build. If it is the inner build of another sandbox, it gets no more rights than its asker, and uses up
-   * the same quotas. Others that want the same build, and wait for it, have nothing to do with it.
+   * The sandbox of a build. If it is the inner build of another sandbox, it gets no more rights than that
+   * sandbox, and shares its quotas. Others that wait for the same build do not matter.
    */
   buildSandbox(build: BuildSandboxOptions): Sandbox {
     const parent = [...this.sandboxes.values()].find(({ mark }) => mark === build.asker);
@@ -106,7 +106,7 @@ export class Broker {
       parent,
       released: (paths) => this.waits.released(paths),
     });
-    // It must not go on with the rights of an outer build: its asker may have had fewer.
+    // It must not continue with the rights of an outer build: its asker may have had fewer.
     if (build.asker !== "" && !parent)
       sandbox.ended = "the build that asked for this one is gone, or nix-broker was restarted meanwhile";
     else if (sandbox.depth > profile.limits.depth) {
@@ -119,12 +119,15 @@ export class Broker {
     return sandbox;
   }
 
-  /** Keeps a build's outputs from all sandboxes: their references are still to be registered. @returns what lets go of them */
+  /**
+   * Withholds a build's outputs from all sandboxes until their references are registered. @returns the
+   * release function
+   */
   holdUnsettled(outputs: BuildSandboxOptions["outputs"], derivation: StorePath): () => void {
     return this.waits.hold(heldBy(outputs, derivation));
   }
 
-  /** No new requests; those under way are cut off. */
+  /** No new requests; those in progress are cut off. */
   async endSandbox(sandbox: Sandbox, reason: string): Promise<void> {
     if (!this.sandboxes.delete(sandbox.id)) return;
     this.waits.ended(sandbox);
@@ -179,7 +182,7 @@ export class Broker {
     return [...quotas].reduce((sum, { buildsRunning }) => sum + buildsRunning, 0);
   }
 
-  /** Ends all sandboxes: what is in flight may finish for up to so many seconds. */
+  /** Ends all sandboxes: requests in flight get up to this many seconds to finish. */
   async stop(graceSeconds: number): Promise<void> {
     this.stopping = true;
     for (const connection of this.connections) connection.stop(false);
@@ -192,7 +195,7 @@ export class Broker {
     this.pool.close();
   }
 
-  /** An upstream connection for the broker's own questions, as new as upstream has it. */
+  /** An upstream connection for the broker's own questions, in the newest version that upstream has. */
   private async ownConnection(): Promise<UpstreamConnection> {
     const { facts } = this.pool;
     try {
@@ -216,7 +219,7 @@ export class Broker {
   }
 }
 
-/** What a build locks while it runs; its derivation stands for the outputs that are not known. */
+/** What a build locks while it runs; its derivation stands for outputs that are not known. */
 function heldBy(outputs: BuildSandboxOptions["outputs"], derivation: StorePath): StorePath[] {
   return Object.values(outputs).map((path) => path || derivation);
 }

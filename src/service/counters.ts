@@ -12,7 +12,7 @@ export interface Counters {
   logLinesDropped(lines: number): void;
 }
 
-/** For a process that nobody scrapes. */
+/** For a process whose metrics nobody scrapes. */
 export const noCounters: Counters = {
   request() {},
   build() {},

@@ -19,12 +19,12 @@ export interface ListenerServices {
   readonly log: Log;
 }
 
-/** Anyone may connect, for the uid is checked when they do: the socket's own mode cannot name users. */
+/** Anyone may connect, because the uid is checked afterwards: the socket's mode cannot name users. */
 const SOCKET_MODE = 0o666;
 
 /**
- * Opens every static socket. A socket passed by the service manager is used for the entry of its name, which is
- * the path (`FileDescriptorName=`), or else in their order.
+ * Opens every static socket. A socket passed by the service manager is used for the entry with its name,
+ * which is the path (`FileDescriptorName=`), or otherwise in order.
  * @throws ListenError, UserDatabaseError
  */
 export async function openListeners(
@@ -75,7 +75,7 @@ function takeSocket(left: ActivatedSocket[], entry: ListenConfig): ActivatedSock
   return at < 0 ? undefined : left.splice(at, 1)[0];
 }
 
-/** Makes the sandbox of a static socket; what it returns decides over each client. */
+/** Creates the sandbox of a static socket; the function that it returns decides about each client. */
 function admission(entry: ListenConfig, services: ListenerServices): (stream: ByteStream) => void {
   const { broker, log } = services;
   const allowed = new UserDatabase().resolve(entry.allowUids);
@@ -92,7 +92,7 @@ function admission(entry: ListenConfig, services: ListenerServices): (stream: By
       log.warn({ socket: entry.path, uid }, "refused a user that allow_uids does not name");
       broker.refuse(stream, sandbox, `user ${uid} may not use this socket (allow_uids)`);
     } else if (view === "build") {
-      // As many as its sandbox may have: a build that connects all the time must not keep others from the linker.
+      // As many as its sandbox may have: a build that keeps connecting must not block others' access to the linker.
       const { connections } = broker.config.hooks.profile.limits;
       const identified = unidentified.enter(uid, connections);
       if (!identified) {
@@ -112,7 +112,7 @@ function admission(entry: ListenConfig, services: ListenerServices): (stream: By
 /**
  * Serves a client of a socket that all builds see: the linker, as root, finds out which build it runs in.
  * @param unknown the sandbox that refusals are recorded under
- * @param identified called when it is known, or found to be none
+ * @param identified called when the build is known, or there is none
  */
 async function serveBuild(
   stream: ByteStream,

@@ -1,5 +1,5 @@
 /**
- * What Prometheus is told. Labels come from our own tables only, never from a client, so that their number is bounded.
+ * The Prometheus metrics. Labels come from our own tables only, never from a client, so that their number is limited.
  */
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
@@ -37,7 +37,7 @@ export interface AuditState {
 const REQUEST_BUCKETS = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 10, 100, 1000];
 const BUILD_BUCKETS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000];
 
-/** Requests that are in no table: the greeting, and numbers that no operation has. */
+/** Requests that are not in the table: the greeting, and numbers that no operation has. */
 const OTHER_OPERATIONS = ["handshake", "unknown"];
 const OPERATIONS: ReadonlySet<string> = new Set([...operationNames, ...OTHER_OPERATIONS]);
 
@@ -58,7 +58,7 @@ export class Metrics implements Counters {
   private readonly limitHits: Counter<"limit">;
   private readonly refusedWaits: Counter<"reason">;
   private readonly droppedLogLines: Counter;
-  /** Looking series up by their labels is most of what counting costs. */
+  /** Looking up series by their labels is most of the cost of counting. */
   private readonly series = new Map<string, RequestSeries>();
 
   constructor(sources: MetricSources, version: string) {
@@ -159,7 +159,7 @@ export class Metrics implements Counters {
     const key = `${operation}/${verdict}`;
     const known = this.series.get(key);
     if (known !== undefined) return known;
-    // Whatever a caller passes, the labels stay bounded.
+    // Whatever a caller passes, the number of labels stays limited.
     const label = OPERATIONS.has(operation) ? operation : "unknown";
     const series = {
       count: this.requests.labels(label, verdict),
@@ -169,7 +169,7 @@ export class Metrics implements Counters {
     return series;
   }
 
-  /** So that a first event shows as an increase. Operations come as they are used: there are too many for that. */
+  /** So that the first event shows as an increase. Operations are added when they are used: there are too many. */
   private startAtZero(): void {
     for (const result of ["success", "failure"]) this.builds.inc({ result }, 0);
     for (const limit of limitNames) this.limitHits.inc({ limit }, 0);

@@ -1,11 +1,10 @@
-/** What the clients of each user have open at once. */
+/** How much the clients of each user have open at once. */
 export class PerUser {
   private readonly open = new Map<number, number>();
 
   /**
-   * Counts one more of a user's.
-   * @param most how many a user may have
-   * @returns what ends it; undefined when there are as many as there may be
+   * Counts one more for a user. @param most how many a user may have @returns the function that ends it;
+   * undefined if the user already has the maximum
    */
   enter(uid: number, most: number): (() => void) | undefined {
     const before = this.open.get(uid) ?? 0;

@@ -1,12 +1,15 @@
-/** What serves clients never runs as root, whether as a service or for one connection. */
+/** Code that serves clients never runs as root, neither as a service nor for one connection. */
 import type { Config } from "../config/config.ts";
 
-/** The service may not run so. */
+/** The service must not run like this. */
 export class ServiceError extends Error {
   override name = "ServiceError";
 }
 
-/** A broker that root runs would be trusted by upstream, and a fault of it would be a fault of root's. @throws ServiceError */
+/**
+ * A broker run by root would be trusted by upstream, and a bug in it would be a bug in a root process.
+ * @throws ServiceError
+ */
 export function refuseRoot(config: Config): void {
   if (process.getuid?.() === 0 && !config.upstream.allowTrusted)
     throw new ServiceError(

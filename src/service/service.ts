@@ -37,7 +37,10 @@ interface Door {
   close(): void | Promise<void>;
 }
 
-/** @throws ServiceError, ListenError, AuditError, ControlError, HttpError, TokenError, UserDatabaseError: with what to do about it. */
+/**
+ * @throws ServiceError, ListenError, AuditError, ControlError, HttpError, TokenError, UserDatabaseError: with
+ * advice.
+ */
 export async function startService(config: Config): Promise<Service> {
   refuseRoot(config);
   const log = makeLog(config.log.level);
@@ -95,7 +98,7 @@ export async function startService(config: Config): Promise<Service> {
     }),
   );
   keeper = new AuditKeeper(audit, config.audit, log);
-  // Not awaited: upstream may come later, and clients are told until then.
+  // Not awaited: upstream may start later, and until then clients are told.
   broker.pool.probe().then(
     ({ minor, nixVersion }) =>
       log.info(
@@ -138,14 +141,14 @@ function openControl(sources: ReportSources, log: Log): Promise<Door> {
   });
 }
 
-/** Where nobody can scrape them, keeping them would be for nothing, and so would loading what keeps them. */
+/** If nobody can scrape them, there is no point in collecting them, or in loading the code for it. */
 async function metricsIfServed(config: Config, sources: MetricSources): Promise<Metrics | undefined> {
   if (!config.metrics.listen && !config.web.listen) return undefined;
   const { Metrics } = await import("./metrics.ts");
   return new Metrics(sources, packageJson.version);
 }
 
-/** The live page keeps the newest records in memory: only where somebody may look at it. */
+/** The live page keeps the latest records in memory: only if it is enabled. */
 async function feedIfServed(
   config: Config,
   { audit, broker, builds, linker, tally, log }: Omit<ReportSources, "config"> & { readonly log: Log },
@@ -183,7 +186,7 @@ function sandboxesByProfile(broker: Broker): Map<string, number> {
   return counts;
 }
 
-/** What an auditor compares: whether the service ran with another configuration than before. */
+/** For auditors: shows whether the service ran with a different configuration than before. */
 function configurationHash(config: Config): string {
   const text = JSON.stringify(config, (_, value: unknown) => (value instanceof Map ? [...value] : value));
   return createHash("sha256").update(text).digest("hex");

@@ -1,7 +1,7 @@
 /**
  * The home of a static socket's sandbox: its paths are kept by temporary roots, on an upstream connection of
- * its own that lives as long as the sandbox. Nothing has to be shown: whoever mounts such a socket mounts
- * what the inhabitant may see.
+ * its own that lives as long as the sandbox. Nothing has to be made visible: whoever mounts such a socket
+ * also mounts what the sandbox may see.
  */
 
 import type { Home } from "../sandbox/sandbox.ts";
@@ -13,11 +13,11 @@ export class TemporaryRoots implements Home {
   private readonly channel: QueryChannel;
   private readonly kept = new Set<StorePath>();
 
-  /** @param answerSeconds how long upstream may leave a root without an answer, as while it collects garbage */
+  /** @param answerSeconds how long upstream may take to answer for a root, for instance while it collects garbage */
   constructor(open: () => Promise<UpstreamConnection>, answerSeconds: number) {
     this.channel = new QueryChannel(async () => {
       const connection = await open();
-      // Upstream was started anew: it has forgotten them.
+      // Upstream was restarted: it has forgotten them.
       for (const path of this.kept) await connection.ask("AddTempRoot", { path }, answerSeconds);
       return connection;
     }, answerSeconds);

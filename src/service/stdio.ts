@@ -15,7 +15,7 @@ import { refuseRoot } from "./refuse-root.ts";
 export async function serveStdio(config: Config, { profile }: { profile: Profile }): Promise<void> {
   refuseRoot(config);
   const metrics = noCounters;
-  // The service holds its own audit open, and other such commands theirs: each has a folder for itself.
+  // The service keeps its own audit open, and other such commands theirs: each has its own folder.
   const audit = new AuditStore(connectionFolder(config.audit.path, newSandboxId()));
   const broker = new Broker(config, new AuditRecorder(audit, metrics), metrics, Number.POSITIVE_INFINITY);
   const sandbox = broker.staticSandbox({ profile, view: profile.view });

@@ -21,7 +21,7 @@ export function connectTo(upstream: UpstreamConfig): Connect {
   };
 }
 
-/** For messages: where upstream is. */
+/** Where upstream is, for messages. */
 export function upstreamName(upstream: UpstreamConfig): string {
   return upstream.command ? `'${upstream.command.join(" ")}'` : upstream.socket;
 }

@@ -1,6 +1,6 @@
 /**
  * The attributes of a derivation that mean something to Nix: `requiredSystemFeatures`, `__noChroot`,
- * `impureEnvVars`, `outputChecks` and kin. They are in the environment, or, with `__structuredAttrs`, in the
+ * `impureEnvVars`, `outputChecks` and the like. They are in the environment, or, with `__structuredAttrs`, in the
  * JSON text of the variable `__json`.
  * Rules: `src/libstore/derivation-options.cc` in the Nix tree (`parsed-derivations.cc` up to 2.25).
  */
@@ -10,7 +10,7 @@ import { quote } from "./quote.ts";
 import type { Slices } from "./slices.ts";
 import { type JsonObject, type JsonValue, structuredAttributes } from "./structured-attributes.ts";
 
-/** Those that are asked for; no others are kept. */
+/** The attributes that are used; no others are kept. */
 const attributeNames = [
   "__contentAddressed",
   "__impure",
@@ -50,7 +50,7 @@ export function isAttributeName(variable: string): boolean {
 
 /**
  * The attributes of a derivation. Nix ignores the environment where there are structured attributes; here both
- * count, so that what is asked for in either place is seen.
+ * count, so that a request in either place is seen.
  *
  * Everything throws DerivationError when the attributes cannot be read.
  */

@@ -39,20 +39,20 @@ export interface Derivation {
 }
 
 /**
- * How the path of an output comes about. `input-addressed`: from the derivation; `fixed`: from the hash that the
- * derivation names; `floating`: from the contents, once built; `deferred`: from the derivation, once its own
- * floating inputs are built; `impure`: as floating, and never the same again.
+ * How the path of an output is determined. `input-addressed`: from the derivation; `fixed`: from the hash
+ * that the derivation names; `floating`: from the contents, once built; `deferred`: from the derivation, once
+ * its own floating inputs are built; `impure`: like floating, and different every time.
  */
 export type OutputKind = "input-addressed" | "fixed" | "floating" | "deferred" | "impure";
 
-/** Longer texts cannot be given to a builder. Bytes. */
+/** Longer texts cannot be passed to a builder. Bytes. */
 const LONGEST_BUILDER = 4096;
 const LONGEST_VARIABLE_NAME = 128 * 1024;
 
 /**
- * Reads a derivation. Only the form that Nix itself writes is taken: maps and sets in order without duplicates, one
- * spelling of each string and hash, at least one output. So no two readers can take it for different things.
- * Attributes that cannot be read are an error of whoever asks for one.
+ * Reads a derivation. Only the form that Nix itself writes is accepted: maps and sets in order without
+ * duplicates, one spelling of each string and hash, at least one output. This way no two readers can
+ * interpret it differently. Attributes that cannot be read are an error only for callers that ask for one.
  * @throws DerivationError also for `DrvWithVersion("xp-dyn-drv", …)` (dynamic derivations), and for what is too long.
  */
 export function parseDerivation(text: Buffer): Derivation {
@@ -71,7 +71,7 @@ export function* derivationOf(text: Buffer): Slices<Derivation> {
   }
 }
 
-/** How the path of that output comes about. */
+/** How the path of that output is determined. */
 export function outputKind(output: DerivationOutput): OutputKind {
   if (output.hashAlgorithm === "") return output.path === "" ? "deferred" : "input-addressed";
   if (output.hash === "") return "floating";

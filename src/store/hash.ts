@@ -13,7 +13,7 @@ export type HashAlgorithm = "md5" | "sha1" | "sha256" | "sha512" | "blake3";
 /** How a digest is written. `sri` is `<algorithm>-<base64>`, whatever is asked of the prefix. */
 export type HashFormat = "base16" | "base32" | "base64" | "sri";
 
-/** A digest together with what made it. */
+/** A digest together with its algorithm. */
 export interface Hash {
   readonly algorithm: HashAlgorithm;
   readonly digest: Buffer;
@@ -114,7 +114,7 @@ function decodeBase16(text: string, algorithm: HashAlgorithm): Buffer {
 
 function decodeBase64(text: string, algorithm: HashAlgorithm): Buffer {
   const digest = Buffer.from(text, "base64");
-  // Buffer.from skips what it does not know, so the way back is the check.
+  // Buffer.from skips what it does not know, so it is checked by converting back.
   if (digest.length !== digestLength(algorithm) || digest.toString("base64") !== text)
     throw new HashError(
       `The ${algorithm} digest ${quote(text)} is not ${digestLength(algorithm)} bytes of base 64 in canonical form.`,

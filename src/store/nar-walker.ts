@@ -1,8 +1,8 @@
 /**
- * Finds the end of a NAR by parsing it as it passes by. Only the strict canonical form is taken, so that no two readers
- * can disagree about where it ends: exact tags, zero padding, entries in order, no surplus field.
- * Format: `src/libutil/archive.cc` in the Nix tree, and the manual's page `protocols/nix-archive.md`. The bounds are
- * those of the newest Nix (2.35), which are the tightest.
+ * Finds the end of a NAR by parsing it as it passes by. Only the strict canonical form is accepted, so that
+ * no two readers can disagree about where it ends: exact tags, zero padding, entries in order, no surplus
+ * field. Format: `src/libutil/archive.cc` in the Nix tree, and the manual's page `protocols/nix-archive.md`.
+ * The bounds are those of the newest Nix (2.35), which are the tightest.
  *
  * A NAR is a sequence of strings, each a 64-bit little-endian length, the bytes, and zeros up to a multiple of 8. What
  * lies between the variable strings is always the same few bytes, so the walker is an automaton: it matches a run
@@ -12,7 +12,7 @@
 
 import { quote } from "./quote.ts";
 
-/** Something in a NAR that is not strict and canonical. */
+/** A NAR that is not strictly canonical. */
 export class NarError extends Error {
   override readonly name = "NarError";
 }
@@ -130,8 +130,8 @@ export class NarWalker {
 
   /**
    * Takes the next bytes, up to the end of the NAR.
-   * @returns how many bytes were taken: less than there are only if the NAR ends before.
-   * @throws NarError that says at which byte; the same one again if it is called once more.
+   * @returns how many bytes were taken: fewer than given only if the NAR ends before.
+   * @throws NarError that says at which byte; the same one if it is called again.
    */
   push(chunk: Buffer): number {
     if (this.failure !== undefined) throw this.failure;
@@ -296,7 +296,7 @@ export class NarWalker {
     if (name === "." || name === ".." || name.includes("/") || name.includes("\0"))
       throw this.fail(end, `${quote(name)} cannot be the name of an entry`);
     const directory = this.lastNames.length - 1;
-    // One character a byte: the comparison is the one by bytes that the format wants.
+    // One character per byte, so this compares bytes, as the format requires.
     if (name <= this.lastNames[directory]!)
       throw this.fail(end, `the entry ${quote(name)} does not come after the one before it`);
     this.lastNames[directory] = name;

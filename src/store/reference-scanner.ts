@@ -2,7 +2,7 @@
  * Finds references in a stream of bytes, as Nix does: a reference is the 32-character hash part of a store path,
  * wherever it stands. Nix's own: `src/libstore/references.cc`.
  *
- * The bytes come from strangers, so the time must be linear whatever they are. Ordinary bytes are passed over by
+ * The bytes are untrusted, so the time must be linear whatever they are. Ordinary bytes are passed over by
  * stride: a window of 32 bytes is read from its end, and the first byte that is no base 32 digit moves the window
  * past it. Within long runs of digits, where that does not help, a rolling hash of the window is looked up. It has
  * random coefficients: a prefix table could be flooded by somebody who searches for paths with a common prefix.
@@ -21,7 +21,7 @@ const FILTER_BITS_EACH = 16;
 /** Powers of two: 8 KiB to 8 MiB. */
 const MIN_FILTER_BITS = 16;
 const MAX_FILTER_BITS = 26;
-/** Taking so many up takes a few milliseconds. */
+/** Adding this many takes a few milliseconds. */
 const AT_ONCE = 1000;
 
 /** Scans one stream for a set of hash parts. */
@@ -63,7 +63,7 @@ export class ReferenceScanner {
   }
 
   /**
-   * As the constructor, with pauses: for the hash parts of a whole store it takes half a second.
+   * Like the constructor, but with pauses: the hash parts of a whole store take half a second.
    * @param pause lets others run
    */
   static async gradually(
@@ -82,8 +82,8 @@ export class ReferenceScanner {
   }
 
   /**
-   * Takes the next bytes. The hardest bytes pass at about 0.1 GB/s, so on a loop that serves others a chunk should not
-   * be larger than a mebibyte.
+   * Takes the next bytes. The worst input is scanned at about 0.1 GB/s, so on an event loop that serves
+   * others a chunk should not be larger than a mebibyte.
    */
   push(chunk: Buffer): void {
     if (this.wantedCount === 0 || chunk.length === 0) return;
@@ -162,7 +162,7 @@ export class ReferenceScanner {
     const seen = bytes.toString("latin1", end - HASH_PART_LENGTH, end);
     const index = candidates.indexOf(seen);
     if (index < 0) return;
-    // Taken out, so that a stream that repeats one reference is not looked at more closely than others.
+    // Removed, so that a stream that repeats one reference is not scanned more slowly than others.
     candidates.splice(index, 1);
     if (candidates.length === 0) this.wanted.delete(hash);
     this.wantedCount--;

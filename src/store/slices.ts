@@ -1,13 +1,13 @@
 /**
- * Long work in slices. What strangers can make long is written as a generator that yields after a bounded piece of
- * work; who drives it decides whether others get a turn in between. `units` of work are bytes looked at, or what
- * takes about as long: a slice stays far below a millisecond.
+ * Long work in slices. Work that untrusted parties can make long is written as a generator that yields after
+ * a bounded piece of work; the caller decides whether others get a turn in between. `units` of work are bytes
+ * looked at, or what takes about as long: a slice stays far below a millisecond.
  */
 
 /** Work that yields between its slices, and returns its result. */
 export type Slices<T> = Generator<undefined, T, undefined>;
 
-/** Says when to let others run, and lets them. */
+/** Decides when to let others run, and does so. */
 export interface Pace {
   /** Whether this turn has lasted long enough. */
   readonly due: boolean;
@@ -18,7 +18,7 @@ export interface Pace {
 /** For programs that serve nobody meanwhile. */
 export const noPause: Pace = { due: false, pause: () => Promise.resolve() };
 
-/** Does all of it now. @throws what the work throws */
+/** Does all of it at once. @throws what the work throws */
 export function atOnce<T>(work: Slices<T>): T {
   for (;;) {
     const step = work.next();
@@ -35,7 +35,7 @@ export async function inSlices<T>(work: Slices<T>, pace: Pace): Promise<T> {
   }
 }
 
-/** So many items of a list are dealt with between two looks at the pace. */
+/** How many items of a list are processed between two checks of the pace. */
 const ITEMS_A_SLICE = 64;
 
 /** Goes over a list turn by turn; the items of a slice are dealt with at the same time. @throws what `deal` throws */

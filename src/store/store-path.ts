@@ -16,7 +16,7 @@ export class StorePathError extends Error {
 /** Characters in the hash part: 160 bits of base 32. */
 export const HASH_PART_LENGTH = 32;
 
-/** The longest name that Nix allows: 255 bytes for a file name, less hash part, dash and `.lock` and kin. */
+/** The longest name that Nix allows: 255 bytes for a file name, less hash part, dash, and suffixes such as `.lock`. */
 export const MAX_NAME_LENGTH = 211;
 
 // As in 2.26 and later (src/libstore/path.cc): 2.3 refuses any leading dot, 2.8 none; stores hold paths of all of them.
@@ -85,7 +85,7 @@ export function storePathName(path: StorePath): string {
   return path.slice(path.lastIndexOf("/") + 1 + HASH_PART_LENGTH + 1);
 }
 
-/** Whether the store path is that of a derivation: Nix goes by the name alone. */
+/** Whether the store path is that of a derivation: Nix decides by the name alone. */
 export function isDerivationPath(path: StorePath): boolean {
   return path.endsWith(".drv");
 }

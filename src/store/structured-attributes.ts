@@ -18,9 +18,9 @@ const MAX_DEPTH = 128;
 /** Of the wanted members, all together. */
 export const MOST_KEPT_BYTES = 512 * 1024;
 export const MOST_KEPT_VALUES = 20_000;
-/** Bytes of one number. Nobody has such numbers, and they would have to be read in slices too. */
+/** Bytes of one number. Nobody needs longer numbers, and they would also have to be read in slices. */
 const LONGEST_NUMBER = 4096;
-/** A key that is written with nothing but escapes has six bytes a character. */
+/** A key that is written entirely in escapes has six bytes per character. */
 const BYTES_A_CHARACTER = 6;
 /** Bytes between two yields. */
 const SLICE = 16 * 1024;

@@ -1,7 +1,7 @@
 /**
- * The home of a per-build sandbox: a root for each path that its view gained, in a folder that outlives a crash and that
- * the post-build hook takes as the list of gains, and a temporary root; and the linker, which shows the paths in the
- * build's own store.
+ * The home of a per-build sandbox: a root for each path that its view gained, in a folder that survives a
+ * crash and that the post-build hook reads as the list of gained paths; a temporary root for each; and the
+ * linker, which makes the paths visible in the build's own store.
  */
 import { symlink } from "node:fs/promises";
 import { Refusal } from "../../sandbox/refusal.ts";
@@ -27,8 +27,8 @@ export class BuildHome implements Home {
   }
 
   /**
-   * A garbage collection that is under way has read the links already, and reads the temporary roots next, or is told
-   * of new ones: until it is over, only these count.
+   * A running garbage collection has already read the links, and reads the temporary roots next, or is told
+   * about new ones: until it is over, only these count.
    */
   async keep(paths: readonly StorePath[]): Promise<void> {
     await Promise.all([this.link(paths), this.temporary.keep(paths)]);

@@ -1,7 +1,7 @@
 /**
- * The service's side of the linker's socket (docs/linker-and-hooks.md). Requests are sent as they come and answered in any
- * order; those of one sandbox are done in order. The linker may be restarted at any time: what was not answered then is
- * asked again, which is safe because linking twice changes nothing.
+ * The service's side of the linker's socket (docs/linker-and-hooks.md). Requests are sent as they come and
+ * answered in any order; those of one sandbox are handled in order. The linker may be restarted at any time:
+ * unanswered requests are then repeated, which is safe because linking twice changes nothing.
  */
 import { createConnection, type Socket } from "node:net";
 import { JsonLines } from "../../contract/json-lines.ts";
@@ -12,7 +12,7 @@ export type { LinkerStatus } from "../../contract/linker-protocol.ts";
 /** What the linker answers when it did not do as asked; `code` as in docs/linker-and-hooks.md, or one of ours. */
 export class LinkerError extends Error {
   override name = "LinkerError";
-  /** A code of the linker's, or `unreachable`, `busy`, `closed`. */
+  /** A code from the linker, or `unreachable`, `busy`, `closed`. */
   readonly code: string;
 
   constructor(code: string, message: string) {
@@ -34,13 +34,13 @@ interface OpenRequest {
   readonly line: string;
   readonly resolve: (reply: Record<string, unknown>) => void;
   readonly reject: (error: LinkerError) => void;
-  /** When it is given up if there is no connection by then. */
+  /** When it is abandoned if there is no connection by then. */
   readonly deadline: number;
   readonly timer: NodeJS.Timeout;
 }
 
 const RETRY_MS = 50;
-/** A link may be gigabytes to copy, and come after others of its sandbox. */
+/** Linking may mean copying gigabytes, after other requests of the same sandbox. */
 const LINK_MS = 600_000;
 const ANSWER_MS = 60_000;
 const MAX_REPLY_LINE = 64 * 1024;
@@ -65,7 +65,7 @@ export class LinkerClient {
     this.maxOpen = options.maxOpen ?? 65_536;
   }
 
-  /** Makes a valid store path visible in a sandbox; resolves when it is there, whole. @throws LinkerError */
+  /** Makes a valid store path visible in a sandbox; resolves when it is completely there. @throws LinkerError */
   async link(sandbox: string, path: string): Promise<void> {
     await this.request({ op: "link", sandbox, path });
   }
@@ -94,7 +94,7 @@ export class LinkerClient {
     return sandbox;
   }
 
-  /** Tells that nothing more is needed of a sandbox that has ended. @throws LinkerError `not-ended` */
+  /** Says that a sandbox that has ended is no longer needed. @throws LinkerError `not-ended` */
   async release(sandbox: string): Promise<void> {
     await this.request({ op: "release", sandbox });
   }
@@ -104,7 +104,7 @@ export class LinkerClient {
     return this.open.size;
   }
 
-  /** Rejects what is open and connects no more. */
+  /** Rejects open requests and does not connect again. */
   close(): void {
     this.closed = true;
     clearTimeout(this.retry);
@@ -178,7 +178,7 @@ export class LinkerClient {
       return;
     }
     const request = this.open.get(id);
-    // It was given up, and the answer comes after all.
+    // It was abandoned, and the answer arrives after all.
     if (!request) return;
     clearTimeout(request.timer);
     this.open.delete(id);

@@ -1,7 +1,7 @@
 /**
- * Per-build sandboxes. The hook registers each as a folder (docs/linker-and-hooks.md); this side finds the folders, makes the
- * sandboxes, and listens in their socket folders. Since the folders are the registration, a restarted service takes up
- * the sandboxes that still live, with their views.
+ * Per-build sandboxes. The hook registers each as a folder (docs/linker-and-hooks.md); this side finds the
+ * folders, makes the sandboxes, and listens in their socket folders. Since the folders are the registration,
+ * a restarted service resumes the sandboxes that still live, with their views.
  */
 import { existsSync, type FSWatcher, lstatSync, readdirSync, readFileSync, watch } from "node:fs";
 import type { Config } from "../../config/config.ts";
@@ -27,7 +27,7 @@ import { inputsOf } from "./view.ts";
 /** The outcome of a build whose references could not be registered yet (docs/linker-and-hooks.md). */
 const PENDING = "pending";
 
-/** A safety net below the watches, which the kernel may drop when very much happens at once. */
+/** A safety net for the watches, whose events the kernel may drop when very much happens at once. */
 const RESCAN_MS = 5000;
 
 interface Live {
@@ -47,7 +47,7 @@ export class BuildSandboxes {
   private readonly users: BuildUsers;
   private readonly log: Log;
   private readonly live = new Map<string, Live>();
-  /** Those that are over, whose references are not registered yet: what lets go of their outputs. */
+  /** The release functions for outputs of sandboxes that are over, but whose references are not registered yet. */
   private readonly unsettled = new Map<string, () => void>();
   /** Those of before a reboot, likewise. */
   private readonly leftovers = new Map<string, () => void>();
@@ -64,11 +64,11 @@ export class BuildSandboxes {
     this.log = log;
   }
 
-  /** Takes up what is there, and watches for more. Resolves when the sockets of what was there are open. */
+  /** Resumes existing sandboxes, and watches for more. Resolves when the sockets of the existing ones are open. */
   async start(): Promise<void> {
     this.look();
     this.holdLeftovers();
-    // Clients of sandboxes that live already must not be refused because we are not there yet.
+    // Clients of running sandboxes must not be refused because we are not ready yet.
     await Promise.all([...this.live.values()].map(({ listening }) => listening));
     this.rescan = setInterval(() => this.look(), RESCAN_MS);
     this.rescan.unref();
@@ -92,7 +92,7 @@ export class BuildSandboxes {
     return this.live.get(id)?.sandbox;
   }
 
-  /** Whether this client may use that sandbox: one user of the build, and it builds. */
+  /** Whether this client may use that sandbox: only one user per build may, and it must be a build user. */
   admits(sandbox: Sandbox, uid: number): boolean {
     const entry = this.live.get(sandbox.id);
     if (!entry || !this.users.includes(uid)) return false;
@@ -105,7 +105,7 @@ export class BuildSandboxes {
     return this.live.get(sandbox.id)?.uid;
   }
 
-  /** The folders stay: the next service takes them up. */
+  /** The folders stay: the next service resumes them. */
   async stop(): Promise<void> {
     this.closed = true;
     clearInterval(this.rescan);
@@ -121,7 +121,7 @@ export class BuildSandboxes {
     return this.live.size;
   }
 
-  /** The copy of the record that outlives a reboot. */
+  /** The copy of the record that survives a reboot. */
   private durableOf(id: string): string {
     return `${this.config.hooks.gcrootsDir}/${id}.json`;
   }
@@ -136,7 +136,7 @@ export class BuildSandboxes {
       // Root's programs make the folder, maybe after us.
       this.watcher ??= watch(this.folder, () => this.look()).on("error", () => this.unwatch());
     } catch {
-      // Whether it cannot be read, or is not there yet, listing it tells.
+      // Listing it shows whether it cannot be read or does not exist yet.
     }
     const names = this.list(this.folder);
     if (!names) return;
@@ -166,7 +166,7 @@ export class BuildSandboxes {
     }
   }
 
-  /** @returns undefined for a folder that cannot be read: nothing follows from that */
+  /** @returns undefined for a folder that cannot be read, which means nothing by itself */
   private list(folder: string): string[] | undefined {
     try {
       return readdirSync(folder);
@@ -205,7 +205,7 @@ export class BuildSandboxes {
     try {
       watcher = watch(folder, () => this.checkEnded(id)).on("error", () => this.checkEnded(id));
     } catch {
-      // Removed between the two looks.
+      // Removed in between.
       return;
     }
     const sandbox = this.makeSandbox(record);
@@ -246,12 +246,12 @@ export class BuildSandboxes {
       },
     });
     if (record.kind === "refused") sandbox.ended = record.reason;
-    // Before the first client comes; if it fails, the client that waits for it is told.
+    // Before the first client connects; if it fails, the waiting client is told.
     else if (sandbox.ended === undefined) sandbox.begin().catch(() => undefined);
     return sandbox;
   }
 
-  /** What the view had gained before the service was restarted: the roots are the list of it. */
+  /** What the view had gained before the service was restarted: the roots list it. */
   private async restoreGains(sandbox: Sandbox): Promise<void> {
     const names = readdirSync(`${this.config.hooks.gcrootsDir}/${sandbox.id}`).filter(isStoreBase);
     const paths = names.map((name): StorePath => `${this.broker.store.storeDir}/${name}`);
@@ -280,7 +280,7 @@ export class BuildSandboxes {
       this.broker.refuse(stream, sandbox, `user ${uid} is not the user of this build (hooks.allow_uids)`);
       return;
     }
-    // The hook may have waited in vain for the linker, and have refused the build after all.
+    // The hook may have waited in vain for the linker and refused the build after all.
     if (sandbox.ended === undefined) sandbox.ended = this.refusedMeanwhile(id);
     void this.broker.serve(stream, sandbox);
   }
@@ -328,20 +328,20 @@ export class BuildSandboxes {
     this.log.info({ sandbox: id, reason }, "a sandbox ends");
     const failed = (error: Error): void =>
       this.log.error({ sandbox: id, error: error.message }, "a sandbox did not end well");
-    // Each whatever became of the others: nobody waits for the promise.
+    // Each one regardless of the others: nobody waits for the promise.
     await this.broker.endSandbox(entry.sandbox, `this sandbox has ended: ${reason}`).catch(failed);
     await entry.listening.then((listener) => listener?.close()).catch(failed);
     if (reason !== PENDING) await this.release(id);
   }
 
-  /** @returns what lets go of the outputs */
+  /** @returns the release function */
   private hold({ outputs, drvPath }: SandboxRecord): () => void {
     return this.broker.holdUnsettled(outputs, drvPath);
   }
 
   private async release(id: string): Promise<void> {
     await this.linker.release(id).catch((error: Error) => {
-      // The linker removes the folder in any case, a little later.
+      // The linker removes the folder a little later in any case.
       this.log.debug({ sandbox: id, error: error.message }, "the linker did not release a sandbox");
     });
   }

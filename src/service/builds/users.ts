@@ -9,7 +9,7 @@ const ALLOCATED_COUNT = 8_388_608;
 export class BuildUsers {
   private readonly anyone: boolean;
   private readonly uids: ReadonlySet<number>;
-  /** How many builds Nix runs at once; `Infinity` where nothing bounds it. */
+  /** How many builds Nix runs at once; `Infinity` if nothing limits it. */
   readonly count: number;
 
   constructor(hooks: HooksConfig) {

@@ -1,9 +1,9 @@
-/** Where the view of a build starts: at what Nix mounts into its sandbox, the closure of its inputs. */
+/** Where the view of a build starts: with what Nix mounts into its sandbox, the closure of its inputs. */
 import type { UpstreamStore } from "../../sandbox/upstream/store.ts";
 import type { StorePath } from "../../store/store-path.ts";
 
 /**
- * The inputs of a derivation: its sources, and the outputs of other derivations that it wants.
+ * The inputs of a derivation: its sources, and the outputs of other derivations that it needs.
  * @throws DerivationError, UpstreamRefusal, UpstreamError
  */
 export async function inputsOf(path: StorePath, store: UpstreamStore): Promise<StorePath[]> {

@@ -22,7 +22,7 @@ export class ControlAccess {
     return id;
   }
 
-  /** By the kernel's word, not by the peer's. @returns why not, undefined if it may */
+  /** As the kernel reports it, not the peer. @returns why not, or undefined if it may */
   refusal(socket: Socket): string | undefined {
     let uid: number;
     try {

@@ -1,9 +1,10 @@
 /**
- * The control channel between commands and the service: one request a connection, over node-ipc, on a Unix socket in
+ * The control channel between commands and the service: one request per connection, over node-ipc, on a Unix socket in
  * a folder that only the service's user (and an administrators' group) can enter. Never mounted into a sandbox.
  *
- * node-ipc is used here alone. Of its parsers `assured` bounds frames, pending writes and incomplete frames, and takes no event that
- * is not listed; its default, `fast`, would buffer without limit. (Seen in node-ipc 14.0.0, entities/EventParser.js.)
+ * node-ipc is used here alone. Its parser `assured` limits frames, pending writes and incomplete frames, and
+ * accepts only listed events; its default, `fast`, would buffer without limit. (Seen in node-ipc 14.0.0,
+ * entities/EventParser.js.)
  */
 import { chmodSync, chownSync, mkdirSync } from "node:fs";
 import type { Socket } from "node:net";
@@ -13,7 +14,7 @@ import { type ControlRequestName, type ControlRequests, controlRequestNames } fr
 /** The control channel cannot be opened or used. */
 export class ControlError extends Error {
   override name = "ControlError";
-  /** `unreachable`: there is no service, or it may not be talked to. `refused`: it answered that it will not. */
+  /** `unreachable`: there is no service, or we may not talk to it. `refused`: it refused the request. */
   readonly code: "unreachable" | "refused" | "system";
 
   constructor(code: ControlError["code"], message: string, options?: ErrorOptions) {
@@ -22,7 +23,7 @@ export class ControlError extends Error {
   }
 }
 
-/** What the service answers with. What a handler throws is told to the asker by its message. */
+/** The service's answers. If a handler throws, the asker gets the error's message. */
 export type ControlHandlers = {
   readonly [name in ControlRequestName]: (
     asks: unknown,
@@ -30,11 +31,11 @@ export type ControlHandlers = {
 };
 
 export interface ControlOptions {
-  /** The folder of the socket; made if it is not there. It must be ours, and is made 0700 or 0750. */
+  /** The folder of the socket; created if it does not exist. It must be ours, and gets mode 0700 or 0750. */
   readonly folder: string;
   /** A group whose members may use it as well. */
   readonly group: number | undefined;
-  /** @returns why this peer may not use it, undefined if it may */
+  /** @returns why this peer may not use it, or undefined if it may */
   readonly refusal: (socket: Socket) => string | undefined;
   readonly handlers: ControlHandlers;
   readonly onProblem: (error: Error) => void;
@@ -81,7 +82,7 @@ function endpoint(folder: string, allowedEvents: readonly string[]): IPCModule {
 export async function serveControl(options: ControlOptions): Promise<ControlServer> {
   const { folder, group, refusal, handlers, onProblem } = options;
   const ipc = endpoint(folder, [...controlRequestNames, ANSWER, REFUSED]);
-  // Those whose credentials were looked at and found good; nobody else's requests are acted upon.
+  // Those whose credentials were checked and accepted; nobody else's requests are acted on.
   const admitted = new WeakSet<Socket>();
   const started = Promise.withResolvers<void>();
   ipc.serve(controlSocket(folder), started.resolve);
@@ -102,12 +103,12 @@ export async function serveControl(options: ControlOptions): Promise<ControlServ
   for (const name of controlRequestNames)
     server.on(name, (asks, socket) => {
       if (!admitted.has(socket)) return;
-      // One request a connection: what else it sends is not acted upon.
+      // One request per connection: nothing else that it sends is acted on.
       admitted.delete(socket);
       void answer(server, socket, () => handlers[name](asks));
     });
   try {
-    // Made here, so that a missing parent folder is told as such.
+    // Created here, so that a missing parent folder is reported as such.
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     server.start();
     await started.promise;
@@ -156,7 +157,7 @@ async function answer(
 
 /**
  * Asks the running service.
- * @throws ControlError `unreachable` when there is none or we may not reach it, `refused` with its words.
+ * @throws ControlError `unreachable` when there is none or we may not reach it, `refused` with its message.
  */
 export function askService<Name extends ControlRequestName>(
   folder: string,

@@ -1,15 +1,15 @@
 /**
  * What commands ask the running service, and what it answers. `nix-broker status --json` and `sandboxes --json` print
- * the answers as they are, so their form is stable: fields are added, never renamed or removed.
+ * the answers as they are, so their form is stable: fields may be added, but are never renamed or removed.
  */
 import type { LimitName } from "../../policy/limits.ts";
 import type { Verdict } from "../../policy/rules.ts";
 
-/** Each request with what it carries and what answers it. */
+/** Each request with its data and its answer. */
 export interface ControlRequests {
   status: { readonly asks: Record<string, never>; readonly answer: StatusReport };
   sandboxes: { readonly asks: Record<string, never>; readonly answer: readonly SandboxSummary[] };
-  /** `id` may be the beginning of an id, if it is of one sandbox alone. */
+  /** `id` may be the beginning of an id, if only one sandbox has it. */
   sandbox: { readonly asks: { readonly id: string }; readonly answer: SandboxDetails };
 }
 
@@ -54,12 +54,12 @@ export interface StatusReport {
     readonly lost: number;
   };
   readonly linker: LinkerReport;
-  /** How often each bound was hit since the start; bounds that were not are absent. */
+  /** How often each limit was hit since the start; limits that were not hit are absent. */
   readonly limitsHit: Readonly<Partial<Record<LimitName, number>>>;
 }
 
 export interface LinkerReport {
-  /** Why builds that opt in cannot be served; null while they can. */
+  /** Why builds that opt in cannot be served; null if they can. */
   readonly error: string | null;
   /** Null when it does not answer. */
   readonly sandboxes: number | null;
@@ -104,7 +104,7 @@ export interface SandboxDetails extends SandboxSummary {
   /** What its view held at the start; null for view "store", which holds everything. */
   readonly viewStart: PathList | null;
   readonly gained: PathList;
-  /** The newest ones that ended, oldest first. */
+  /** The latest ones that ended, oldest first. */
   readonly innerBuilds: readonly InnerBuild[];
 }
 

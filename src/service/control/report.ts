@@ -21,11 +21,11 @@ export interface ReportSources {
   readonly tally: ControlTally;
 }
 
-/** Longer lists are cut; what they hold in all is told. */
+/** Longer lists are cut; their total length is given. */
 const MOST_PATHS = 5000;
 const MOST_SANDBOXES = 5000;
 const PATIENCE_MS = 2000;
-/** How much of an id is enough to look for it. */
+/** How many characters of an id are enough to look for it. */
 const LEAST_ID = 4;
 
 /** What answers each request of the control channel. */
@@ -38,7 +38,7 @@ export function controlHandlers(sources: ReportSources): ControlHandlers {
   };
 }
 
-/** The sandboxes that are open, oldest first, as far as there is room for them in a message. */
+/** The open sandboxes, oldest first, as many as fit into a message. */
 export function sandboxSummaries({
   broker,
   builds,
@@ -88,7 +88,7 @@ async function status(sources: ReportSources, startedAt: Date): Promise<StatusRe
   };
 }
 
-/** @returns why upstream cannot be used now, null if it can */
+/** @returns why upstream cannot be used now, or null if it can */
 async function probe(broker: Broker): Promise<string | null> {
   const late = Promise.withResolvers<string>();
   const timer = setTimeout(
@@ -138,7 +138,7 @@ function summary(sandbox: Sandbox, connections: number, builds: BuildSandboxes):
   };
 }
 
-/** @throws Error when it is no id, or the beginning of none or of several */
+/** @throws Error when it is not an id, or the beginning of no id or of several */
 async function details({ broker, builds, tally }: ReportSources, id: string): Promise<SandboxDetails> {
   const found = [...broker.openSandboxes].filter((sandbox) => sandbox.id.startsWith(id));
   const [sandbox] = found;
@@ -163,7 +163,7 @@ function pathList(paths: readonly string[]): PathList {
   return { total: paths.length, paths: paths.slice(0, MOST_PATHS) };
 }
 
-/** @throws Error when there is none in what was asked */
+/** @throws Error when the request names none */
 function idIn(asks: unknown): string {
   const id = typeof asks === "object" && asks !== null && "id" in asks ? asks.id : undefined;
   if (typeof id !== "string" || !/^[a-z0-9]{1,32}$/.test(id) || id.length < LEAST_ID)

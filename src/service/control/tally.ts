@@ -16,7 +16,7 @@ export class ControlTally implements Counters {
   private readonly next: Counters;
   private readonly ended = new WeakMap<Sandbox, InnerBuild[]>();
 
-  /** @param next told everything too */
+  /** @param next also gets everything */
   constructor(next: Counters) {
     this.next = next;
   }

@@ -1,11 +1,11 @@
-/** The service's end of the thread that reads the audit for the page. There is one while somebody looks. */
+/** The service's end of the thread that reads the audit for the page. There is one while somebody uses the page. */
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Answer, Found, Question } from "./audit-worker.ts";
 
 /** Of its heap. What it finds is a few MiB. */
 const MOST_MEMORY_MB = 128;
-/** It ends when nothing was asked for so long. */
+/** It ends when nothing was asked for this long. */
 const IDLE_MS = 10_000;
 
 interface Asked {

@@ -1,6 +1,6 @@
 /**
- * Reads the audit for the page, in a thread of its own: looking through millions of records, and making JSON of what is found,
- * would hold up the service.
+ * Reads the audit for the page in its own thread: searching millions of records, and converting the results
+ * to JSON, would block the service.
  */
 import { parentPort } from "node:worker_threads";
 import { type AuditFilter, AuditReader } from "../../audit/query.ts";
@@ -17,7 +17,7 @@ export interface Search {
 
 export interface Question {
   readonly folder: string;
-  /** What they find is put together, in the order of the chain. */
+  /** Their results are merged, in the order of the chain. */
   readonly searches: readonly Search[];
 }
 

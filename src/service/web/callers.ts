@@ -1,6 +1,7 @@
 /**
- * The connections of an HTTP listener. Anybody on this machine can open some: those that have not shown the token are few, and
- * make room for each other, the oldest first, so that they keep out nobody. They take no room from those that have.
+ * The connections of an HTTP listener. Anybody on this machine can open some: those that have not shown the
+ * token are limited to a few, and make room for each other, the oldest first, so that they lock out nobody.
+ * They take no room from those that have shown it.
  */
 import type { Socket } from "node:net";
 

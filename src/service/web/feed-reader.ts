@@ -1,25 +1,25 @@
-/** One reader of the feed, who may be slow, or hostile: what waits for it is bounded, and what it may ask is too. */
+/** One reader of the feed, which may be slow or hostile: both what waits for it and what it may ask are limited. */
 import type { WebSocket } from "ws";
 
-/** A reader that has not taken so much yet is sent no more. Bytes. */
+/** A reader that has not yet taken this much is sent nothing more. Bytes. */
 export const MOST_WAITING = 1024 * 1024;
-/** Frames between two ticks; the page sends one a key press. */
+/** Frames between two ticks; the page sends one per key press. */
 const MOST_FRAMES = 200;
-/** How long a reader that is told why it is closed may take to close its side. */
+/** How long a reader that was told why it is being closed may take to close its side. */
 const LINGER_MS = 1000;
 
 export class FeedReader {
-  /** The place in the chain up to which it was sent all. */
+  /** The position in the chain up to which it was sent everything. */
   sent: number;
   /** Until then it is sent nothing. */
   greeted = false;
-  /** What it asked for last and was not answered yet. It is not listened to meanwhile. */
+  /** What it asked for last, while that has not been answered. Its messages are not read meanwhile. */
   asked: string | undefined;
   private readonly socket: WebSocket;
   private frames = 0;
   private stalledSince: number | undefined;
 
-  /** @param onMessage told of each message */
+  /** @param onMessage called for each message */
   constructor(socket: WebSocket, sent: number, onMessage: (reader: FeedReader, text: string) => void) {
     this.socket = socket;
     this.sent = sent;
@@ -41,7 +41,7 @@ export class FeedReader {
     return this.waiting < MOST_WAITING;
   }
 
-  /** Keeps what it asks, instead of what it asked before. */
+  /** Keeps its request in place of the previous one. */
   ask(id: string): void {
     this.asked = id;
     this.socket.pause();
@@ -57,7 +57,7 @@ export class FeedReader {
     this.socket.send(text);
   }
 
-  /** To be called now and then. @param longest how long it may take nothing, in milliseconds */
+  /** To be called regularly. @param longest how long it may take nothing, in milliseconds */
   tick(now: number, longest: number): void {
     this.frames = 0;
     if (this.hasRoom) this.stalledSince = undefined;
@@ -75,7 +75,7 @@ export class FeedReader {
     this.socket.terminate();
   }
 
-  /** @returns false when it is not to be heeded */
+  /** @returns false if the message is to be ignored */
   private heard(): boolean {
     if (this.socket.readyState !== this.socket.OPEN) return false;
     this.frames += 1;

@@ -1,6 +1,6 @@
 /**
- * What the page is told, over one WebSocket a reader: records in the order of the chain, each once, however slow the reader
- * or how often it comes back; and once a second how the service is.
+ * What the page is sent, over one WebSocket per reader: records in the order of the chain, each once, however
+ * slow the reader or however often it reconnects; and once a second the state of the service.
  *
  * Messages are JSON. From the service: `hello`, `records`, `state`, `sandbox`. From the page: `sandbox`, with an id.
  */
@@ -16,7 +16,7 @@ import { FeedReader, MOST_WAITING } from "./feed-reader.ts";
 import { pageRecord } from "./page-record.ts";
 import { RecentRecords, upTo } from "./recent-records.ts";
 
-/** How the service is now. Counts are since its start. */
+/** The current state of the service. Counts are since its start. */
 export interface WebState {
   /** Milliseconds since the epoch. */
   readonly time: number;
@@ -41,22 +41,22 @@ export interface FeedSources {
 }
 
 const BATCH = 1000;
-/** Of a message, in characters: making it holds up the service, and reading it the page. */
+/** Of a message, in characters: writing a longer one would block the service, and reading it the page. */
 const MOST_OF_MESSAGE = 1024 * 1024;
 /** How often readers are sent what is new, and states. */
 const TICK_MS = 100;
 const STATE_MS = 1000;
 const HISTORY = 300;
-/** What waits for all readers together: beyond it none is sent more. Bytes. */
+/** What waits for all readers together: beyond this, none is sent more. Bytes. */
 const MOST_WAITING_IN_ALL = 32 * MOST_WAITING;
 const PATIENCE_MS = 60_000;
-/** The thread that reads for them rests three times as long as it worked, but no longer than this. */
+/** The reading thread rests three times as long as it worked, but no longer than this. */
 const REST = 3;
 const LONGEST_REST_MS = 2000;
 const MOST_READERS = 16;
 /** What a page starts with. */
 const TAIL = 2000;
-/** How far back it is told of builds and sandboxes. Looking further would hold up the service. */
+/** How far back builds and sandboxes are sent. Looking further back would take too long. */
 const LOOK_BACK = 50_000;
 const MOST_OF_SANDBOX = 5000;
 
@@ -80,7 +80,7 @@ export class WebFeed {
     ];
   }
 
-  /** Whether it has as many readers as it takes. */
+  /** Whether it has the maximum number of readers. */
   get full(): boolean {
     return this.readers.size >= MOST_READERS;
   }
@@ -90,10 +90,10 @@ export class WebFeed {
     this.recent.push(records);
   }
 
-  /** @param after what the page has already: the place of its newest record, undefined for none */
+  /** @param after what the page already has: the position of its latest record, undefined for none */
   add(socket: WebSocket, after: number | undefined): void {
     const head = this.sources.head();
-    // A place beyond the end is that of another audit.
+    // A position beyond the end belongs to another audit.
     const known = after !== undefined && after <= head ? after : undefined;
     const sent = known ?? Math.max(0, head - TAIL);
     const reader = new FeedReader(socket, sent, (asking, text) => this.asked(asking, text));
@@ -139,7 +139,7 @@ export class WebFeed {
     void this.serveWaiting();
   }
 
-  /** One at a time, with rests: however many ask, and however often. */
+  /** One at a time, with pauses, however many ask, and however often. */
   private async serveWaiting(): Promise<void> {
     if (this.serving) return;
     this.serving = true;
@@ -204,11 +204,11 @@ export class WebFeed {
     void this.serveWaiting();
   }
 
-  /** Sends each the next batch of what it lacks: from memory if that is there, else it waits for the thread. */
+  /** Sends each reader the next batch it lacks: from memory if it is there, otherwise it waits for the thread. */
   private sendRecords(readers: Iterable<FeedReader>): void {
     const head = this.sources.head();
     if (this.isCongested) return;
-    // Most of them are at the same place.
+    // Most of them are at the same position.
     const batches = new Map<number, { readonly text: string; readonly last: number } | undefined>();
     for (const reader of readers) {
       if (!reader.greeted || reader.sent >= head || !reader.hasRoom || this.waiting.has(reader)) continue;
@@ -245,8 +245,8 @@ export class WebFeed {
 }
 
 /**
- * What a page needs to know that starts at a place: the newest denials, sandboxes and builds up to there, and what was
- * begun and has not ended.
+ * What a page that starts at a position needs to know: the latest denials, sandboxes and builds up to there,
+ * and what has begun but not ended.
  */
 function before(seq: number): Search[] {
   const range = { beforeSeq: seq + 1, afterSeq: Math.max(0, seq - LOOK_BACK) };

@@ -1,6 +1,6 @@
 /**
- * HTTP for this machine only: metrics, and the page. Every request is checked for the name it came under (a page of
- * somebody else's could point a name of its own at 127.0.0.1) and for its token, before its route sees it.
+ * HTTP for this machine only: metrics, and the page. Every request is checked for the host name it used
+ * (somebody else's page could point its own name at 127.0.0.1) and for its token, before its route sees it.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -12,20 +12,20 @@ import { Callers } from "./callers.ts";
 
 /** Answers one path. It may throw: then the client gets a 500 without details, and `onProblem` the error. */
 export interface Route {
-  /** Served without a token: things that tell nothing, such as the page that asks for it. Default false. */
+  /** Served without a token: things that reveal nothing, such as the page that asks for the token. Default false. */
   readonly open?: boolean;
   handle(request: IncomingMessage, response: ServerResponse): void | Promise<void>;
 }
 
-/** What is served at one endpoint. Only GET and HEAD are taken, and no bodies. */
+/** What is served at one endpoint. Only GET and HEAD are accepted, without bodies. */
 export interface HttpSite {
   /** By path, without the query. */
   readonly routes: ReadonlyMap<string, Route>;
-  /** Whether a request carries what it needs; asked for all but open routes, upgrades included. */
+  /** Whether a request carries what it needs; checked for all but open routes, including upgrades. */
   authorized(request: IncomingMessage): boolean;
   /**
-   * Takes over a connection (WebSocket) that has passed all checks, and bounds how many it has. Without it, upgrades are refused.
-   * @returns the status line's end if it does not take it, undefined if it does
+   * Takes over a connection (WebSocket) that has passed all checks, and limits how many it has. Without it,
+   * upgrades are refused. @returns the end of the status line if it refuses, undefined if it accepts
    */
   upgrade?(request: IncomingMessage, socket: Socket, head: Buffer): string | undefined;
 }
@@ -33,7 +33,7 @@ export interface HttpSite {
 export interface HttpListener {
   /** Where it listens, with the port that the system chose. */
   readonly endpoint: Endpoint;
-  /** Cuts off all connections, upgraded ones too. */
+  /** Closes all connections, including upgraded ones. */
   close(): Promise<void>;
 }
 
@@ -45,7 +45,7 @@ export class HttpError extends Error {
 const SOCKET_MODE = 0o660;
 const MAX_HEADER_BYTES = 16 * 1024;
 const REQUEST_MS = 10_000;
-/** How often Node looks for those that have taken longer; its default is half a minute. */
+/** How often Node checks for connections that have taken longer; its default is half a minute. */
 const CHECK_MS = 1000;
 /** A client that has not taken an answer by then does not read it. */
 const ANSWER_MS = 30_000;
@@ -119,7 +119,7 @@ function listenOnPort(server: Server, host: string, port: number): Promise<numbe
 
 const answering = new WeakSet<Socket>();
 
-/** One answer at a time, for so long: what waits in a connection for its client to read it is bounded so. */
+/** One answer at a time, for this long: this limits what waits in a connection for its client to read. */
 function boundAnswer(socket: Socket, response: ServerResponse): boolean {
   if (answering.has(socket)) {
     // Requests sent ahead, which neither browsers nor scrapers do.
@@ -168,7 +168,7 @@ async function respond(
 function upgrade(site: HttpSite, callers: Callers, request: IncomingMessage, head: Buffer): void {
   const { socket } = request;
   socket.on("error", () => socket.destroy());
-  // The answer to what was asked before would come in between.
+  // The answer to the previous request would come in between.
   if (answering.has(socket)) {
     socket.destroy();
     return;
@@ -196,7 +196,7 @@ function refuse(
   text: string,
   headers: Readonly<Record<string, string>> = {},
 ): void {
-  // What may follow is not read: the connection is of no further use.
+  // Nothing more is read: the connection has no further use.
   response.writeHead(status, {
     "Content-Type": "text/plain; charset=utf-8",
     Connection: "close",
@@ -223,7 +223,7 @@ export function comesByOurName({ headers }: IncomingMessage): boolean {
   return /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?$/i.test(headers.host ?? "");
 }
 
-/** Browsers name the origin of what a page asks for; other programs send none. */
+/** Browsers send the origin of a page's requests; other programs send none. */
 export function fromOwnOrigin({ headers }: IncomingMessage): boolean {
   const { origin, host } = headers;
   return origin === undefined || origin.toLowerCase() === `http://${host?.toLowerCase()}`;
@@ -234,7 +234,7 @@ export function bearerToken({ headers }: IncomingMessage): string | undefined {
   return /^Bearer +(\S+)$/i.exec(headers.authorization ?? "")?.[1];
 }
 
-/** In constant time, lengths included. */
+/** In constant time, including the lengths. */
 export function sameToken(given: string | undefined, expected: string): boolean {
   const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
   const same = timingSafeEqual(digest(given ?? ""), digest(expected));

@@ -1,4 +1,4 @@
-/** A record as the page gets it: it keeps thousands in memory, so what makes one long is cut, and is said to be. */
+/** A record as the page gets it: the page keeps thousands in memory, so long parts are cut, and marked as such. */
 import { type RecordJson, recordJson } from "../../audit/json-line.ts";
 import { recordSize, type StoredRecord } from "../../audit/record.ts";
 

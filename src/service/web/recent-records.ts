@@ -1,4 +1,4 @@
-/** The newest records, in memory for those who follow: bounded in number and in size. */
+/** The latest records, in memory for readers that follow: limited in number and in size. */
 import { recordSize, type StoredRecord } from "../../audit/record.ts";
 
 const MOST_RECORDS = 20_000;
@@ -18,7 +18,7 @@ export class RecentRecords {
     if (this.records.length > 2 * MOST_RECORDS || this.size > 2 * MOST_SIZE) this.trim();
   }
 
-  /** Those after a place, oldest first; undefined when some of them are not here any more. */
+  /** Those after a position, oldest first; undefined if some of them are no longer here. */
   after(seq: number): Iterable<StoredRecord> | undefined {
     const first = this.records[0];
     return first === undefined || first.seq > seq + 1 ? undefined : this.from(seq + 1 - first.seq);
@@ -28,7 +28,7 @@ export class RecentRecords {
     for (let at = index; at < this.records.length; at++) yield this.records[at]!;
   }
 
-  /** Halves them, so that it is seldom done. */
+  /** Halves them, so that this is rarely needed. */
   private trim(): void {
     let size = 0;
     let at = this.records.length;
@@ -41,7 +41,7 @@ export class RecentRecords {
   }
 }
 
-/** From the beginning of some records as many as are not more than so many, nor larger in all; one at least. */
+/** The first of the given records, within a maximum number and total size, but at least one. */
 export function upTo(records: Iterable<StoredRecord>, most: number, mostSize: number): StoredRecord[] {
   const taken: StoredRecord[] = [];
   let size = 0;

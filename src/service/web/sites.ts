@@ -24,7 +24,7 @@ export async function openSites(config: Config, { metrics, log }: SiteSources): 
   return [listener];
 }
 
-/** @param token what a scraper must send; undefined where the mode of the socket is the guard */
+/** @param token what a scraper must send; undefined where the mode of the socket protects it */
 export function metricsSite(metrics: Metrics, token: string | undefined): HttpSite {
   return {
     routes: new Map([["/metrics", metricsRoute(metrics)]]),

@@ -10,7 +10,7 @@ export class TokenError extends Error {
 const LEAST_LENGTH = 16;
 const NEW_TOKEN_BYTES = 32;
 
-/** @throws TokenError when the file is not there, others may read it, or its first line is no good token. */
+/** @throws TokenError when the file does not exist, others may read it, or its first line is not a valid token. */
 export function readToken(file: string): string {
   let text: string;
   try {
@@ -31,7 +31,7 @@ export function readToken(file: string): string {
   return token;
 }
 
-/** As {@link readToken}; makes the file, mode 0600, with a new token if it is not there. @throws TokenError */
+/** Like {@link readToken}; creates the file, mode 0600, with a new token if it does not exist. @throws TokenError */
 export function readOrMakeToken(file: string): string {
   try {
     writeFileSync(file, `${randomBytes(NEW_TOKEN_BYTES).toString("base64url")}\n`, {

@@ -38,7 +38,7 @@ const FILES: Readonly<Record<string, string>> = {
   "icon.svg": "image/svg+xml",
 };
 
-/** Nothing from anywhere else, nothing inline, in nobody's frame; texts cannot become markup. */
+/** Nothing from elsewhere, nothing inline, never in a frame; text cannot become markup. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -54,11 +54,11 @@ const POLICY = [
 const FEED = "/feed";
 const PROTOCOL = "nix-broker";
 const TOKEN_PREFIX = "token.";
-/** The page asks for sandboxes by their id, no more. */
+/** The page only asks for sandboxes by their id. */
 const MAX_ASKED = 1024;
 
 /**
- * Serves the page where the configuration says; to be called if it does.
+ * Serves the page at the configured place; only to be called if there is one.
  * @throws TokenError, HttpError, ListenError
  */
 export async function openWeb(
@@ -76,7 +76,7 @@ export async function openWeb(
   return listener;
 }
 
-/** @param routes others to be served beside it, with the token */
+/** @param routes further routes to serve, with the token */
 export function webSite(token: string, feed: WebFeed, routes: ReadonlyMap<string, Route>): HttpSite {
   const sockets = new WebSocketServer({
     noServer: true,
@@ -119,7 +119,7 @@ function pageFile(name: string): string {
   return join(import.meta.dirname, bundled ? "../page" : "../../page", name);
 }
 
-/** The token out of the subprotocols that a page offers, where base64url stands for any characters. */
+/** The token from the subprotocols that a page offers, encoded as base64url so that it may contain any characters. */
 function protocolToken({ headers }: IncomingMessage): string | undefined {
   const offered = headers["sec-websocket-protocol"]?.split(",").map((name) => name.trim()) ?? [];
   const named = offered.find((name) => name.startsWith(TOKEN_PREFIX));
@@ -128,7 +128,7 @@ function protocolToken({ headers }: IncomingMessage): string | undefined {
     : Buffer.from(named.slice(TOKEN_PREFIX.length), "base64url").toString();
 }
 
-/** The record that the page has all up to. */
+/** The record up to which the page has everything. */
 function placeOf({ url }: IncomingMessage): number | undefined {
   const after = /[?&]after=(\d{1,15})(?:&|$)/.exec(url ?? "")?.[1];
   return after === undefined ? undefined : Number(after);
