@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -16,6 +16,8 @@ import {
   controlSocket,
   serveControl,
 } from "../../src/service/control/control.ts";
+import type { SandboxDetails } from "../../src/service/control/messages.ts";
+import { summary } from "../web/site.ts";
 
 const base = mkdtempSync(join(tmpdir(), "nix-broker-control-"));
 chmodSync(base, 0o755);
@@ -31,6 +33,15 @@ afterEach(() => {
   problems.length = 0;
 });
 
+const list = { total: 0, paths: [] };
+/** An answer of some MiB. */
+const MUCH: SandboxDetails = {
+  ...summary("a".repeat(32)),
+  viewStart: { total: 0, paths: Array<string>(30_000).fill("x".repeat(100)) },
+  gained: list,
+  innerBuilds: [],
+};
+
 const asked: unknown[] = [];
 const handlers: ControlHandlers = {
   status: () => {
@@ -43,13 +54,19 @@ const handlers: ControlHandlers = {
   },
 };
 
-async function open(options: { group?: number; refusal?: () => string | undefined } = {}): Promise<string> {
+interface Opened {
+  readonly group?: number;
+  readonly refusal?: () => string | undefined;
+  readonly answers?: Partial<ControlHandlers>;
+}
+
+async function open(options: Opened = {}): Promise<string> {
   const folder = join(base, `c${++count}`);
   server = await serveControl({
     folder,
     group: options.group,
     refusal: options.refusal ?? ((socket) => new ControlAccess("").refusal(socket)),
-    handlers,
+    handlers: { ...handlers, ...options.answers },
     onProblem: (error) => problems.push(error),
   });
   return folder;
@@ -133,7 +150,6 @@ test.each([
   ["what is no JSON", "}{\f"],
   ["what is no object", "[1,2,3]\f"],
   ["a name of the prototype's", '{"type":"constructor"}\f'],
-  ["a frame without end", "x".repeat(5 * 1024 * 1024)],
 ])("%s ends that connection, and no other", async (_, text) => {
   const folder = await open();
   const socket = connect(controlSocket(folder));
@@ -142,6 +158,50 @@ test.each([
   await new Promise((resolve) => socket.resume().on("close", resolve));
   expect(problems.map(({ name }) => name)).toContain("IPCProtocolError");
   expect(await askService(folder, "sandboxes", {})).toEqual([]);
+});
+
+test("what is no request in length ends its connection, and is not kept", async () => {
+  const folder = await open();
+  const socket = connect(controlSocket(folder));
+  socket.on("error", () => undefined);
+  const closed = new Promise((resolve) => socket.resume().on("close", resolve));
+  // As one frame it would be within what an answer may have.
+  const writing = setInterval(() => socket.write("x".repeat(1024)), 1);
+  await closed;
+  clearInterval(writing);
+  expect(socket.bytesWritten).toBeLessThan(1024 * 1024);
+  expect(await askService(folder, "sandboxes", {})).toEqual([]);
+});
+
+/** A peer that asks, or does not, and never hangs up nor reads. */
+async function holding(folder: string, text: string): Promise<Socket> {
+  const socket = connect({ path: controlSocket(folder), allowHalfOpen: true });
+  socket.on("error", () => undefined);
+  await once(socket, "connect");
+  socket.write(text);
+  return socket;
+}
+
+test.each([
+  ["ask", '{"type":"sandboxes","data":{}}\f'],
+  ["ask for much and do not read it", '{"type":"sandbox","data":"much"}\f'],
+  ["are in the middle of asking", '{"type":'],
+  ["say nothing", ""],
+])("peers that %s and never hang up keep nobody out", async (_, text) => {
+  const folder = await open({ answers: { sandbox: () => MUCH } });
+  const sockets: Socket[] = [];
+  for (let i = 0; i < 100; i++) sockets.push(await holding(folder, text));
+  expect(await askService(folder, "sandboxes", {})).toEqual([]);
+  for (const socket of sockets) socket.destroy();
+});
+
+test("a peer that was answered is closed, though it goes on asking", async () => {
+  const folder = await open();
+  const socket = await holding(folder, '{"type":"sandboxes","data":{}}\f');
+  await once(socket.resume(), "end");
+  const asking = setInterval(() => socket.write('{"type":"sandboxes","data":{}}\f'), 20);
+  await new Promise((resolve) => socket.on("close", resolve));
+  clearInterval(asking);
 });
 
 test("a folder of somebody else's is not used", async () => {

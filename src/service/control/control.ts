@@ -2,6 +2,9 @@
  * The control channel between commands and the service: one request per connection, over node-ipc, on a Unix socket in
  * a folder that only the service's user (and an administrators' group) can enter. Never mounted into a sandbox.
  *
+ * A peer has one request and some time to read the answer, then its connection is closed. Of more than a few connections
+ * the oldest is closed.
+ *
  * node-ipc is used here alone. Its parser `assured` limits frames, pending writes and incomplete frames, and
  * accepts only listed events; its default, `fast`, would buffer without limit. (Seen in node-ipc 14.0.0,
  * entities/EventParser.js.)
@@ -48,10 +51,14 @@ export interface ControlServer {
 const ANSWER = "answer";
 const REFUSED = "refused";
 const MAX_MESSAGE = 4 * 1024 * 1024;
+/** Requests name a sandbox at most; only answers are long. */
+const MAX_REQUEST = 16 * 1024;
 const MAX_CONNECTIONS = 16;
 const INCOMPLETE_MS = 5000;
-/** How long a peer may take from connecting to hanging up. */
+/** How long a peer may take from connecting to having read its answer. */
 const CONNECTION_MS = 30_000;
+/** How long one that was answered may take to hang up. */
+const LINGER_MS = 1000;
 
 /** The socket in the folder of the control channel. */
 export function controlSocket(folder: string): string {
@@ -70,7 +77,8 @@ function endpoint(folder: string, allowedEvents: readonly string[]): IPCModule {
     maxPendingBytes: 2 * MAX_MESSAGE,
     maxEventNameLength: 32,
     messageTimeout: INCOMPLETE_MS,
-    maxConnections: MAX_CONNECTIONS,
+    // Those that made room are counted until they are closed.
+    maxConnections: 4 * MAX_CONNECTIONS,
     maxRetries: 0,
     stopRetrying: true,
   };
@@ -91,13 +99,14 @@ export async function serveControl(options: ControlOptions): Promise<ControlServ
     started.reject(error);
     onProblem(error);
   });
+  const connected = new Set<Socket>();
   server.on("connect", (socket) => {
-    socket.setTimeout(CONNECTION_MS, () => socket.destroy());
+    bound(socket, connected);
     const reason = refusal(socket);
     if (reason === undefined) admitted.add(socket);
     else {
       server.emit(socket, REFUSED, reason);
-      socket.end();
+      finish(socket);
     }
   });
   for (const name of controlRequestNames)
@@ -105,6 +114,7 @@ export async function serveControl(options: ControlOptions): Promise<ControlServ
       if (!admitted.has(socket)) return;
       // One request per connection: nothing else that it sends is acted on.
       admitted.delete(socket);
+      socket.pause();
       void answer(server, socket, () => handlers[name](asks));
     });
   try {
@@ -152,7 +162,32 @@ async function answer(
   } catch (error) {
     server.emit(socket, REFUSED, `the answer cannot be sent: ${(error as Error).message}`);
   }
-  socket.end();
+  finish(socket);
+}
+
+/** Whatever a peer does, or leaves undone, its connection ends, and so does what it may send. */
+function bound(socket: Socket, connected: Set<Socket>): void {
+  connected.add(socket);
+  const [oldest] = connected;
+  if (connected.size > MAX_CONNECTIONS) oldest?.destroy();
+  // Not a timeout of the socket's, which starts anew with each byte.
+  const deadline = setTimeout(() => socket.destroy(), CONNECTION_MS).unref();
+  socket.on("data", () => {
+    if (socket.bytesRead > MAX_REQUEST) socket.destroy();
+  });
+  socket.on("close", () => {
+    connected.delete(socket);
+    clearTimeout(deadline);
+  });
+}
+
+/** Closes a connection once its peer has all that was written, and has hung up or had the time to. */
+function finish(socket: Socket): void {
+  socket.end(() => {
+    socket.resume();
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS).unref();
+    socket.on("close", () => clearTimeout(timer));
+  });
 }
 
 /**
