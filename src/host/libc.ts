@@ -19,6 +19,9 @@ export const SO_PEERCRED = 17;
 export const SO_ACCEPTCONN = 30;
 export const SO_DOMAIN = 39;
 
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+
 type GetSocketOption = (
   fd: number,
   level: number,
@@ -67,6 +70,14 @@ export const sendto: SendTo = libc.func("sendto", "int64", [
   "void *",
   "uint32",
 ]);
+
+/** int flock(int, int): 0, or -1 and errno. */
+export const flock: (fd: number, operation: number) => number = libc.func("flock", "int", ["int", "int"]);
+
+/** The error of the last call that failed. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
 
 /** The name ("ENOENT") of the error of the last call that failed. */
 export function lastErrorName(): string {

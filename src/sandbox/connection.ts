@@ -67,6 +67,7 @@ export class Connection {
   /** Uncounts the client; undefined once its socket is closed. One that lingers counts: it holds a descriptor. */
   private release: (() => void) | undefined;
   private linger: Deadline | undefined;
+  private quiet: Deadline | undefined;
 
   constructor(client: ClientTransport, sandbox: Sandbox, services: ConnectionServices, number: number) {
     this.client = client;
@@ -94,7 +95,7 @@ export class Connection {
     }
     try {
       const client = await this.greet();
-      while (client && !this.stopping && (await this.respondToNext(client)));
+      while (client && (await this.respondToNext(client)));
     } catch (error) {
       // The client left in the middle of something, or what it says is not the protocol; or the fault is ours, and
       // then it ends this connection and no other. Upstream may be in the middle of something, too.
@@ -127,10 +128,15 @@ export class Connection {
     }
   }
 
-  /** Takes no further request; cuts off what is under way if `now`. */
+  /** Ends as soon as the client asks nothing: commands ask several things, one right after the other. At once if `now`. */
   stop(now: boolean): void {
     this.stopping = true;
-    if (now || !this.busy) this.client.destroy();
+    if (now) this.client.destroy();
+    else if (!this.busy) this.endWhenQuiet();
+  }
+
+  private endWhenQuiet(): void {
+    this.quiet ??= new Deadline(QUIET_SECONDS, () => this.client.destroy());
   }
 
   /** The client is gone: what was asked for it is asked no more. */
@@ -142,6 +148,7 @@ export class Connection {
   private closed(): void {
     this.leave();
     this.linger?.clear();
+    this.quiet?.clear();
     this.release?.();
     this.release = undefined;
   }
@@ -204,11 +211,14 @@ export class Connection {
     const number = await this.reader.readOrEnd(operationNumber).finally(() => idle.clear());
     if (number === undefined) return false;
     this.busy = true;
+    this.quiet?.clear();
+    this.quiet = undefined;
     try {
       const operation = this.replies.table.byNumber.get(number);
       return operation ? await respond(client, operation) : await this.refuseUnknown(number);
     } finally {
       this.busy = false;
+      if (this.stopping) this.endWhenQuiet();
     }
   }
 
@@ -235,5 +245,7 @@ export class Connection {
   }
 }
 
+/** How long a client of a service that stops may take from one request to the next. */
+const QUIET_SECONDS = 0.3;
 /** How long a client has to read the last words. */
 const LINGER_SECONDS = 2;

@@ -146,7 +146,7 @@ export class Broker {
     const services = { pool: this.pool, store: this.store, recorder: this.recorder, waits: this.waits };
     const connection = new Connection(client, sandbox, services, ++this.lastConnection);
     this.connections.add(connection);
-    if (this.stopping) connection.stop(true);
+    if (this.stopping && !sandbox.parent) connection.stop(true);
     try {
       await connection.serve();
     } finally {
@@ -185,9 +185,11 @@ export class Broker {
   /** Ends all sandboxes: requests in flight get up to this many seconds to finish. */
   async stop(graceSeconds: number): Promise<void> {
     this.stopping = true;
-    for (const connection of this.connections) connection.stop(false);
+    // Those of inner builds go on: what the others wait for may need them.
+    const outermost = (): Connection[] => [...this.connections].filter(({ sandbox }) => !sandbox.parent);
+    for (const connection of outermost()) connection.stop(false);
     const end = Date.now() + graceSeconds * 1000;
-    while (this.connections.size > 0 && Date.now() < end)
+    while (outermost().length > 0 && Date.now() < end)
       await new Promise((resolve) => setTimeout(resolve, 20));
     for (const connection of this.connections) connection.stop(true);
     for (const sandbox of this.sandboxes.values()) await sandbox.end("the service stops");

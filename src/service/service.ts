@@ -5,10 +5,12 @@ import { serviceRecord } from "../audit/events.ts";
 import { logRecords } from "../audit/json-line.ts";
 import { AuditStore, nowMicroseconds } from "../audit/store.ts";
 import type { Config } from "../config/config.ts";
-import { takeActivatedSockets } from "../host/activation.ts";
+import { type ActivatedSocket, takeActivatedSockets } from "../host/activation.ts";
+import type { FileLock } from "../host/file-lock.ts";
 import { Notifier } from "../host/notify.ts";
 import { explained } from "../sandbox/upstream/connection.ts";
 import { AuditKeeper } from "./audit-keeper.ts";
+import { lockAudit } from "./audit-lock.ts";
 import { AuditRecorder } from "./audit-recorder.ts";
 import { Broker } from "./broker.ts";
 import { LinkerClient } from "./builds/linker-client.ts";
@@ -46,6 +48,27 @@ export async function startService(config: Config): Promise<Service> {
   const log = makeLog(config.log.level);
   const activated = takeActivatedSockets();
   const notifier = Notifier.fromEnvironment();
+  const lock = await lockAudit(config.audit.path, config.runtime.stopGrace, log);
+  try {
+    return await startLocked(config, lock, { log, activated, notifier });
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+interface Surroundings {
+  readonly log: Log;
+  readonly activated: readonly ActivatedSocket[];
+  readonly notifier: Notifier | undefined;
+}
+
+/** @param lock ours until the service has stopped */
+async function startLocked(
+  config: Config,
+  lock: FileLock,
+  { log, activated, notifier }: Surroundings,
+): Promise<Service> {
   let keeper: AuditKeeper | undefined;
   let feed: WebFeed | undefined;
   const audit = new AuditStore(config.audit.path, {
@@ -78,15 +101,16 @@ export async function startService(config: Config): Promise<Service> {
   const linker = new LinkerClient(`${config.runtime.dir}/linker.sock`);
   const builds = new BuildSandboxes(config, broker, linker, users, log);
   feed = await feedIfServed(config, { audit, broker, builds, linker, tally, log });
+  const listeners: Door[] = [];
   const doors: Door[] = [];
   try {
     doors.push(await openControl({ config, broker, builds, linker, audit, tally }, log));
     if (metrics) doors.push(...(await openSites(config, { metrics, log })));
     if (feed && metrics) doors.push(await openPage(config, feed, metrics, log));
     await builds.start();
-    doors.push(...(await openListeners(config, activated, { broker, builds, linker, log })));
+    listeners.push(...(await openListeners(config, activated, { broker, builds, linker, log })));
   } catch (error) {
-    await Promise.all(doors.map((door) => door.close()));
+    await closeAll([...listeners, ...doors]);
     feed?.close();
     audit.close();
     throw error;
@@ -116,17 +140,27 @@ export async function startService(config: Config): Promise<Service> {
   return {
     async stop() {
       notifier?.stopping();
+      lock.announceStop();
       clearInterval(watchdog || undefined);
-      await Promise.all(doors.map((door) => door.close()));
-      await builds.stop();
+      await closeAll(listeners);
+      await builds.drain();
+      // What is in flight still needs the linker, and people may look at what it waits for.
       await broker.stop(config.runtime.stopGrace);
-      feed?.close();
+      await builds.stop();
+      linker.close();
       audit.append(serviceRecord("stop", nowMicroseconds(), {}));
       keeper.stop();
       audit.close();
+      await closeAll(doors);
+      feed?.close();
+      lock.release();
       log.info("stopped");
     },
   };
+}
+
+async function closeAll(doors: readonly Door[]): Promise<void> {
+  await Promise.all(doors.map((door) => door.close()));
 }
 
 function openControl(sources: ReportSources, log: Log): Promise<Door> {

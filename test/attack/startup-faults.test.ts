@@ -1,4 +1,5 @@
 /** What the service says when it cannot start, or not with this upstream. */
+import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
@@ -42,6 +43,22 @@ describe.each(newest())("startup faults [daemon %s]", (version) => {
     );
     expect(broker.process.exitCode).toBeNull();
     await broker.stop();
+  });
+
+  test("a second service does not write the audit of one that runs", async () => {
+    const running = await startBroker(daemon);
+    const folder = dirname(running.socketFolder);
+    const config = `[runtime]\ndir = "/tmp/second"\nstate_dir = "${folder}/state"\n`;
+    await daemon.run(["sh", "-c", "cat > /tmp/second.toml"], { input: config });
+    const second = await running.cli("serve", "--config", "/tmp/second.toml");
+    expect(second).toMatchObject({ code: 1 });
+    const { service } = JSON.parse((await running.cli("status", "--json")).stdout);
+    expect(second.stderr).toContain(
+      `Another nix-broker (process ${service.pid}) uses the audit in ${folder}/state/audit.`,
+    );
+    await running.stop("SIGKILL");
+    const next = await startBroker(daemon, { folder });
+    await next.stop();
   });
 
   test("bad configurations are named with line and key, and exit codes tell them from other failures", async () => {

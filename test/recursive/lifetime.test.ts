@@ -26,6 +26,17 @@ two=$(${inner(`${name}-after`)})
 echo $one $two > $out`;
 }
 
+/** Builds a derivation that has a sandbox of its own, waits for the test there, and adds a path. */
+function nestedStage(name: string, version: string): string {
+  return `${prologue}
+cat > nested.nix <<'END'
+derivation { name = "nested-${name}"; system = builtins.currentSystem; builder = "/bin/sh";
+  PATH = "/lab/${version}/bin:/bin:/usr/bin"; requiredSystemFeatures = [ "nix-broker" ];
+  args = [ "-c" "\${''${waitForTest(`nested-${name}`)}; ${prologue}; nix-store --add /bin/sh > $out; :''}" ]; }
+END
+nix-build --no-out-link nested.nix > $out`;
+}
+
 describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
   let recursive: RecursiveLab;
   beforeAll(async () => {
@@ -86,6 +97,48 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     },
   );
 
+  /** Builds a derivation that waits for the test. */
+  const waitingInner = (name: string) =>
+    `nix-build --no-out-link --expr 'derivation { name = "${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > began-${name}; while ! test -e /signal/${name}; do :; done; echo ${name} > $out; :" ]; }'`;
+  const signal = (name: string): string => host(`/tmp/signal/${name}`);
+
+  test("G6: the service is asked to end while an inner build runs: it ends once that is done, and shown", async () => {
+    const name = "drained";
+    const building = start(
+      name,
+      `${prologue}\none=$(${waitingInner("drained-inner")})\ncat $one > $out; echo $one >> $out`,
+    );
+    await recursive.fileInBuild("began-drained-inner");
+    const ended = recursive.broker?.stop();
+    await until(() => !existsSync(recursive.broker?.hostSocket ?? "") || undefined);
+    const { code } = (await recursive.broker?.cli("status")) ?? {};
+    writeFileSync(signal("drained-inner"), "");
+    await ended;
+    const { code: built, log, out } = await building;
+    expect(log).not.toContain("error:");
+    expect(built).toBe(0);
+    // People may look at what it waits for.
+    expect(code).toBe(0);
+    await recursive.startService();
+    expect(await references(out)).toEqual(["drained-inner"]);
+  });
+
+  test("G6: the service is asked to end while an inner build runs that has a sandbox of its own: that is served to its end", async () => {
+    const name = "drained-inside";
+    const building = start(name, nestedStage(name, version));
+    const id = await sandboxOf(`nested-${name}`);
+    await reachedMark(`nested-${name}`);
+    const ended = recursive.broker?.stop();
+    await until(() => !existsSync(recursive.broker?.hostSocket ?? "") || undefined);
+    // It connects only now.
+    go(id);
+    await ended;
+    const { code, log } = await building;
+    expect(log).not.toContain("error:");
+    expect(code).toBe(0);
+    await recursive.startService();
+  });
+
   test("G5: the linker is killed while an outer build runs: the build goes on with its successor", async () => {
     const name = "linker-killed";
     const building = start(name, twoStages(name));
@@ -121,14 +174,7 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
 
   test("G6: the service is killed in the middle of an inner build that has a sandbox of its own: both fail, the next try works", async () => {
     const name = "killed-inside";
-    const nested = `derivation { name = "nested-${name}"; system = builtins.currentSystem; builder = "/bin/sh";
-      PATH = "/lab/${version}/bin:/bin:/usr/bin"; requiredSystemFeatures = [ "nix-broker" ];
-      args = [ "-c" "\${''${waitForTest(`nested-${name}`)}; ${prologue}; nix-store --add /bin/sh > $out; :''}" ]; }`;
-    const script = `${prologue}
-cat > nested.nix <<'END'
-${nested}
-END
-nix-build --no-out-link nested.nix > $out`;
+    const script = nestedStage(name, version);
     const building = start(name, script);
     const id = await sandboxOf(`nested-${name}`);
     await reachedMark(`nested-${name}`);

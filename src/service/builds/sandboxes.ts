@@ -54,6 +54,7 @@ export class BuildSandboxes {
   private readonly waiting = new Map<string, Array<() => void>>();
   private watcher: FSWatcher | undefined;
   private rescan: NodeJS.Timeout | undefined;
+  private draining = false;
   private closed = false;
 
   constructor(config: Config, broker: Broker, linker: LinkerClient, users: BuildUsers, log: Log) {
@@ -105,16 +106,22 @@ export class BuildSandboxes {
     return this.live.get(sandbox.id)?.uid;
   }
 
+  /** Accepts clients of inner builds only, since requests in flight may depend on them. */
+  async drain(): Promise<void> {
+    this.draining = true;
+    for (const { sandbox, listening } of this.live.values())
+      if (!sandbox.parent) await (await listening)?.close();
+  }
+
   /** The folders stay: the next service resumes them. */
   async stop(): Promise<void> {
     this.closed = true;
     clearInterval(this.rescan);
     this.watcher?.close();
-    for (const { watcher, listening } of this.live.values()) {
+    for (const { sandbox, watcher, listening } of this.live.values()) {
       watcher.close();
-      await (await listening)?.close();
+      if (sandbox.parent) await (await listening)?.close();
     }
-    this.linker.close();
   }
 
   get count(): number {
@@ -201,6 +208,7 @@ export class BuildSandboxes {
       this.unsettled.set(id, this.hold(record));
       return;
     }
+    if (this.draining && record.asker === "") return;
     let watcher: FSWatcher;
     try {
       watcher = watch(folder, () => this.checkEnded(id)).on("error", () => this.checkEnded(id));
