@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { shellQuote } from "../../lab/command.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { machineDevices } from "../devices.ts";
 import { codeBlock, place, simple } from "./fixture.ts";
 import { describeWithMachine, Machine } from "./machine.ts";
 
@@ -50,6 +51,7 @@ describeWithMachine("containers", versions, (version) => {
   let daemon: Daemon;
   let machine: Machine;
   let made: string;
+  const devices = machineDevices();
   const brokers = new Map<string, TestBroker>();
   const folders = new Map<string, string>();
   beforeAll(async () => {
@@ -114,4 +116,6 @@ readlink /proc/self/ns/net`,
       expect(refused.stderr).toMatch(/may not use this socket/);
     });
   });
+
+  test("the machine's own devices are as they were", () => expect(machineDevices()).toEqual(devices));
 });

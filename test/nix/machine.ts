@@ -10,6 +10,7 @@ import { describe } from "vitest";
 import { type CommandOptions, type CommandResult, runCommand, shellQuote } from "../../lab/command.ts";
 import { type Bind, type Daemon, LabError, lab, type NixVersion } from "../../lab/lab.ts";
 import { program } from "../../lab/program.ts";
+import { makeDevices } from "../devices.ts";
 import { projectRoot } from "./fixture.ts";
 
 const packages = ["openssh-server", "openssh-client", "podman", "crun", "uidmap", "systemd-container"];
@@ -163,7 +164,7 @@ function startScript(folder: string, daemon: Daemon, binds: readonly Bind[]): st
     `mount -t tmpfs tmpfs ${quoted}`,
     `mkdir ${quoted}/upper ${quoted}/work`,
     `mount -t overlay overlay -o lowerdir=${shellQuote(system)},upperdir=${quoted}/upper,workdir=${quoted}/work ${at("/")}`,
-    `mount --rbind /dev ${at("dev")}`,
+    ...makeDevices(join(root, "dev")),
     `mount -t proc proc ${at("proc")}`,
     `mount -t sysfs sysfs ${at("sys")}`,
     `mount -t cgroup2 cgroup2 ${at("sys/fs/cgroup")}`,

@@ -18,6 +18,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type CommandResult, runCommand, shellQuote } from "../../lab/command.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { makeDevices } from "../devices.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");
 export const unitFolder = join(projectRoot, "systemd");
@@ -158,6 +159,11 @@ BindPaths=${shared.join(" ")}
 KillMode=process
 `,
   );
+  // Which listens while the daemon is restarted: its next client waits for it.
+  writeFileSync(
+    join(root, "etc/systemd/system/nix-daemon.socket"),
+    "[Socket]\nListenStream=/nix/var/nix/daemon-socket/socket\n",
+  );
 }
 
 function startScript(folder: string, system: string, daemon: Daemon, dist: string | undefined): string {
@@ -184,10 +190,7 @@ function startScript(folder: string, system: string, daemon: Daemon, dist: strin
     `mount -t proc proc ${at("proc")}`,
     `mount -t sysfs sysfs ${at("sys")}`,
     `mount -t cgroup2 cgroup2 ${at("sys/fs/cgroup")}`,
-    `mount -t tmpfs tmpfs ${at("dev")}`,
-    `for name in null zero full random urandom tty; do touch ${at("dev")}/$name; mount --bind /dev/$name ${at("dev")}/$name; done`,
-    `ln -s /proc/self/fd ${at("dev/fd")}; mkdir ${at("dev/shm")} ${at("dev/pts")}; touch ${at("dev/console")}`,
-    `mount -t devpts -o newinstance,ptmxmode=0666 devpts ${at("dev/pts")}; ln -s pts/ptmx ${at("dev/ptmx")}`,
+    ...makeDevices(join(root, "dev")),
     // Shared at the end, as container managers do: else credentials, which are mounts, do not reach the units.
     `cd ${at("/")}`,
     "pivot_root . old",

@@ -64,7 +64,7 @@ describe("docs/install.md, followed word for word on a clean system with a multi
     // Its namespace and store stay; systemd starts the daemon itself.
     await daemon.kill(true);
     systemd = await Systemd.start(daemon, undefined, dist);
-    await systemd.run("systemctl", "start", "nix-daemon.service");
+    await systemd.run("systemctl", "start", "nix-daemon.socket");
   });
   afterAll(async () => {
     systemd?.stop();
