@@ -3,18 +3,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { type Daemon, LabError, lab, type NixVersion } from "../lab/lab.ts";
+import { until, watchPart, wordsOf } from "../lab/parts.ts";
 import { program } from "../lab/program.ts";
-
-/** Waits for a socket that a process makes. @throws LabError if it ends instead */
-const listening = async (child: ChildProcess, socket: string, log: () => string): Promise<void> => {
-  while (!existsSync(socket)) {
-    if (child.exitCode !== null || child.signalCode !== null)
-      throw new LabError(`${child.spawnfile} ended at once: ${log()}`);
-    await sleep(20);
-  }
-};
 
 const ended = async (child: ChildProcess): Promise<void> => {
   if (child.exitCode !== null || child.signalCode !== null) return;
@@ -57,13 +48,9 @@ export class BenchBroker {
       user: "nix-broker",
       env: { NIX_BROKER_NODE: process.execPath },
     });
-    let log = "";
-    child.stderr?.on("data", (chunk: Buffer) => {
-      log += chunk.toString();
-    });
-    child.stdout?.resume();
+    watchPart(daemon, "the service", child, wordsOf(child));
     const sockets = paths.map((path) => daemon.hostPath(path));
-    for (const socket of sockets) await listening(child, socket, () => log);
+    await until(() => sockets.every((socket) => existsSync(socket)));
     return new BenchBroker(child, sockets);
   }
 
@@ -147,9 +134,10 @@ export const startSubjects = async (version: NixVersion, memory: boolean): Promi
     const socat = spawn(
       await lab.tool("socat"),
       [`UNIX-LISTEN:${socket},fork,backlog=128`, `UNIX-CONNECT:${daemon.socket}`],
-      { stdio: "ignore" },
+      { stdio: ["ignore", "ignore", "pipe"] },
     );
-    await listening(socat, socket, () => "");
+    watchPart(daemon, "socat", socat, wordsOf(socat));
+    await until(() => existsSync(socket));
     return {
       version: daemon.fullVersion,
       daemon,

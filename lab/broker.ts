@@ -3,7 +3,9 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import type { Daemon } from "./daemon.ts";
+import { until, watchPart, wordsOf } from "./parts.ts";
 import { program } from "./program.ts";
+import { tallied } from "./tally.ts";
 
 const node = process.execPath;
 const { cli } = program;
@@ -60,7 +62,7 @@ export interface AuditRow {
 
 let count = 0;
 
-/** Starts a broker with one static socket and waits until it listens. */
+/** Starts a broker with one static socket and waits until it listens. @throws PartDied if it ends instead */
 export async function startBroker(daemon: Daemon, options: BrokerOptions = {}): Promise<TestBroker> {
   const user = options.user ?? "nix-broker";
   const folder = options.folder ?? `/var/lib/nix-broker/${++count}-${process.pid}`;
@@ -103,26 +105,20 @@ ${options.runtime ?? ""}
     ],
     { user },
   );
-  let log = "";
-  child.stderr?.on("data", (chunk: Buffer) => {
-    log += chunk.toString();
-  });
-  child.stdout?.resume();
+  const log = wordsOf(child);
   const exited = once(child, "exit");
-  while (!existsSync(hostSocket)) {
-    const over = await Promise.race([
-      exited.then(() => true),
-      new Promise<false>((resolve) => setTimeout(resolve, 20, false)),
-    ]);
-    if (over) throw new Error(`the broker ended at once:\n${log}`);
-  }
+  watchPart(daemon, "the service", child, log);
+  await tallied(
+    "starting services",
+    until(() => existsSync(hostSocket)),
+  );
   const run = (...args: string[]) => daemon.run([node, cli, ...args], { user });
   return {
     socket,
     socketFolder,
     hostSocket,
     process: child,
-    log: () => log,
+    log,
     cli: (command, ...args) => run(command ?? "", "--config", configFile, ...args),
     async audit(...filters) {
       await new Promise((resolve) => setTimeout(resolve, 300));

@@ -12,8 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { connect } from "node:net";
-import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { basename, join } from "node:path";
 import {
   type CommandOptions,
   type CommandResult,
@@ -25,9 +24,11 @@ import {
 } from "./command.ts";
 import { type BesideOptions, type DaemonOptions, nixConf } from "./daemon-options.ts";
 import { holderScript, layOutRoot, systemSandboxPaths } from "./mounts.ts";
+import { forgetParts, until, watchPart } from "./parts.ts";
 import { childrenOf, processesWithMountsOf } from "./processes.ts";
 import { releaseSlot, type Slot, slotMarker, takeSlot } from "./slot.ts";
 import { buildUserBase, checkBuildUsers, type LabUser, labUser, labUsers, writeEtc } from "./system.ts";
+import { tallied } from "./tally.ts";
 import { cacheInside, type InstalledVersion, installedVersion, type NixVersion } from "./versions.ts";
 
 /** What `Daemon.build` takes besides the expression. */
@@ -181,22 +182,8 @@ export class Daemon {
     closeSync(log);
     daemon.unref();
     this.process = daemon;
-    await this.untilItListens(daemon);
-  }
-
-  private async untilItListens(daemon: ChildProcess): Promise<void> {
-    const patienceMs = 60_000;
-    const deadline = Date.now() + patienceMs;
-    while (Date.now() < deadline) {
-      if (daemon.exitCode !== null || daemon.signalCode !== null) {
-        throw new LabError(`nix-daemon ${this.fullVersion} ended at once. It said:\n${this.log()}`);
-      }
-      if (await canConnect(this.socket)) return;
-      await sleep(5);
-    }
-    throw new LabError(
-      `nix-daemon ${this.fullVersion} does not listen after a minute. It said:\n${this.log()}`,
-    );
+    watchPart(this, `nix-daemon ${this.fullVersion}`, daemon, () => this.log());
+    await until(() => canConnect(this.socket));
   }
 
   /** The command line, on the machine, that runs `argv` beside the daemon: for those who spawn it their own way. */
@@ -234,7 +221,10 @@ export class Daemon {
    * pids and network. `NIX_REMOTE` is "daemon" unless `env` says otherwise ("" opens the store directly).
    */
   run(argv: readonly string[], options: BesideOptions = {}): Promise<CommandResult> {
-    return runCommand(this.commandLine(argv, options), commandOptions(options));
+    return tallied(
+      basename(argv[0] ?? ""),
+      runCommand(this.commandLine(argv, options), commandOptions(options)),
+    );
   }
 
   /** Starts a command beside the daemon that goes on running: a service, a hostile client. It ends with `stop`. */
@@ -278,7 +268,8 @@ export class Daemon {
     if (daemon?.pid === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
     const pids = workers ? childrenOf(daemon.pid) : [];
     const gone = once(daemon, "exit");
-    for (const pid of [daemon.pid, ...pids]) killIfThere(pid);
+    daemon.kill("SIGKILL");
+    for (const pid of pids) killIfThere(pid);
     await gone;
   }
 
@@ -294,7 +285,8 @@ export class Daemon {
     if (this.holder === undefined) return;
     this.holder = undefined;
     this.process = undefined;
-    await releaseSlot(this.slot);
+    forgetParts(this);
+    await tallied("stopping daemons", releaseSlot(this.slot));
   }
 }
 
@@ -313,7 +305,7 @@ export async function startDaemon(
   const slot = await takeSlot();
   const daemon = new Daemon(installed, slot, options, rootless);
   try {
-    await daemon.setUp();
+    await tallied("starting daemons", daemon.setUp());
     return daemon;
   } catch (error) {
     await daemon.stop();

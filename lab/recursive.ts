@@ -6,7 +6,9 @@ import { basename } from "node:path";
 import { clientRegistry, clientSettings } from "../src/root/client-settings.ts";
 import { type AuditRow, startBroker, type TestBroker } from "./broker.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "./lab.ts";
+import { until, watchPart, wordsOf } from "./parts.ts";
 import { program } from "./program.ts";
+import { tallied } from "./tally.ts";
 
 const node = process.execPath;
 /** As seen beside the daemon; the static socket is in `s` there. */
@@ -54,6 +56,15 @@ export class RecursiveLab {
       sandboxPaths: [...staticSocket, ...(options.sandboxPaths ?? [])],
       env: { NIX_BROKER_NODE: node, ...options.env },
     });
+    try {
+      return await RecursiveLab.startBeside(daemon, options);
+    } catch (error) {
+      await daemon.stop();
+      throw error;
+    }
+  }
+
+  private static async startBeside(daemon: Daemon, options: RecursiveOptions): Promise<RecursiveLab> {
     mkdirSync(daemon.hostPath("/etc/nix-broker"), { recursive: true });
     writeFileSync(daemon.hostPath("/etc/nix-broker/root.conf"), options.rootConfig ?? "");
     mkdirSync(daemon.hostPath("/etc/nix-inside"));
@@ -73,10 +84,13 @@ export class RecursiveLab {
 
   async startLinker(): Promise<void> {
     this.linker = this.daemon.spawn([node, program.root, "linker"]);
-    this.linker.stdout?.resume();
     this.linker.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
+    watchPart(this.daemon, "the linker", this.linker, wordsOf(this.linker));
     const socket = this.daemon.hostPath("/run/nix-broker/linker.sock");
-    while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 10));
+    await tallied(
+      "starting linkers",
+      until(() => existsSync(socket)),
+    );
   }
 
   async startService(): Promise<void> {
@@ -102,8 +116,7 @@ export class RecursiveLab {
    */
   async fileInBuild(name: string): Promise<void> {
     const folders = ["/tmp", "/nix/var/nix/builds"].map((path) => this.daemon.hostPath(path));
-    while (!folders.some((folder) => holdsFile(folder, name)))
-      await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(() => folders.some((folder) => holdsFile(folder, name)));
   }
 
   audit(...filters: string[]): Promise<AuditRow[]> {

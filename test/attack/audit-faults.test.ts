@@ -1,8 +1,8 @@
 /** The audit cannot be written: nothing goes unrecorded, and all works again when it can. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { startBroker } from "../../lab/broker.ts";
 import { lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { untilItServes } from "./suite.ts";
@@ -44,7 +44,7 @@ test.each(lab.versions)(
       expect(broker.log()).toContain("the audit cannot be written");
 
       await beside(`rm ${FOLDER}/filler`);
-      while (!broker.log().includes("the audit is written again")) await sleep(20);
+      await until(() => broker.log().includes("the audit is written again"));
       expect((await client.addText("recorded", "afterwards")).error).toBeUndefined();
       expect((await other.build(`${made.path}!out`)).error).toBeUndefined();
       const rows = await broker.audit();

@@ -4,6 +4,7 @@ import type net from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { connectAs } from "../../lab/line.ts";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { FEATURES, versionToWire } from "../../src/protocol/version.ts";
 import { text, word } from "../protocol/memory-stream.ts";
@@ -75,7 +76,7 @@ describeAttack(
       const before = { files: descriptors(), memory: broker().residentBytes() };
       await work();
       await expectServing();
-      while (descriptors() > before.files + 8) await sleep(50);
+      await until(() => descriptors() <= before.files + 8);
       expect(broker().residentBytes() - before.memory).toBeLessThan(64 * MiB);
     }
 
@@ -174,7 +175,7 @@ describeAttack(
       expect(await fast.must("IsValidPath", { path })).toBe(false);
       // Version, log end; then log end and a flag that is not set.
       const end = Buffer.concat([word(0x616c7473), word(0)]);
-      while (!Buffer.concat(received).subarray(-16).equals(end)) await sleep(10);
+      await until(() => Buffer.concat(received).subarray(-16).equals(end));
       slow.destroy();
     });
 
@@ -241,9 +242,9 @@ describeAttack(
       const made = makeDerivation({ name: "abandoned", script: `sleep ${marker}; echo > $out` });
       await addDerivation(client, made);
       await client.send("BuildPaths", { paths: [`${made.path}!out`], mode: 0 });
-      while (!runs(marker)) await sleep(20);
+      await until(() => runs(marker));
       client.close();
-      while (runs(marker)) await sleep(20);
+      await until(() => !runs(marker));
       await expectServing();
       const rows = await broker().audit("--op", "BuildPaths");
       expect(rows.at(-1)).toMatchObject({ verdict: "forward" });

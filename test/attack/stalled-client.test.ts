@@ -2,8 +2,8 @@
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
-import { eventually } from "../root/brokered-lab.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { describeAttack } from "./suite.ts";
 
@@ -43,9 +43,7 @@ describeAttack(
       // Said in another way, or the audit would sum it up with the other's.
       await stalled.send("BuildPaths", { paths: [`${derivation.path}!*`], mode: 0 });
       // The log is the first asker's: whoever comes while it builds waits for the lock of the output, and reads none.
-      await eventually(() =>
-        ["", ".lock"].some((end) => existsSync(daemon().hostPath(derivation.out + end))),
-      );
+      await until(() => ["", ".lock"].some((end) => existsSync(daemon().hostPath(derivation.out + end))));
       const answers = await Promise.all([
         same.build(`${derivation.path}!out`),
         other.build(`${derivation.path}!out`),

@@ -1,9 +1,9 @@
 /** Upstream is away, dies, or comes back as another version: clients are told, and the service lives on. */
 import { existsSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import { type BrokerOptions, startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
@@ -63,7 +63,7 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     const made = makeDerivation({ name: "killed", script: "echo started; sleep 1000; echo > $out" });
     await addDerivation(client, made);
     const building = client.build(`${made.path}!out`);
-    while (!existsSync(`${daemon.hostPath(made.path)}.chroot`)) await sleep(20);
+    await until(() => existsSync(`${daemon.hostPath(made.path)}.chroot`));
     await daemon.kill(true);
     expect((await building).error).toBe(
       "the connection to the nix-daemon broke; it may have been restarted: try again",
@@ -81,7 +81,7 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     const made = makeDerivation({ name: "last", script: "sleep 5; echo > $out" });
     await addDerivation(client, made);
     const building = client.build(`${made.path}!out`);
-    while (!existsSync(`${daemon.hostPath(made.path)}.chroot`)) await sleep(20);
+    await until(() => existsSync(`${daemon.hostPath(made.path)}.chroot`));
     const stopped = broker.stop();
     // Whoever waits for nothing is hung up on.
     await expect(idle.outcome()).rejects.toThrow(EndOfStream);
@@ -99,7 +99,7 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     const made = makeDerivation({ name: "endless", script: "sleep 1000; echo > $out" });
     await addDerivation(client, made);
     const building = client.build(`${made.path}!out`).catch((error: Error) => error);
-    while (!existsSync(`${daemon.hostPath(made.path)}.chroot`)) await sleep(20);
+    await until(() => existsSync(`${daemon.hostPath(made.path)}.chroot`));
     await broker.stop();
     expect(broker.process.exitCode).toBe(0);
     expect(await building).toBeInstanceOf(EndOfStream);

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { childrenOf } from "../../lab/processes.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { untilItServes } from "../attack/suite.ts";
@@ -39,9 +40,6 @@ describe.each(lab.versions)("upstream connections of a sandbox [daemon %s]", (ve
     await client.nar(text);
     const made = [...workers()].filter((pid) => !before.has(pid));
     return made[0] ?? 0;
-  };
-  const until = async (holds: () => boolean): Promise<void> => {
-    while (!holds()) await sleep(20);
   };
 
   test("G1: the next client gets what the last one left in order; a client of another sandbox does not", async () => {

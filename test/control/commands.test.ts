@@ -2,6 +2,7 @@
 import { request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { program } from "../../lab/program.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import type { SandboxDetails, SandboxSummary, StatusReport } from "../../src/service/control/messages.ts";
@@ -54,11 +55,11 @@ cat result > $out
   void failed.then((error) => {
     over = error;
   });
-  for (;;) {
+  await until(async () => {
     const { code } = await recursive.daemon.run(["test", "-e", `${gate}/ready`]);
-    if (code === 0) break;
-    if (over !== "running") throw over ?? new Error("the outer build ended early");
-  }
+    if (code !== 0 && over !== "running") throw over ?? new Error("the outer build ended early");
+    return code === 0;
+  });
   return {
     async sandbox() {
       const all = await json<SandboxSummary[]>("sandboxes");

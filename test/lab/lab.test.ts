@@ -13,11 +13,11 @@ import {
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runCommand } from "../../lab/command.ts";
 import { describeEachVersion } from "../../lab/fixture.ts";
 import { lab, sandboxScript } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { processesWithMountsOf } from "../../lab/processes.ts";
 import { slotMarker } from "../../lab/slot.ts";
 import { projectRoot } from "../../lab/versions.ts";
@@ -221,7 +221,9 @@ describe("the lab", () => {
       sandboxScript("echo started > $out; while :; do read -t 1 < <(:) || :; done"),
     );
     const service = daemon.spawn(["sleep", "infinity"], { user: "nix-broker" });
-    while ((await daemon.run(["bash", "-c", "echo /nix/store/*.lock"])).stdout.includes("*")) await sleep(20);
+    await until(
+      async () => !(await daemon.run(["bash", "-c", "echo /nix/store/*.lock"])).stdout.includes("*"),
+    );
     const marker = markerOf(daemon.root);
     expect(processesWithMountsOf(marker).length).toBeGreaterThanOrEqual(5);
     const ended = once(service, "exit");
@@ -246,7 +248,7 @@ describe("the lab", () => {
     });
     const [line] = (await once(child.stdout, "data")) as [Buffer];
     const root = line.toString().trim();
-    while (processesWithMountsOf(markerOf(root)).length < 5) await sleep(20);
+    await until(() => processesWithMountsOf(markerOf(root)).length >= 5);
     child.kill("SIGKILL");
     await once(child, "exit");
     const daemon = await lab.start(version);
@@ -291,7 +293,7 @@ describe("the lab", () => {
   test("refuses what it cannot do, with a reason", async () => {
     await expect(lab.start(version, { buildUsers: 64 })).rejects.toThrow(/0 to 63 build users, not 64/);
     await expect(lab.start(version, { config: "not a setting" })).rejects.toThrow(
-      /ended at once(.|\n)*not a setting/,
+      /ended by itself(.|\n)*not a setting/,
     );
     const daemon = await lab.start(version);
     expect(() => daemon.run(["true"], { user: "mallory" })).toThrow(/no user "mallory"/);

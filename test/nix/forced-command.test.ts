@@ -1,9 +1,9 @@
 /** A forced command of a real sshd, by the lines of docs/sandboxes.md, with real clients. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { codeBlock, place, projectRoot, simple } from "./fixture.ts";
 import { describeWithMachine, Machine } from "./machine.ts";
 
@@ -45,7 +45,7 @@ async function startSshd(machine: Machine): Promise<void> {
   await machine.must("chown", "-R", "alice:alice", "/home/alice/.ssh");
   await machine.must("chown", "-R", "broker:broker", "/home/broker");
   await machine.must("/usr/sbin/sshd", "-E", "/var/log/sshd");
-  while (!existsSync(machine.path("/run/sshd.pid"))) await sleep(20);
+  await until(() => existsSync(machine.path("/run/sshd.pid")));
 }
 
 describeWithMachine("a forced command of sshd", lab.versions, (version) => {

@@ -1,7 +1,7 @@
 /** Each bound of a profile (src/policy/limits.ts), run into by a client: the error names the key, and others go on. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { type LimitName, limitTable } from "../../src/policy/limits.ts";
@@ -109,7 +109,7 @@ describe.each(lab.versions)("bounds [daemon %s]", (version) => {
     while (error === undefined) error = await buildQuick();
     expect(error).toContain(names("concurrent_builds"));
     first.close();
-    while ((await buildQuick()) !== undefined) await sleep(20);
+    await until(async () => (await buildQuick()) === undefined);
   });
 
   test.each(["build_timeout", "silent_timeout"] as const)("%s", async (key) => {
@@ -155,7 +155,7 @@ describe.each(lab.versions)("bounds [daemon %s]", (version) => {
     await expect(connect("connections")).rejects.toThrow(names("connections"));
     first.close();
     const again = async () => connect("connections").catch(() => undefined);
-    while (!(await again())) await sleep(20);
+    await until(again);
   });
 
   test("text_bytes: of texts and derivations", async () => {

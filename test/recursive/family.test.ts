@@ -1,8 +1,8 @@
 /** Whose inner build a build is: its rights and quotas are its asker's, and nobody else's (docs/recursive-nix.md). */
 import { existsSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
@@ -59,10 +59,11 @@ nix-build --no-out-link inner.nix > $out`,
 
     const building = made.daemon.run(["nix-store", "-r", path], { user: "alice" });
     // Alice's daemon has the locks; the attacker, who comes second, waits for them.
-    while (!existsSync(signal("at"))) await sleep(20);
+    await until(() => existsSync(signal("at")));
     await attacker.send("BuildPaths", { paths: [`${path}!out`], mode: 0 });
-    while (!(await made.audit()).some(({ kind, op }) => kind === "intent" && op === "BuildPaths"))
-      await sleep(20);
+    await until(async () =>
+      (await made.audit()).some(({ kind, op }) => kind === "intent" && op === "BuildPaths"),
+    );
     await made.daemon.run(["touch", "/tmp/signal/go"]);
     const { code, stderr } = await building;
     expect(stderr).not.toContain("limits.builds");

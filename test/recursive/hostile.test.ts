@@ -1,9 +1,9 @@
 /** Builders that attack what they were given, and users and builds that would get at another build's sandbox. */
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
 import { connectAs } from "../../lab/line.ts";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
@@ -53,13 +53,10 @@ class Beside {
   }
 
   /** The live sandbox of the build of that name; waits for it. */
-  async sandboxOf(name: string): Promise<string> {
-    for (;;) {
-      const ids = this.list("/run/nix-broker/sandboxes").filter((id) => !id.startsWith("."));
-      const found = ids.find((id) => this.isLive(id, name));
-      if (found !== undefined) return found;
-      await sleep(20);
-    }
+  sandboxOf(name: string): Promise<string> {
+    return until(() =>
+      this.list("/run/nix-broker/sandboxes").find((id) => !id.startsWith(".") && this.isLive(id, name)),
+    );
   }
 
   private isLive(id: string, name: string): boolean {
@@ -110,7 +107,7 @@ describe.each(lab.versions)("a hostile builder [daemon %s]", (version) => {
     expect(refused).toHaveLength(5);
 
     expect(beside.buildProcesses()).toEqual(new Map());
-    while (beside.list("/run/nix-broker/sandboxes").length > 0) await sleep(20);
+    await until(() => beside.list("/run/nix-broker/sandboxes").length === 0);
     // "derivations" is made with the first sandbox.
     const after = folders.map((folder) => beside.list(folder).filter((name) => name !== "derivations"));
     expect(after).toEqual(before.map((names) => names.filter((name) => name !== "derivations")));
@@ -229,13 +226,13 @@ echo > $out`,
     const endless = makeDerivation({ name: "endless", script: "sleep 1000" });
     const path = await addDerivation(busy, endless);
     await busy.send("BuildPaths", { paths: [`${path}!out`], mode: 0 });
-    while (new Set(beside.buildProcesses().values()).size < 2) await sleep(20);
+    await until(() => new Set(beside.buildProcesses().values()).size >= 2);
     beside.go(id);
     await building;
     await idle.untilClosed();
     await busy.untilClosed();
-    while (beside.buildProcesses().size > 0) await sleep(20);
-    while (existsSync(folder)) await sleep(20);
+    await until(() => beside.buildProcesses().size === 0);
+    await until(() => !existsSync(folder));
     expect(beside.list("/nix/var/nix/gcroots/nix-broker")).toEqual([]);
     const [ended] = (await made.audit("--sandbox", id)).filter(
       (row) => row.kind === "sandbox" && row.op === "end",

@@ -1,7 +1,7 @@
 /** The service dies after the build and before the post-build hook, and the collector runs: nothing is lost. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { until } from "../../lab/parts.ts";
 import { program } from "../../lab/program.ts";
 import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
@@ -46,7 +46,7 @@ nix-build --no-out-link inner.nix > $out`,
         ),
         { args: ["--out-link", `/tmp/result-${before}`] },
       );
-      while (!existsSync(signal("at-hook"))) await sleep(20);
+      await until(() => existsSync(signal("at-hook")));
       await made.broker?.stop("SIGKILL");
       await run("nix-collect-garbage");
       if (before) await made.startService();
@@ -60,7 +60,7 @@ nix-build --no-out-link inner.nix > $out`,
       await run("nix-store", "--verify-path", inner, out);
       // Nothing of the sandbox stays.
       const left = (folder: string) => readdirSync(made.daemon.hostPath(folder));
-      while (left("/run/nix-broker/sandboxes").length > 0) await sleep(20);
+      await until(() => left("/run/nix-broker/sandboxes").length === 0);
       expect(left("/nix/var/nix/gcroots/nix-broker")).toEqual([]);
     },
   );

@@ -3,9 +3,9 @@
  * builds here stop at a mark and go on when the test puts a file into the folder that their socket is in.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 
 function inner(name: string): string {
@@ -53,13 +53,6 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
   const recordOf = (id: string): { drvPath: string } =>
     JSON.parse(readFileSync(host(`/run/nix-broker/sandboxes/${id}/sandbox.json`), "utf8"));
   const go = (id: string): void => writeFileSync(host(`/run/nix-broker/sandboxes/${id}/socket.d/go`), "");
-  const until = async <T>(look: () => T | undefined): Promise<T> => {
-    for (;;) {
-      const found = look();
-      if (found !== undefined) return found;
-      await sleep(20);
-    }
-  };
   const sandboxOf = (name: string): Promise<string> =>
     until(() =>
       sandboxes().find(

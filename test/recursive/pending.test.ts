@@ -2,6 +2,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
@@ -65,7 +66,7 @@ nix-build --no-out-link inner.nix > $out`,
         return asking;
       };
       let asking = ask(client);
-      while (!outcomes().includes("pending")) await sleep(20);
+      await until(() => outcomes().includes("pending"));
       let asker = client;
       if (restarted) {
         await made.broker?.stop("SIGKILL");

@@ -1,8 +1,8 @@
 /** Sandboxes of builds by `extra-sandbox-paths` alone: every build sees one socket, and the broker finds out which build calls. */
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { field, innerDerivation, outer, writeFile } from "./scripts.ts";
 
@@ -175,7 +175,7 @@ after" ]\necho $before $after > $out`,
     );
     expect(code).not.toBe(0);
     expect(log).toMatch(/-in-vain/);
-    while (readdirSync(made.daemon.hostPath("/run/nix-broker/sandboxes")).length > 0) await sleep(20);
+    await until(() => readdirSync(made.daemon.hostPath("/run/nix-broker/sandboxes")).length === 0);
     expect(readdirSync(rootsFolder())).toEqual([]);
   });
 

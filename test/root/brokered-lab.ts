@@ -12,8 +12,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
-import { setTimeout as sleep } from "node:timers/promises";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../../lab/lab.ts";
+import { until, watchPart, whilePartsLive, wordsOf } from "../../lab/parts.ts";
 import { program } from "../../lab/program.ts";
 import { parseSandboxRecord, type SandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { LinkerClient } from "../../src/service/builds/linker-client.ts";
@@ -71,14 +71,16 @@ export class BrokeredLab {
   async startLinker(): Promise<void> {
     this.linkerProcess = this.daemon.spawn([node, program.root, "linker"]);
     this.linkerProcess.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
-    await this.linker.status();
+    watchPart(this.daemon, "the linker", this.linkerProcess, wordsOf(this.linkerProcess));
+    await whilePartsLive(this.linker.status());
   }
 
   /** A linker that is not in the daemon's mount namespace. */
   async startLinkerOnMachine(config: string): Promise<void> {
     const argv = [program.root, "--config", config, "linker"];
-    this.linkerProcess = spawn(node, argv, { stdio: ["ignore", "ignore", "inherit"] });
-    await this.linker.status();
+    this.linkerProcess = spawn(node, argv, { stdio: ["ignore", "ignore", "pipe"] });
+    watchPart(this.daemon, "the linker", this.linkerProcess, wordsOf(this.linkerProcess));
+    await whilePartsLive(this.linker.status());
   }
 
   /** Ends the linker's process itself; what `spawn` started became it by exec. */
@@ -145,7 +147,7 @@ export class BrokeredLab {
         return false;
       }
     };
-    return eventually(() => this.sandboxIds().find(isIt));
+    return until(() => this.sandboxIds().find(isIt));
   }
 
   /** What the service does when a sandbox gains a path: root it, then have it linked. */
@@ -177,14 +179,5 @@ export class BrokeredLab {
     this.linker.close();
     await this.killLinker();
     await this.daemon.stop();
-  }
-}
-
-/** Polls until there is a value. Tests wait as long as they are given: nothing fails on a time of ours. */
-export async function eventually<T>(look: () => T | undefined | Promise<T | undefined>): Promise<T> {
-  for (;;) {
-    const value = await look();
-    if (value !== undefined && value !== false) return value;
-    await sleep(10);
   }
 }

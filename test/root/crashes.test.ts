@@ -1,7 +1,8 @@
 import { existsSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { afterEach, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
-import { BrokeredLab, type BrokeredOptions, eventually } from "./brokered-lab.ts";
+import { until } from "../../lab/parts.ts";
+import { BrokeredLab, type BrokeredOptions } from "./brokered-lab.ts";
 
 const features = ["nix-broker"];
 const socketFolder = "/nix/var/nix/daemon-socket";
@@ -79,7 +80,7 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
 
     writeFileSync(brokered.daemon.hostPath("/etc/nix-broker/root.conf"), "");
     await brokered.startLinker();
-    await eventually(() => !existsSync(brokered.roots(id)) || undefined);
+    await until(() => !existsSync(brokered.roots(id)) || undefined);
     expect(await brokered.references(out)).toEqual([inner]);
     expect(brokered.ended(id)).toMatchObject({ outcome: "registered" });
     await collect();
@@ -99,7 +100,7 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     expect(await brokered.references(out)).toEqual([]);
 
     await brokered.startLinker();
-    await eventually(() => !existsSync(`${brokered.roots(id)}.json`) || undefined);
+    await until(() => !existsSync(`${brokered.roots(id)}.json`) || undefined);
     expect(existsSync(brokered.roots(id))).toBe(false);
     expect(await brokered.references(out)).toEqual([inner]);
   });
@@ -117,7 +118,7 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     await brokered.daemon.kill(true);
     await building;
     await brokered.daemon.restart();
-    expect(await eventually(() => brokered.ended(id))).toMatchObject({ outcome: "failed" });
+    expect(await until(() => brokered.ended(id))).toMatchObject({ outcome: "failed" });
     expect(readdirSync(brokered.daemon.hostPath("/nix/var/nix/gcroots/nix-broker"))).toEqual([]);
   });
 

@@ -11,7 +11,8 @@ import {
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
-import { BrokeredLab, eventually } from "./brokered-lab.ts";
+import { until } from "../../lab/parts.ts";
+import { BrokeredLab } from "./brokered-lab.ts";
 
 const features = ["nix-broker"];
 
@@ -155,7 +156,7 @@ describe.each(lab.versions)("hooks and linker [daemon %s]", (version) => {
     const id = await brokered.sandboxNamed("fails");
     await brokered.gain(id, inner);
     expect(readdirSync(brokered.roots(id))).toHaveLength(1);
-    const end = await eventually(() => brokered.ended(id));
+    const end = await until(() => brokered.ended(id));
     expect(end).toMatchObject({ outcome: "failed", references: {} });
     expect(existsSync(brokered.roots(id))).toBe(false);
     await expect(brokered.linker.link(id, inner)).rejects.toMatchObject({ code: "not-linkable" });

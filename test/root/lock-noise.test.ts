@@ -17,12 +17,13 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { parseRootConfig } from "../../src/contract/root-config.ts";
 import { printSandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { readLocks } from "../../src/root/output-locks.ts";
 import { processStat } from "../../src/root/process-tree.ts";
 import { SandboxTable } from "../../src/root/sandbox-table.ts";
-import { BrokeredLab, eventually } from "./brokered-lab.ts";
+import { BrokeredLab } from "./brokered-lab.ts";
 
 /** Takes 1000 locks in a file of its own, one by one, and drops them all at once, without end. */
 const noise = `
@@ -100,7 +101,7 @@ describe.each(lab.versions)("while strangers take and drop locks [daemon %s]", (
       expect(await brokered.references(out)).toEqual([first, last].sort());
 
     await brokered.daemon.tryBuild(sandboxScript("exit 1", { name: "fails", features: ["nix-broker"] }));
-    await eventually(() =>
+    await until(() =>
       brokered.sandboxIds().every((each) => brokered.ended(each) !== undefined) ? true : undefined,
     );
   });
@@ -144,8 +145,8 @@ test("G6: of many looks while there is noise, none takes a worker for done; the 
   expect(settled).toBe(0);
 
   worker.kill("SIGUSR1");
-  await eventually(() => !existsSync(lock) || undefined);
-  await eventually(async () => {
+  await until(() => !existsSync(lock));
+  await until(async () => {
     await table.tend(Date.now());
     return settled > 0 || undefined;
   });

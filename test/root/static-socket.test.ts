@@ -2,8 +2,9 @@ import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, sandboxScript } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { type PeerCredentials, peerCredentials } from "../../src/host/peer-credentials.ts";
-import { BrokeredLab, eventually } from "./brokered-lab.ts";
+import { BrokeredLab } from "./brokered-lab.ts";
 
 const features = ["nix-broker"];
 
@@ -90,7 +91,7 @@ describe.each(lab.versions)("static sockets in build sandboxes [daemon %s]", (ve
         { name: "static", features },
       ),
     );
-    const { sandbox } = await eventually(() => seen[before + 1]);
+    const { sandbox } = await until(() => seen[before + 1]);
     expect(seen[before]).toMatchObject({ sandbox, code: "" });
     expect(brokered.record(sandbox)).toMatchObject({
       kind: "ok",
@@ -146,7 +147,7 @@ describe.each(lab.versions)("static sockets in build sandboxes [daemon %s]", (ve
       ),
     );
     const victimId = await brokered.sandboxNamed("victim");
-    await eventually(() => seen.find(({ sandbox }) => sandbox === victimId));
+    await until(() => seen.find(({ sandbox }) => sandbox === victimId));
     const chroot = brokered.record(victimId).chroot!;
     const forgery = `
       fake=$TMPDIR/fake; mkdir -p $fake/nix/store/${chroot}/nix/store $fake/${chroot} $fake/root

@@ -4,10 +4,10 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { runCommand } from "../../lab/command.ts";
 import { type Daemon, lab, sandboxScript } from "../../lab/lab.ts";
+import { until, watchPart, wordsOf } from "../../lab/parts.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
 import { Systemd, unitFolder, units } from "./init.ts";
 
@@ -78,9 +78,6 @@ describe("under a real systemd", () => {
     await daemon?.stop();
   });
 
-  const until = async (holds: () => Promise<boolean>): Promise<void> => {
-    while (!(await holds())) await sleep(50);
-  };
   const addFile = () =>
     systemd.run(
       "env",
@@ -177,17 +174,14 @@ describe.each(lab.versions)("the linker's capabilities are enough [daemon %s]", 
       root,
       "linker",
     ]);
-    linker.stdout?.resume();
     // One linker at a time, also if this test is tried again.
     onTestFinished(async () => {
       if (linker.exitCode !== null || linker.signalCode !== null) return;
       linker.kill();
       await once(linker, "exit");
     });
-    let errors = "";
-    linker.stderr?.on("data", (text: Buffer) => {
-      errors += text.toString();
-    });
+    const errors = wordsOf(linker);
+    watchPart(recursive.daemon, "the linker", linker, errors);
     const inner = `nix-build --no-out-link -E 'derivation { name = "inner"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo deep > $out" ]; }'`;
     const script = (end: string): string =>
       `export HOME=$PWD/home PAGER=cat; mkdir -p $HOME; path=$(${inner}); cat $path; ${end}`;
@@ -201,8 +195,8 @@ describe.each(lab.versions)("the linker's capabilities are enough [daemon %s]", 
     );
     expect(failed.code).not.toBe(0);
     const roots = recursive.daemon.hostPath("/nix/var/nix/gcroots/nix-broker");
-    while (execFileSync("ls", [roots], { encoding: "utf8" }) !== "") await sleep(100);
-    expect(errors).toBe("");
+    await until(() => execFileSync("ls", [roots], { encoding: "utf8" }) === "");
+    expect(errors()).toBe("");
     expect(linker.exitCode).toBeNull();
   });
 });
