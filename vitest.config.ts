@@ -1,17 +1,31 @@
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import { testFiles } from "./scripts/test-kinds.ts";
+
+const files = testFiles();
 
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
-    globalSetup: ["lab/setup.ts"],
     // Real daemons and sandboxed builds are slow to start on a loaded machine; nothing is tested on time.
     testTimeout: 240_000,
     hookTimeout: 600_000,
     pool: "forks",
     // Much of a test's time is spent waiting for a daemon; by itself Vitest would take one core of two.
     maxWorkers: Math.max(3, availableParallelism()),
-    // Real daemons on a machine that others use too: what fails twice in a row is a failure, and is shown as retried if not.
+    // Real daemons on a machine that others use too: what fails three times in a row is a failure, and .ci/run names what did not.
     retry: process.env.CI ? 2 : 0,
+    reporters: ["default", "./scripts/slowest-files.ts"],
+    projects: [
+      { extends: true, test: { name: "unit", include: [...files.unit] } },
+      {
+        extends: true,
+        test: {
+          name: "daemon",
+          include: [...files.daemon],
+          globalSetup: ["test/set-up.ts"],
+          setupFiles: ["test/tell-waits.ts"],
+        },
+      },
+    ],
   },
 });
