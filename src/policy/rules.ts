@@ -231,7 +231,11 @@ const table = {
     ({ name }) => [name],
   ),
   AddTextToStore: forward("add", "like AddToStore", ({ name }) => [name]),
-  AddToStoreNar: forward("add", "content-addressed, references in the view, not a derivation", ofPath),
+  AddToStoreNar: forward(
+    "add",
+    "content-addressed, references in the view; a derivation by the rules for derivations",
+    ofPath,
+  ),
   AddMultipleToStore: forward("add", "split up: each path is handled like AddToStoreNar", () => []),
   AddToStoreScanning: forward(
     "add",

@@ -37,9 +37,6 @@ const DERIVATION_SUFFIX = ".drv";
 /** AddToStore has the newer form from this version on. */
 const NEW_FORM_SINCE = 25;
 
-/** Of the operations that add one path, whose reply names it. */
-type AddExchange = Exchange<"AddToStore" | "AddTextToStore" | "AddToStoreScanning">;
-
 export async function addToStore(
   exchange: Exchange<"AddToStore">,
   request: RequestOf<"AddToStore">,
@@ -52,9 +49,8 @@ export async function addToStore(
   if (name.endsWith(DERIVATION_SUFFIX)) {
     if (by.method !== "text")
       throw new Refusal(`'${name}' can be added as a text only, for it is named as a derivation`);
-    return added(
-      await addDerivation(exchange, name, references, await exchange.body.collect(textLimit(exchange))),
-    );
+    const text = await exchange.body.collect(textLimit(exchange));
+    return told(exchange, await addDerivation(exchange, name, references, text));
   }
   recordIntent(exchange, [name]);
   const upstream = await exchange.upstream();
@@ -68,7 +64,7 @@ export async function addToStore(
     );
     await passBody(exchange, upstream, deadline, stopped, limit);
   });
-  return added(await admitAdded(exchange, upstream, "AddToStore"));
+  return told(exchange, await admitAdded(exchange, upstream, "AddToStore"));
 }
 
 export async function addTextToStore(
@@ -80,17 +76,22 @@ export async function addTextToStore(
   const contents = Buffer.from(text, "latin1");
   if (contents.length > textLimit(exchange)) throw tooLong("textBytes", textLimit(exchange));
   if (name.endsWith(DERIVATION_SUFFIX))
-    return { path: (await addDerivation(exchange, name, references, contents)).path };
+    return told(exchange, await addDerivation(exchange, name, references, contents));
   exchange.sandbox.quota.addBytes(contents.length);
-  return { path: (await addText(exchange, name, references, contents)).path };
+  return told(exchange, await addText(exchange, name, references, contents));
 }
 
-/** A derivation is judged before upstream sees it, and its path is known before too. */
-async function addDerivation(
-  exchange: AddExchange,
+/**
+ * A derivation is judged before upstream sees it, and its path is known before too.
+ * @param announced the path that the client says it has, if it says so
+ * @throws Refusal
+ */
+export async function addDerivation(
+  exchange: Exchange,
   name: string,
   references: readonly StorePath[],
   text: Buffer,
+  announced?: StorePath,
 ): Promise<PathInfo> {
   const { sandbox } = exchange;
   const refuse = (reason: string): never => {
@@ -113,6 +114,7 @@ async function addDerivation(
     { method: "text", hash: { algorithm: "sha256", digest } },
     references,
   );
+  if (announced !== undefined && path !== announced) refuse(`its text does not make the path '${announced}'`);
   const info = await addText(exchange, name, references, text);
   if (info.path !== path)
     throw new Refusal(`upstream named '${name}' otherwise than its text says`, { verdict: "forward" });
@@ -130,14 +132,18 @@ function refuseTooNew({ outputs }: Derivation, minor: number): string | undefine
   );
 }
 
-/** A path's info as the client may know it. */
-export function added(info: PathInfo): ValidPathInfo {
+/** What the client is told of the path that it added; the record names it, for the request did so without its hash. */
+export function told(
+  exchange: Exchange<"AddToStore" | "AddTextToStore" | "AddToStoreScanning">,
+  info: PathInfo,
+): ValidPathInfo {
+  exchange.detail.path = info.path;
   return { path: info.path, ...censored(info) };
 }
 
 /** Adds a text that is held in memory, in the form that the client's version has. */
 async function addText(
-  exchange: AddExchange,
+  exchange: Exchange,
   name: string,
   references: readonly StorePath[],
   text: Buffer,
@@ -171,13 +177,11 @@ async function addText(
 
 /** Reads which path upstream has just added, and lets it into the view. */
 export async function admitAdded(
-  exchange: AddExchange,
+  exchange: Exchange,
   upstream: UpstreamConnection,
   operation: "AddToStore" | "AddTextToStore",
 ): Promise<PathInfo> {
   const { path } = await guarded(exchange, upstream, "requestDeadline", () => upstream.reply(operation));
-  // The request named it without its hash.
-  exchange.detail.path = path;
   return admitOne(exchange, path);
 }
 

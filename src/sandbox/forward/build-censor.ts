@@ -3,13 +3,13 @@
  * Nothing of how else, where, when and by whom (G3). Upstream's words go to the audit.
  */
 import { BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
-import type { StorePath } from "../../store/store-path.ts";
+import { isStorePath, type StorePath } from "../../store/store-path.ts";
 import type { BuildFailure } from "../detail.ts";
 import { Refusal } from "../refusal.ts";
 import type { ApprovedRuns } from "./approve.ts";
+import { culpritOf } from "./build-failure.ts";
 import type { Outcome, Outcomes } from "./build-run.ts";
 import type { Target } from "./build-targets.ts";
-import { builderFailure } from "./builder-failure.ts";
 import type { BuildExchange, Exchange } from "./exchange.ts";
 import { censorRealisation } from "./read.ts";
 
@@ -29,13 +29,13 @@ export interface Built {
 }
 
 /** For an operation that tells of no single results. @throws Refusal if anything was not built */
-export function requireAllBuilt(exchange: BuildExchange, { outcomes, runs }: Built): void {
+export async function requireAllBuilt(exchange: BuildExchange, { outcomes, runs }: Built): Promise<void> {
   const failed = [...outcomes].filter(([, { kind }]) => kind !== "built");
   const failure = failed.map(([, outcome]) => outcome).find((outcome) => outcome.kind === "failed");
   if (failed.length === 0) return;
   const upstreamError = failure?.upstreamError ?? "";
   const paths = failed.map(([path]) => path);
-  throw new Refusal(failureText(exchange, paths, runs, upstreamError), {
+  throw new Refusal(await failureText(exchange, paths, runs, upstreamError), {
     verdict: "forward",
     reason: BUILD_FAILED,
     upstreamError,
@@ -44,18 +44,28 @@ export function requireAllBuilt(exchange: BuildExchange, { outcomes, runs }: Bui
   });
 }
 
-/** Which builder failed and how, where that is no secret: not of what fetches, nor with `inner_logs = "none"`. */
-function failureText(
-  { sandbox }: Exchange,
+/**
+ * Which builder failed and how, where that is no secret: in a closed view not of what fetches, and nothing with
+ * `inner_logs = "none"`.
+ */
+async function failureText(
+  { sandbox: { view, profile } }: Exchange,
   derivations: readonly StorePath[],
   runs: ApprovedRuns,
   upstreamError: string,
-): string {
+): Promise<string> {
   const text = `build of ${derivations.map((path) => `'${path}'`).join(", ")} failed`;
-  const failure = builderFailure(upstreamError);
-  const derivation = failure && runs.get(failure.derivation);
-  if (!derivation || derivation.fetches || sandbox.profile.innerLogs === "none") return text;
-  return `${text}: the builder of '${failure.derivation}' ${failure.what}`;
+  if (profile.innerLogs === "none") return text;
+  for (const target of derivations) {
+    const culprit = culpritOf(runs, target, upstreamError);
+    if (!culprit || (view.closed && runs.get(culprit.derivation)?.fetches)) continue;
+    const { what, paths } = culprit.failure;
+    const known = await Promise.all(paths.map((path) => isStorePath(path, view.storeDir) && view.info(path)));
+    const named = paths.filter((_, i) => known[i]);
+    const list = named.length > 0 ? `: ${named.join(", ")}` : "";
+    return `${text}: the builder of '${culprit.derivation}' ${what}${list}`;
+  }
+  return text;
 }
 
 /** Failures of one request that its record names; the others are counted. */
@@ -75,25 +85,25 @@ export async function censoredResults(
     if (!outcome) results.push(builtResult(asked));
     else if (outcome.kind === "built")
       results.push({ ...builtResult(asked), builtOutputs: await censoredOutputs(exchange, outcome) });
-    else results.push(failedResult(exchange, asked, wanted.derivation, runs, outcome));
+    else results.push(await failedResult(exchange, asked, wanted.derivation, runs, outcome));
   }
   return results;
 }
 
-function failedResult(
+async function failedResult(
   exchange: Exchange<"BuildPathsWithResults">,
   asked: string,
   derivation: StorePath,
   runs: ApprovedRuns,
   outcome: Exclude<Outcome, { kind: "built" }>,
-): KeyedBuildResult {
+): Promise<KeyedBuildResult> {
   if (outcome.kind === "left") {
     const reason = `'${asked}' was not built`;
     noteFailure(exchange, { path: asked, reason });
     return resultOf(asked, BUILD_STATUS.permanentFailure, reason);
   }
   const { upstreamError, timedOut } = outcome;
-  const reason = failureText(exchange, [derivation], runs, upstreamError);
+  const reason = await failureText(exchange, [derivation], runs, upstreamError);
   noteFailure(exchange, { path: asked, reason, upstreamError });
   return resultOf(asked, timedOut ? BUILD_STATUS.timedOut : BUILD_STATUS.permanentFailure, reason);
 }

@@ -39,3 +39,15 @@ export function neededWithSandbox(runs: ApprovedRuns): StorePath[] {
   const needed = new Set([...runs.keys()].flatMap((path) => inputsIn(runs, path)));
   return inputsFirst(runs).filter((path) => needed.has(path) && runs.get(path)?.optsIn);
 }
+
+/** What may run for this derivation: itself, its inputs, and so on. */
+export function reachable(runs: ApprovedRuns, from: StorePath): Set<StorePath> {
+  const found = new Set<StorePath>();
+  for (const pending = [from]; pending.length > 0; ) {
+    const path = pending.pop()!;
+    if (!runs.has(path) || found.has(path)) continue;
+    found.add(path);
+    pending.push(...inputsIn(runs, path));
+  }
+  return found;
+}

@@ -10,9 +10,9 @@ import type { StorePath } from "../../store/store-path.ts";
 import { Deadline } from "../deadline.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import type { ApprovedRuns } from "./approve.ts";
-import { inputsFirst, inputsIn, neededWithSandbox } from "./build-order.ts";
+import { culpritOf } from "./build-failure.ts";
+import { inputsFirst, inputsIn, neededWithSandbox, reachable } from "./build-order.ts";
 import { buildTimeout, silentTimeout, type Timeout } from "./build-timeouts.ts";
-import { builderFailure } from "./builder-failure.ts";
 import { type BuildExchange, guarded } from "./exchange.ts";
 import type { LogFilter } from "./log-filter.ts";
 
@@ -38,6 +38,9 @@ export type Outcome =
 export type Outcomes = ReadonlyMap<StorePath, Outcome>;
 
 const LEFT: Outcome = { kind: "left" };
+const COMPLAINT = /error|fail|cannot|cycle|mismatch|not allowed|unsupported|timed out|required/i;
+/** Of complaints, what is kept: the last ones. Characters. */
+const MOST_COMPLAINTS = 32 * 1024;
 /** From this version on upstream tells how each of several builds ended. */
 const RESULTS_SINCE = 34;
 
@@ -74,7 +77,7 @@ export class BuildRun {
     for (const [path, outcome] of outcomes) {
       if (outcome.kind !== "failed") continue;
       // Which it was that failed below it, if that can be told: it need not fail twice.
-      const culprit = builderFailure(outcome.upstreamError)?.derivation ?? path;
+      const culprit = culpritOf(this.runs, path, outcome.upstreamError)?.derivation ?? path;
       if (this.runs.has(culprit)) failures.set(culprit, outcome);
     }
     return keepGoing && failures.size > 0 ? this.buildEach(targets, failures) : outcomes;
@@ -110,15 +113,8 @@ export class BuildRun {
   }
 
   private failureOf(derivation: StorePath, failures: ReadonlyMap<StorePath, Outcome>): Outcome | undefined {
-    const visited = new Set<StorePath>();
-    for (const pending = [derivation]; pending.length > 0; ) {
-      const path = pending.pop()!;
-      const failure = failures.get(path);
-      if (failure) return failure;
-      if (!visited.has(path)) pending.push(...inputsIn(this.runs, path));
-      visited.add(path);
-    }
-    return undefined;
+    const culprit = [...reachable(this.runs, derivation)].find((path) => failures.has(path));
+    return culprit === undefined ? undefined : failures.get(culprit);
   }
 
   /** One request to upstream, within what is left of the time. */
@@ -135,18 +131,22 @@ export class BuildRun {
     void upstream.send(operation, { paths: printed, mode: 0 });
     const silent = silentTimeout(this.exchange);
     const silence = new Deadline(silent.seconds, () => upstream.destroy());
+    // Of what failed below what was asked for, upstream tells in its log alone.
+    let complaints = "";
     try {
       const refused = await upstream.outcome({
         log(message) {
           silence.alive();
-          log.take(message);
+          if (message.kind === "text" && COMPLAINT.test(message.text))
+            complaints = `${complaints}${fromWireText(message.text)}\n`.slice(-MOST_COMPLAINTS);
+          else log.take(message);
         },
       });
       log.finish();
-      if (refused !== undefined) return each(wanted, () => failed(refused, false));
+      if (refused !== undefined) return each(wanted, () => failed(`${complaints}${refused}`, false));
       if (operation === "BuildPathsWithResults") {
         const results = new Map((await upstream.reply(operation)).map((result) => [result.path, result]));
-        return each(wanted, (i) => outcomeOf(results.get(printed[i]!)));
+        return each(wanted, (i) => outcomeOf(results.get(printed[i]!), complaints));
       }
       await upstream.reply(operation);
       return each(wanted, () => ({ kind: "built", told: undefined }));
@@ -166,10 +166,10 @@ function failed(upstreamError: string, timedOut: boolean): Outcome {
   return { kind: "failed", upstreamError, timedOut };
 }
 
-function outcomeOf(result: KeyedBuildResult | undefined): Outcome {
+function outcomeOf(result: KeyedBuildResult | undefined, complaints: string): Outcome {
   if (!result) return LEFT;
   if (SUCCESS.has(result.status)) return { kind: "built", told: result };
-  return failed(fromWireText(result.error), result.status === BUILD_STATUS.timedOut);
+  return failed(`${complaints}${fromWireText(result.error)}`, result.status === BUILD_STATUS.timedOut);
 }
 
 const SUCCESS: ReadonlySet<number> = new Set([

@@ -15,7 +15,7 @@ export async function buildPaths(
   exchange: Exchange<"BuildPaths">,
   request: BuildRequest,
 ): Promise<ReplyOf<"BuildPaths">> {
-  requireAllBuilt(exchange, await build(exchange, wantedOf(await targetsOf(exchange, request))));
+  await requireAllBuilt(exchange, await build(exchange, wantedOf(await targetsOf(exchange, request))));
   return 1;
 }
 

@@ -72,7 +72,10 @@ export class LogFilter {
     const derivation = fields[0];
     if (type !== ACTIVITY_BUILD || derivation?.tag !== 1 || this.activities.size >= MOST_ACTIVITIES) return;
     const path = derivation.value;
-    this.activities.set(id, { derivation: path, visible: this.options.visible(path), shownAs: undefined });
+    const activity = { derivation: path, visible: this.options.visible(path), shownAs: undefined };
+    this.activities.set(id, activity);
+    // At once, for a build that says nothing is one too.
+    if (activity.visible) this.show(activity);
   }
 
   private result({ id, type, fields }: LogMessage & { kind: "result" }): void {
@@ -117,6 +120,10 @@ export class LogFilter {
       ],
       parent: 0n,
     });
+    if (this.options.clientMinor <= PLAIN_TEXT_UNTIL) {
+      this.encoder.u64(STDERR.next);
+      this.encoder.string(`building '${derivation}'...\n`);
+    }
     if (this.flush()) activity.shownAs = id;
     return activity.shownAs !== undefined;
   }

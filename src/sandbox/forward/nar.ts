@@ -23,15 +23,22 @@ import { isDerivationPath, storePathName } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
-import { admitOne, methodOf } from "./add.ts";
+import { addDerivation, admitOne, methodOf } from "./add.ts";
 import { type Exchange, outcomeWithBody, type Pull, recordIntent } from "./exchange.ts";
 import { FramedSource } from "./framed-source.ts";
 import { NarCheck } from "./nar-check.ts";
+import { NarText } from "./nar-text.ts";
 
 export async function addToStoreNar(
   exchange: Exchange,
   request: RequestOf<"AddToStoreNar">,
 ): Promise<undefined> {
+  if (isDerivationPath(request.path)) {
+    const nar = narText(exchange, request.narSize);
+    await readNar(exchange, nar);
+    await addDerivationNar(exchange, request, nar);
+    return undefined;
+  }
   const { check, forwarded } = await judge(exchange, request);
   recordIntent(exchange, [request.path]);
   const upstream = await exchange.upstream();
@@ -53,6 +60,18 @@ export async function addToStoreNar(
   await outcomeWithBody(exchange, upstream, sending, pull);
   await admitOne(exchange, request.path);
   return undefined;
+}
+
+/** A derivation is judged like one that comes as a text; the path that it has by its text must be the one announced. */
+async function addDerivationNar(
+  exchange: Exchange,
+  { path, contentAddress, references }: ValidPathInfo | RequestOf<"AddToStoreNar">,
+  nar: NarText,
+): Promise<void> {
+  if (!contentAddress.startsWith("text:sha256:"))
+    throw new Refusal(`'${path}' is named as a derivation; derivations can be added as texts only`);
+  await requireInView(exchange.sandbox.view, references);
+  await addDerivation(exchange, storePathName(path), references, nar.text(), path);
 }
 
 /** Taken apart: daemons disagree where an item ends, so each goes upstream by itself. */
@@ -91,6 +110,13 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
   if (await exchange.sandbox.view.info(info.path)) {
     const check = new NarCheck(info.narSize, SKIPPED);
     await walk(source, check, () => undefined);
+    check.finish();
+    return;
+  }
+  if (isDerivationPath(info.path)) {
+    const nar = narText(exchange, info.narSize);
+    await walk(source, nar, () => undefined);
+    await addDerivationNar(exchange, info, nar);
     return;
   }
   const { check, forwarded } = await judge(exchange, info);
@@ -100,6 +126,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
     void upstream.send("AddToStoreNar", forwarded);
     const frames = new FrameWriter();
     await walk(source, check, async (slice) => {
+      if (check.done) check.finish();
       if (stopped()) return;
       for (const piece of frames.frames(slice)) await writeAlive(upstream, piece, deadline);
     });
@@ -114,7 +141,7 @@ const SKIPPED: ContentAddress = { method: "nar", hash: { algorithm: "sha256", di
 /** Reads one NAR, no byte more. */
 async function walk(
   source: FramedSource,
-  check: NarCheck,
+  check: NarCheck | NarText,
   pass: (slice: Buffer) => Promise<void> | undefined,
 ): Promise<void> {
   while (!check.done) {
@@ -122,7 +149,6 @@ async function walk(
       throw new Refusal("the data ends in the middle of a NAR");
     const { available } = source;
     const taken = check.push(available);
-    if (check.done) check.finish();
     await pass(available.subarray(0, taken));
     source.consume(taken);
   }
@@ -134,26 +160,51 @@ async function writeAlive(upstream: UpstreamConnection, bytes: Buffer, deadline:
   if (waiting) await waiting;
 }
 
+function narText({ sandbox }: Exchange, size: number): NarText {
+  return new NarText(size, sandbox.profile.limits.textBytes);
+}
+
+/** Reads the whole NAR of a request, by whichever way its version brings it. */
+async function readNar(exchange: Exchange, nar: NarText): Promise<void> {
+  const { body } = exchange;
+  if (body.kind === "pulled") {
+    const pull = pullFrom(exchange);
+    while (!nar.done) await pull(LARGEST_PULL, (piece) => requireAll(nar.push(piece), piece));
+  } else while (await body.next((slice) => requireAll(nar.push(slice), slice)));
+}
+
 /** Upstream asks, the client is asked, and its piece is passed on (protocol 1.21 and 1.22). */
 function pulling(exchange: Exchange, upstream: UpstreamConnection, check: NarCheck): Pull {
+  const pull = pullFrom(exchange);
+  const encoder = new Encoder();
+  const pieceCodec = compile(bytesCodec, exchange.table);
+  return async (length, deadline) => {
+    const piece = await pull(Math.min(length, LARGEST_PULL), (taken) => {
+      deadline.alive();
+      requireAll(check.push(taken), taken);
+      if (check.done) check.finish();
+    });
+    pieceCodec.encode(encoder, piece);
+    await upstream.write(encoder.finish());
+  };
+}
+
+/** Asks the client for pieces of the body (protocol 1.21 and 1.22). */
+function pullFrom(exchange: Exchange): (asked: number, see: (piece: Buffer) => void) => Promise<Buffer> {
   const { client, clientReader, table } = exchange;
   const encoder = new Encoder();
   const { number } = logCodecs(table);
   const pieceCodec = compile(bytesCodec, table);
-  return async (length, deadline) => {
-    const asked = Math.min(length, LARGEST_PULL);
+  return async (asked, see) => {
     number.encode(encoder, STDERR.read);
     number.encode(encoder, asked);
     await client.write(encoder.finish());
     const piece = await clientReader.read(pieceCodec);
-    deadline.alive();
     exchange.bytesIn += piece.length;
     if (piece.length > asked || piece.length === 0)
       throw new Refusal("the client sent a piece of another size than was asked for", { fatal: true });
-    requireAll(check.push(piece), piece);
-    if (check.done) check.finish();
-    pieceCodec.encode(encoder, piece);
-    await upstream.write(encoder.finish());
+    see(piece);
+    return piece;
   };
 }
 
@@ -174,8 +225,6 @@ interface Judged {
 async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToStoreNar">): Promise<Judged> {
   const { sandbox } = exchange;
   const { path } = info;
-  if (isDerivationPath(path))
-    throw new Refusal(`'${path}' is named as a derivation; derivations can be added as texts only`);
   if (info.contentAddress === "")
     throw new Refusal(
       `'${path}' is not content-addressed, so nothing shows that it is what it says; a sandbox cannot add it`,

@@ -13,7 +13,7 @@ import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import { ReferenceScanner } from "../../store/reference-scanner.ts";
 import { storePathHash } from "../../store/store-path.ts";
 import { Refusal, tooLong } from "../refusal.ts";
-import { added, admitAdded, methodOf, requireName } from "./add.ts";
+import { admitAdded, methodOf, requireName, told } from "./add.ts";
 import { type Exchange, outcomeWithBody, recordIntent } from "./exchange.ts";
 
 export async function addToStoreScanning(
@@ -50,7 +50,7 @@ export async function addToStoreScanning(
       }
       await upstream.write(END_OF_FRAMES);
     });
-    return added(await admitAdded(exchange, upstream, "AddToStore"));
+    return told(exchange, await admitAdded(exchange, upstream, "AddToStore"));
   } finally {
     await file.close();
   }

@@ -1,0 +1,183 @@
+/**
+ * Why a build failed, out of upstream's words for it. Those never reach a client themselves, for they name hosts, users
+ * and other people's paths; what is read out of them here is what a derivation of the client's own did.
+ */
+import type { StorePath } from "../../store/store-path.ts";
+import type { ApprovedRuns } from "./approve.ts";
+import { reachable } from "./build-order.ts";
+
+export interface Failure {
+  /** The derivation that failed, or one of its outputs: upstream names the one or the other. */
+  readonly of: StorePath;
+  /** What it did, to follow "the build of X": text of ours around what the client's own derivation brought. */
+  readonly what: string;
+  /** Paths that the client may only be told of if it may know of them. */
+  readonly paths: readonly StorePath[];
+}
+
+interface Kind {
+  readonly pattern: RegExp;
+  /** `of` and the groups after it. */
+  what(...groups: string[]): string;
+  paths?(...groups: string[]): string[];
+}
+
+/** The longest text of upstream's that is looked at, in characters. */
+const LONGEST = 64 * 1024;
+
+const DERIVATION = String.raw`'(?<of>/[^']+\.drv)'`;
+const ANY_PATH = String.raw`['"](?<of>/[^'"]+)['"]`;
+/** Nothing may stand between the derivation and what it did, for that could be another one's. */
+const CANNOT_BUILD = String.raw`(?:builder for|Cannot build) ${DERIVATION}(?:\.\s+Reason: builder)?`;
+
+/** Without colours. Up to 2.30 "builder for '…' failed with …", later "Cannot build '…'. Reason: builder failed with …". */
+const kinds: readonly Kind[] = [
+  {
+    pattern: new RegExp(`${CANNOT_BUILD} failed with exit code (\\d{1,3})(?!\\d)`, "g"),
+    what: (code) => `failed with exit code ${code}`,
+  },
+  {
+    pattern: new RegExp(`${CANNOT_BUILD} failed due to signal (\\d{1,3})(?!\\d)`, "g"),
+    what: (signal) => `was killed by signal ${signal}`,
+  },
+  {
+    pattern: new RegExp(
+      `builder for ${DERIVATION} failed to produce output path (?:for output )?'([^']+)'`,
+      "g",
+    ),
+    what: (output) => `did not make its output '${output}'`,
+  },
+  {
+    pattern: new RegExp(
+      `cycle detected in build of ${DERIVATION} in the references of output '([^']{1,200})' from output '([^']{1,200})'`,
+      "g",
+    ),
+    what: (a, b) => `made outputs that refer to each other: '${a}' and '${b}'`,
+  },
+  {
+    pattern: new RegExp(`cycle detected in the references of ${ANY_PATH} from '/[^']+'`, "g"),
+    what: () => "made outputs that refer to each other",
+  },
+  {
+    pattern: new RegExp(
+      `output ${ANY_PATH} is not allowed to refer to the following paths:((?:\\s+/\\S+)+)`,
+      "g",
+    ),
+    what: () => "made an output that refers to paths which the derivation forbids",
+    paths: (list) => list.trim().split(/\s+/),
+  },
+  {
+    pattern: new RegExp(
+      `output ${ANY_PATH} is not allowed to refer to (?:path|output) ['"](/[^'"]+)['"]`,
+      "g",
+    ),
+    what: () => "made an output that refers to paths which the derivation forbids",
+    paths: (path) => [path],
+  },
+  {
+    pattern: new RegExp(
+      `(?:path|closure of path) ${ANY_PATH} is too large at (\\d+) bytes; limit is (\\d+) bytes`,
+      "g",
+    ),
+    what: (size, limit) =>
+      `made an output of ${size} bytes, more than the ${limit} that the derivation allows`,
+  },
+  {
+    pattern: new RegExp(
+      `a '([^']{1,100})' with features \\{([^}]{0,1000})\\} is required to build ${DERIVATION}`,
+      "g",
+    ),
+    what: (system, features) => needsMachine(system, features),
+  },
+  {
+    pattern: new RegExp(
+      `Cannot build ${DERIVATION}\\.\\s+Reason: platform mismatch\\s+Required system: '([^']{1,100})'`,
+      "g",
+    ),
+    what: (system) => needsMachine(system, ""),
+  },
+  {
+    pattern: new RegExp(
+      `Cannot build ${DERIVATION}\\.\\s+Reason: (?:missing system features|required system features? not available)\\s+Required features: \\{([^}]{0,1000})\\}`,
+      "g",
+    ),
+    what: (features) => needsMachine("", features),
+  },
+  {
+    pattern: new RegExp(`file ${ANY_PATH} has an unsupported type`, "g"),
+    what: () => "made a file of a type that the store cannot hold",
+  },
+  {
+    pattern: new RegExp(
+      `hash mismatch in fixed-output derivation ${ANY_PATH}:\\s+(?:wanted|specified): +(\\S{1,200})\\s+got: +(\\S{1,200})`,
+      "g",
+    ),
+    what: (wanted, got) => `made contents of another hash: specified ${wanted}, got ${got}`,
+  },
+  {
+    pattern: /building of '(?<of>\/[^'!^]+\.drv)[^']*'(?: from \.drv file)? timed out after (\d+) seconds/g,
+    what: (seconds) => `took longer than ${seconds} seconds`,
+  },
+];
+
+function needsMachine(system = "", features = ""): string {
+  const wanted = features.trim() === "" ? "" : ` with the features {${features.trim()}}`;
+  return `needs a machine${system === "" ? "" : ` of the system '${system}'`}${wanted}, which the nix-daemon does not have`;
+}
+
+/** Some outputs are named by where they are while they are built. */
+function outsideOfChroot(path: string): StorePath {
+  const end = path.indexOf(".chroot/");
+  return end < 0 ? path : path.slice(0, end);
+}
+
+/** All that the words tell of, in their order. */
+export function failuresIn(words: string): Failure[] {
+  // Lines of the builders' own logs are among upstream's words, and could say anything, for other derivations too.
+  const text = words
+    .slice(-LONGEST)
+    .replaceAll(/\x1b\[[0-9;]*m/g, "")
+    .split("\n")
+    .filter((line) => !/^\s*>/.test(line))
+    .join("\n");
+  const found: (Failure & { at: number })[] = [];
+  for (const { pattern, what, paths } of kinds)
+    for (const match of text.matchAll(pattern)) {
+      const { of } = match.groups!;
+      const details = match.slice(1).filter((group) => group !== of);
+      found.push({
+        of: outsideOfChroot(of!),
+        what: what(...details),
+        paths: paths?.(...details) ?? [],
+        at: match.index,
+      });
+    }
+  return found.sort((a, b) => a.at - b.at).map(({ at: _, ...failure }) => failure);
+}
+
+/** The first failure of a derivation that may run for this target, the target itself included. */
+export function culpritOf(
+  runs: ApprovedRuns,
+  target: StorePath,
+  words: string,
+): { readonly derivation: StorePath; readonly failure: Failure } | undefined {
+  const failures = failuresIn(words);
+  if (failures.length === 0) return undefined;
+  const below = reachable(runs, target);
+  for (const failure of failures)
+    for (const derivation of below)
+      if (derivation === failure.of || hasOutput(runs, derivation, failure.of))
+        return { derivation, failure };
+  return undefined;
+}
+
+/** Up to 2.3 a mismatch is told of the path that the contents would have had, which has the right name alone. */
+function hasOutput(runs: ApprovedRuns, derivation: StorePath, output: StorePath): boolean {
+  const { outputs, fetches } = runs.get(derivation)!;
+  const paths = [...outputs.values()];
+  return paths.includes(output) || (fetches && paths.some((path) => nameOf(path) === nameOf(output)));
+}
+
+function nameOf(path: string): string {
+  return path.slice(path.indexOf("-") + 1);
+}

@@ -1,0 +1,46 @@
+/** The text in a NAR of one file: how derivations come by operations that bring NARs. */
+import { NarWalker } from "../../store/nar-walker.ts";
+import { Refusal, tooLong } from "../refusal.ts";
+
+export class NarText {
+  private readonly walker: NarWalker;
+  private readonly size: number;
+  private readonly limit: number;
+  private readonly pieces: Buffer[] = [];
+  private length = 0;
+
+  /**
+   * @param size of the NAR in bytes, as the client said
+   * @param limit of the text in bytes
+   */
+  constructor(size: number, limit: number) {
+    this.size = size;
+    this.limit = limit;
+    this.walker = new NarWalker((slice) => {
+      this.length += slice.length;
+      if (this.length <= limit) this.pieces.push(Buffer.from(slice));
+    });
+  }
+
+  get done(): boolean {
+    return this.walker.done;
+  }
+
+  /**
+   * @returns how many bytes of `slice` belong to the NAR
+   * @throws NarError when it is not canonical, Refusal when the text is longer than the limit.
+   */
+  push(slice: Buffer): number {
+    const taken = this.walker.push(slice);
+    if (this.length > this.limit) throw tooLong("textBytes", this.limit);
+    return taken;
+  }
+
+  /** @throws Refusal unless it was a regular file, and as long as was said. */
+  text(): Buffer {
+    if (this.walker.rootType !== "regular") throw new Refusal("a derivation has to be a regular file");
+    if (this.walker.length !== this.size)
+      throw new Refusal(`the NAR is not as long as the ${this.size} bytes that were announced`);
+    return Buffer.concat(this.pieces);
+  }
+}
