@@ -1,10 +1,11 @@
 /**
- * What recording costs: a day of traffic (a million records by default), queries over it, and its verification.
+ * The cost of recording: a day of traffic (a million records by default), queries over it, and its verification.
  *
- * The traffic is that of real builds: `bench/recorded-builds.jsonl` is the export of a broker beside daemons of Nix 2.3, 2.8, 2.26
- * and 2.34, each of which ran two nested builds (test/audit/nested-build.ts). It is replayed until there are enough records,
- * each time with sandboxes and store paths of its own, 20 replays at a time. Intents are written as the other records
- * are, and what syncing them costs is measured apart: it is the disk's time.
+ * The traffic comes from real builds: `bench/recorded-builds.jsonl` is the export of a broker beside daemons
+ * of Nix 2.3, 2.8, 2.26 and 2.34, each of which ran two nested builds (test/audit/nested-build.ts). It is
+ * replayed until there are enough records, each time with sandboxes and store paths of its own, 20 replays at
+ * a time. Intents are written like the other records, and the cost of syncing them is measured separately: it
+ * is the disk's time.
  *
  *     node bench/audit.ts [RECORDS] [--json]
  */
@@ -37,7 +38,7 @@ const recordings: readonly Recording[] = readFileSync(
   .split("\n")
   .map((line) => ({ records: JSON.parse(line) }));
 
-/** The records of a recording as if the same had been built from other inputs. */
+/** The records of a recording, as if the same had been built from other inputs. */
 function replayed({ records }: Recording, replay: number): AuditRecord[] {
   const text = JSON.stringify(records)
     .replaceAll(/(?<=\/nix\/store\/)[0-9a-z]{32}(?=-)/g, (hash) => other(hash, replay))
@@ -97,7 +98,7 @@ try {
   let cpu = 0;
   let written = 0;
   while (written < total) {
-    // Making the records is not what is measured, nor is collecting what that left.
+    // Neither creating the records nor the garbage collection after it is measured.
     const batch = Array.from({ length: Math.min(10_000, total - written) }, () => source.next().value);
     collectGarbage();
     const before = process.cpuUsage();

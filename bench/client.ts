@@ -1,4 +1,4 @@
-/** A raw client on a fast line, which does as little as possible: requests are written once and sent many times. */
+/** A raw client on a fast connection that does as little as possible: requests are written once and sent many times. */
 import { RawClient } from "../lab/raw-client.ts";
 import { type ByteStream, connectStream } from "../src/host/socket.ts";
 import { STDERR } from "../src/protocol/log-messages.ts";
@@ -39,7 +39,7 @@ export async function read(client: BenchClient, prepared: Prepared): Promise<voi
   client.line.bulk(false);
 }
 
-/** Adds one file of so many bytes, always the same ones, by AddToStore. @throws Error when it is refused */
+/** Adds one file of the given size, always with the same contents, by AddToStore. @throws Error when it is refused */
 export async function addFile(client: BenchClient, name: string, bytes: number): Promise<void> {
   const { line } = client;
   line.bulk(true);

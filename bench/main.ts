@@ -1,6 +1,7 @@
 /**
- * `npm run bench`: what the broker costs, against the bare daemon and socat in the same run. Ratios count: figures
- * of one machine say little of another. Nothing here fails on time; what misses its target is said to.
+ * `npm run bench`: what the broker costs, against the bare daemon and socat in the same run. The ratios
+ * count: figures from one machine say little about another. Nothing here fails because of timing; missed
+ * targets are reported.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -140,6 +141,6 @@ try {
   const known = usageFault || error instanceof LabError;
   const text = error instanceof Error ? (known ? error.message : error.stack) : String(error);
   console.error(`bench: ${text}`);
-  // At once: what was half started may hold the process.
+  // At once: something half started may keep the process alive.
   process.exit(usageFault ? 2 : 1);
 }

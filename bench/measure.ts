@@ -1,12 +1,12 @@
-/** What a measurement is, and what it came to. */
+/** What a measurement is, and its result. */
 import type { Subjects } from "./subjects.ts";
 
 export type Unit = "ms" | "µs" | "MiB/s" | "MiB" | "GB/s" | "ratio";
 
-/** What a figure is held against: another subject of the same run, or itself. */
+/** What a figure is compared with: another subject of the same run, or itself. */
 export type Against = "direct" | "socat" | "recursive-nix" | "bare node" | "bare shell" | "itself";
 
-/** The target: the figure, divided by the one it is held against, is to be at most or at least this. */
+/** The target: the figure, divided by the one it is compared with, should be at most or at least this. */
 export interface Target {
   readonly bound: "at most" | "at least";
   readonly value: number;
@@ -19,7 +19,7 @@ export interface Row {
   readonly unit: Unit;
   readonly ours: number;
   readonly others: Readonly<Partial<Record<Exclude<Against, "itself">, number>>>;
-  /** None where a figure is only reported. */
+  /** None if a figure is only reported. */
   readonly target?: Target;
 }
 
@@ -30,7 +30,7 @@ export interface Bench {
   subjects(): Promise<Subjects>;
 }
 
-/** One thing that is measured, alone in a file of its own. */
+/** One thing that is measured, in its own file. */
 export interface Measure {
   /** For `--only`. */
   readonly name: string;
@@ -39,7 +39,7 @@ export interface Measure {
 }
 
 export interface Judged {
-  /** Ours by what it is held against. */
+  /** Our figure divided by the one it is compared with. */
   readonly ratio: number | undefined;
   readonly met: boolean | undefined;
 }

@@ -1,4 +1,4 @@
-/** The requests that are sent many times, and how long the replies are, "last" included. */
+/** The requests that are sent many times, and the lengths of the replies, including "last". */
 import type { BenchClient } from "./client.ts";
 
 export interface Prepared {

@@ -1,4 +1,4 @@
-/** Rounds in rotated order, and their median: what comes first is measured on a colder machine. */
+/** Rounds in rotated order, and their median: the first one is measured on a colder machine. */
 
 /** @param values at least one */
 export const median = (values: readonly number[]): number => {
@@ -8,7 +8,7 @@ export const median = (values: readonly number[]): number => {
   return sorted.length % 2 === 1 ? high : ((sorted[upper - 1] ?? Number.NaN) + high) / 2;
 };
 
-/** Measures every subject once a round, and gives the median of each. */
+/** Measures every subject once per round, and returns the median of each. */
 export const inRounds = async <Name extends string>(
   rounds: number,
   names: readonly Name[],

@@ -1,4 +1,4 @@
-/** How fast the reference scanner is, on bytes that are easy for it and on bytes made to be hard. */
+/** The speed of the reference scanner on easy input and on input made to be hard. */
 
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";

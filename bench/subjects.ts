@@ -59,7 +59,7 @@ export class BenchBroker {
     return this.memory("VmRSS");
   }
 
-  /** The most that was resident since `forgetPeak`, in bytes. */
+  /** The peak of resident memory since `forgetPeak`, in bytes. */
   get peak(): number {
     return this.memory("VmHWM");
   }

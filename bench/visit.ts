@@ -1,4 +1,4 @@
-/** A connection from beginning to end, with less work in this process than it takes to be a client. */
+/** A connection from beginning to end, with less work in this process than a real client needs. */
 import { connect } from "node:net";
 import { STDERR } from "../src/protocol/log-messages.ts";
 import { NEWEST_MINOR, versionToWire } from "../src/protocol/version.ts";
@@ -21,8 +21,8 @@ const rest = numbers(0, 0, 0);
 const last = numbers(STDERR.last);
 
 /**
- * Connects, shakes hands as clients do, makes one request if there is one, and hangs up: with less work in this
- * process than it takes to be a client.
+ * Connects, shakes hands as clients do, makes one request if there is one, and hangs up, with less work in
+ * this process than a real client needs.
  */
 export const visit = (path: string, prepared?: Prepared): Promise<void> =>
   new Promise((resolve, reject) => {

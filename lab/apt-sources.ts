@@ -82,7 +82,7 @@ const oneLineOptions = new Map([
 
 const debianSuite = /^(bullseye|bookworm|trixie|forky|sid|oldoldstable|oldstable|stable|testing|unstable)$/;
 
-/** The archives of Debian itself among the machine's: those from which other suites can be had, too. */
+/** The archives of Debian itself among the machine's: those that also offer other suites. */
 export function debianArchives(archives: readonly AptArchive[]): AptArchive[] {
   return archives.filter(
     ({ suites, components }) =>
@@ -90,7 +90,7 @@ export function debianArchives(archives: readonly AptArchive[]): AptArchive[] {
   );
 }
 
-/** The text of a `.sources` file for one suite of an archive, with no more than its package index. */
+/** The text of a `.sources` file for one suite of an archive, with nothing but its package index. */
 export function sourcesFile(archive: AptArchive, suite: string): string {
   const options = [...archive.options].map(([name, value]) => `${name}: ${value}\n`).join("");
   return `Types: deb\nURIs: ${archive.uri}\nSuites: ${suite}\nComponents: main\nTargets: Packages\n${options}`;

@@ -22,9 +22,9 @@ export interface BrokerOptions {
   readonly runtime?: string;
   /** Default `nix-broker`. */
   readonly user?: "nix-broker" | "alice" | "root";
-  /** Where root's programs and the service meet; default a folder of this broker's own. */
+  /** Where root's programs and the service meet; by default this broker's own folder. */
   readonly runtimeDir?: string;
-  /** The broker's own folder, to take up the state of an earlier one; default a new one. */
+  /** The broker's own folder, to reuse the state of an earlier one; by default a new one. */
   readonly folder?: string;
 }
 
@@ -86,7 +86,7 @@ ${options.runtime ?? ""}
   if (made.code !== 0) throw new Error(`cannot make the broker's folder: ${made.stderr}`);
   const views = [options.view ?? "empty"].flat().flatMap((view) => ["--view", view]);
   const hostSocket = daemon.hostPath(socket);
-  // One that was killed leaves its socket behind; it must not be taken for the new one's.
+  // A killed broker leaves its socket behind, which must not be mistaken for the new one's.
   rmSync(hostSocket, { force: true });
   const child = daemon.spawn(
     [
@@ -152,8 +152,8 @@ ${options.runtime ?? ""}
 }
 
 /**
- * Puts a program `ssh` beside the daemon that is what sshd makes of a forced command: whatever was asked for, it
- * runs `nix-broker stdio` with its own input and output, as who calls it.
+ * Puts a program `ssh` beside the daemon that behaves like sshd with a forced command: whatever is asked for,
+ * it runs `nix-broker stdio` with its own input and output, as its caller.
  *
  * @returns the folder to put first in PATH.
  */

@@ -19,8 +19,8 @@ export interface ClientOptions extends CommandOptions {
 }
 
 /**
- * Runs a client of any version on the machine, in a private mount namespace with a /nix of its own: all else
- * there is as on the machine. The socket is at the place where clients look for it.
+ * Runs a client of any version on the machine, in a private mount namespace with a /nix of its own:
+ * everything else there is as on the machine. The socket is where clients look for it.
  */
 export function runClient(
   version: NixVersion,

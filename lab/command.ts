@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 
-/** What a finished command left behind. */
+/** The result of a finished command. */
 export interface CommandResult {
   /** The exit code; 128 + the signal's number is not used: a killed command has `null` here. */
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
   readonly stderr: string;
-  /** The same as `stdout`, undecoded: for NARs and other binary output. */
+  /** Like `stdout`, but undecoded: for NARs and other binary output. */
   readonly stdoutBytes: Buffer;
 }
 
@@ -28,7 +28,7 @@ export class LabError extends Error {
   override readonly name = "LabError";
 }
 
-/** Where machines keep their programs, also those that only root calls. */
+/** Where machines keep their programs, including those that only root calls. */
 export const machinePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const defaultTimeoutMs = 120_000;
@@ -63,7 +63,7 @@ export function runCommand(argv: readonly string[], options: CommandOptions = {}
     }, timeoutMs);
     child.stdout?.on("data", (chunk: Buffer) => stdout.push(chunk));
     child.stderr?.on("data", (chunk: Buffer) => stderr.push(chunk));
-    // A command that does not read its input closes the pipe; that is its right.
+    // A command that does not read its input closes the pipe, which is fine.
     child.stdin?.on("error", () => {});
     child.stdin?.end(options.input ?? "");
     child.on("error", (error) => {

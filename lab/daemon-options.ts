@@ -16,7 +16,7 @@ export interface DaemonOptions {
   readonly maxJobs?: number;
   /** Files and folders of the machine to be seen beside the daemon, at paths of your choice. */
   readonly binds?: readonly Bind[];
-  /** Folders seen beside the daemon that sandboxes shall see too, as `TARGET` or `TARGET=SOURCE`. */
+  /** Folders beside the daemon that sandboxes should also see, as `TARGET` or `TARGET=SOURCE`. */
   readonly sandboxPaths?: readonly string[];
   /** Keeps the daemon's /nix in memory, not on disk. */
   readonly memory?: boolean;
@@ -28,7 +28,7 @@ export interface DaemonOptions {
 export interface BesideOptions extends CommandOptions {
   /** A user of the lab: root (default), nix-broker, alice or nobody. */
   readonly user?: string;
-  /** Whose programs come first in PATH: default is the daemon's own Nix version. */
+  /** Whose programs come first in PATH: by default the daemon's own Nix version. */
   readonly client?: NixVersion;
 }
 

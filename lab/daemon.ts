@@ -125,7 +125,7 @@ export class Daemon {
     checkBuildUsers(buildUsers);
     const store = join(this.root, "store");
     mkdirSync(store, { recursive: true });
-    // As after an installation: where it is missing, 2.34 without root goes to a store in its home instead.
+    // As after an installation: without it, 2.34 without root uses a store in its home instead.
     mkdirSync(join(this.root, "var/nix"), { recursive: true });
     const mounts = layOutRoot(this.rootFolder, this.installed.root, this.root, options.binds ?? []);
     writeEtc(join(this.rootFolder, "etc"), slot.number, buildUsers);
@@ -163,7 +163,7 @@ export class Daemon {
       holder.once("error", reject);
       holder.once("close", () => reject(new LabError(`Cannot set up the mounts of a lab system: ${errors}`)));
     });
-    // None of this shall keep a finished test process alive; when it ends, so does the holder.
+    // None of this may keep a finished test process alive; when that ends, so does the holder.
     holder.unref();
     for (const pipe of [holder.stdin, holder.stdout, holder.stderr]) unrefPipe(pipe);
   }
@@ -186,7 +186,7 @@ export class Daemon {
     await until(() => canConnect(this.socket));
   }
 
-  /** The command line, on the machine, that runs `argv` beside the daemon: for those who spawn it their own way. */
+  /** The command line, on the machine, that runs `argv` beside the daemon: for callers that spawn it themselves. */
   commandLine(argv: readonly string[], options: BesideOptions): string[] {
     const user = labUser(options.user ?? (this.rootless ? "alice" : "root"));
     const client = options.client ?? this.version;
@@ -207,8 +207,8 @@ export class Daemon {
     const target = `--target=${this.namespacePid}`;
     if (!this.rootless) return ["nsenter", target, "--mount", "--root", `--setuid=${uid}`, `--setgid=${gid}`];
     if (name !== "alice") throw new LabError(`Beside a rootless daemon there is no ${name}, only alice.`);
-    // The mounts belong to a user namespace where alice is root. There Nix would try what only a real root may,
-    // so everything runs one namespace further down, where alice is herself.
+    // The mounts belong to a user namespace where alice is root. There Nix would try things that only the
+    // real root may do, so everything runs one namespace further down, where alice is herself.
     return [
       ...ordinaryUser(),
       ...["nsenter", target, "--user", "--preserve-credentials", "--mount", "--root"],
@@ -227,7 +227,7 @@ export class Daemon {
     );
   }
 
-  /** Starts a command beside the daemon that goes on running: a service, a hostile client. It ends with `stop`. */
+  /** Starts a command beside the daemon that keeps running: a service, a hostile client. It ends with `stop`. */
   spawn(argv: readonly string[], options: Omit<BesideOptions, "input" | "timeoutMs"> = {}): ChildProcess {
     return startProcess(this.commandLine(argv, options));
   }
@@ -252,7 +252,7 @@ export class Daemon {
     return { code: result.code, outPaths, out: outPaths[0] ?? "", log: result.stderr };
   }
 
-  /** The pids of all that runs beside the daemon and in its sandboxes, the daemon and its workers among them. */
+  /** The pids of everything that runs beside the daemon and in its sandboxes, including the daemon and its workers. */
   processes(): number[] {
     return processesWithMountsOf(slotMarker(this.slot.number)).filter((pid) => pid !== this.namespacePid);
   }
@@ -260,7 +260,7 @@ export class Daemon {
   /**
    * Kills the daemon with SIGKILL; its namespace, store and socket file stay.
    *
-   * @param workers whether the processes of its connections are killed, too; else they live on, as they would
+   * @param workers whether the processes of its connections are killed, too; otherwise they live on, as they would in reality
    */
   async kill(workers = false): Promise<void> {
     const daemon = this.process;
@@ -273,7 +273,7 @@ export class Daemon {
     await gone;
   }
 
-  /** Kills the daemon and its workers, and starts it anew, with other lines of nix.conf if given. */
+  /** Kills the daemon and its workers, and starts it again, with other lines of nix.conf if given. */
   async restart(config?: string): Promise<void> {
     await this.kill(true);
     if (config !== undefined) this.writeConfig(config);
@@ -320,7 +320,7 @@ async function giveToOrdinaryUser(slot: Slot): Promise<void> {
   await mustRun(["chown", "-R", `${uid}:${gid}`, slot.folder, slot.memoryFolder]);
 }
 
-/** The prefix of a command that makes root an ordinary user; nothing for whom is one already. */
+/** The prefix of a command that turns root into an ordinary user; empty for anyone who already is one. */
 function ordinaryUser(): string[] {
   if (process.getuid?.() !== 0) return [];
   const { uid, gid } = labUser("alice");
@@ -340,7 +340,7 @@ function killIfThere(pid: number): void {
 }
 
 function unrefPipe(pipe: unknown): void {
-  // Child process pipes are sockets, whose type the stream types do not tell.
+  // Child process pipes are sockets, whose type the stream types do not show.
   if (typeof pipe === "object" && pipe !== null && "unref" in pipe && typeof pipe.unref === "function")
     pipe.unref();
 }

@@ -4,12 +4,12 @@ import { type AptArchive, sourcesFile } from "./apt-sources.ts";
 import { mustRun } from "./command.ts";
 
 /**
- * Downloads packages with all their dependencies by an apt state of our own; the machine's is not touched.
+ * Downloads packages with all their dependencies using our own apt state; the machine's is not touched.
  *
  * @param state a folder for that state
  * @param packages names as for apt-get, such as `nix-bin=2.8.*`
  * @returns the folder with the packages
- * @throws LabError with apt's words if one of them cannot be had
+ * @throws LabError with apt's message if one of them is not available
  */
 export async function download(
   state: string,

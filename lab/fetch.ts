@@ -21,8 +21,8 @@ import {
 const companions = ["busybox-static", "bash", "coreutils", "findutils", "grep", "sed", "gawk", "util-linux"];
 
 /**
- * Fetches the versions that are not in the cache yet, all at once, and says so on stderr. Versions that cannot
- * be had are named there with the reason, and left out: the lab goes on with what it has.
+ * Fetches the versions that are not in the cache yet, all at once, and says so on stderr. Versions that are
+ * not available are named there with the reason, and left out: the lab continues with what it has.
  *
  * @throws LabError if in the end there is no version at all.
  */
@@ -49,7 +49,7 @@ export async function fetchVersions(): Promise<void> {
  * The path of a tool: the machine's own, else fetched from Debian and started through its own libraries.
  *
  * @param debianPackage the package that has it in /usr/bin
- * @throws LabError if it can be had from neither.
+ * @throws LabError if neither has it.
  */
 export async function findTool(name: string, debianPackage: string): Promise<string> {
   const own = await runCommand(["sh", "-c", 'command -v -- "$1"', "sh", name]);
@@ -58,7 +58,7 @@ export async function findTool(name: string, debianPackage: string): Promise<str
   return join(cacheFolder, toolFolder(name), "bin", name);
 }
 
-/** Fetches a program into the cache, if it is not there, and tells where it is in sandboxes. */
+/** Fetches a program into the cache, if it is not there, and returns its path in sandboxes. */
 export async function findToolInside(name: string, debianPackage: string): Promise<string> {
   await fetchTool(name, debianPackage);
   return `${cacheInside}/${toolFolder(name)}/bin/${name}`;
@@ -68,9 +68,9 @@ export async function findToolInside(name: string, debianPackage: string): Promi
 const systemCompanions = ["bash", "coreutils", "util-linux", "mount", "iproute2", "libstdc++6"];
 
 /**
- * The folder of a whole system out of Debian packages, for programs that are not to be had without one around them.
+ * The folder of a whole system out of Debian packages, for programs that do not work without one.
  *
- * @throws LabError if one of the packages cannot be had.
+ * @throws LabError if one of the packages is not available.
  */
 export async function findSystem(name: string, packages: readonly string[]): Promise<string> {
   const folder = join(cacheFolder, `system-${name}`);

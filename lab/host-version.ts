@@ -6,7 +6,7 @@ import { cacheFolder, markerName, nixPrograms, versionNumber } from "./versions.
 const nix = "/usr/bin/nix";
 
 /**
- * Takes the machine's own Nix as the version "host", where no version can be fetched. It has to come from a
+ * Uses the machine's own Nix as the version "host" if no version can be fetched. It has to come from a
  * package of the distribution: each daemon has a /nix of its own, so a Nix that lives there would not be found.
  *
  * @returns whether there is such a Nix

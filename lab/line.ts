@@ -1,4 +1,4 @@
-/** What a raw client talks over. */
+/** The connection of a raw client. */
 import { once } from "node:events";
 import net from "node:net";
 import type { ByteSink, ByteSource } from "../src/protocol/byte-stream.ts";
@@ -7,7 +7,7 @@ import { labUser } from "./system.ts";
 /** The bytes to and from a peer. `src/host/byte-stream.ts` is one. */
 export interface Line extends ByteSource, ByteSink {
   destroy(): void;
-  /** The peer has hung up, where `write` does not say so. */
+  /** The peer has hung up, in case `write` does not report it. */
   readonly gone?: boolean;
 }
 
@@ -28,7 +28,7 @@ export async function connectAs(path: string, user: string | number = "alice"): 
   return socket;
 }
 
-/** The bytes of a socket, read when somebody wants them, and kept. */
+/** The bytes of a socket, read on demand, and kept. */
 export class PulledLine implements Line {
   available: Buffer = Buffer.alloc(0);
   /** All bytes that were consumed since they were taken last; undefined keeps none. */

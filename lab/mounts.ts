@@ -12,7 +12,7 @@ import { dirname, join } from "node:path";
 import { shellQuote } from "./command.ts";
 import { cacheFolder, cacheInside, projectRoot } from "./versions.ts";
 
-/** A file or folder of the machine that shall be seen at a path of a lab system. */
+/** A file or folder of the machine that is visible at a path of a lab system. */
 export interface Bind {
   /** Path on the machine. */
   readonly source: string;

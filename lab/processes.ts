@@ -4,7 +4,7 @@ import { LabError } from "./command.ts";
 
 /**
  * When a process started, in clock ticks since boot (field 22 of /proc/PID/stat), or undefined if there is
- * no such process. With the pid it names a process for good: pids are used again.
+ * no such process. Together with the pid it identifies a process uniquely, although pids are reused.
  */
 export function processStartTime(pid: number): string | undefined {
   const stat = readOrUndefined(() => readFileSync(`/proc/${pid}/stat`, "latin1"));
@@ -15,7 +15,7 @@ export function processStartTime(pid: number): string | undefined {
 /**
  * The processes whose mount namespace has a mount of something below a lab folder: the daemon, its workers,
  * builders in their sandboxes, commands beside the daemon. Builders get namespaces, users and environments of
- * their own, and lose their parent when a worker is killed; but they cannot get rid of their mounts.
+ * their own, and lose their parent when a worker is killed; but they cannot lose their mounts.
  *
  * @param marker the end of the lab folder's path, which is part of the root field of such mounts
  */
@@ -62,7 +62,7 @@ function parentOf(entry: string): number | undefined {
   return stat === undefined ? undefined : Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
 }
 
-/** What `read` returns, or undefined where the process that it is about is gone or not ours to see. */
+/** The result of `read`, or undefined if its process is gone or not visible to us. */
 function readOrUndefined<T>(read: () => T): T | undefined {
   try {
     return read();

@@ -1,6 +1,7 @@
 /**
- * A client of the worker protocol, for tests and the benchmark: it says what it is told to, well-formed or not, as any
- * user. The tests' reads only when it is asked to, and keeps the bytes that it got; one that is not asked, stops reading.
+ * A client of the worker protocol, for tests and the benchmark: it sends whatever it is told to, well-formed
+ * or not, as any user. The tests' client reads only when asked to, and keeps the bytes that it got; if it is
+ * not asked, it stops reading.
  */
 import { EndOfStream } from "../src/protocol/byte-stream.ts";
 import type { Compiled } from "../src/protocol/compile.ts";
@@ -62,7 +63,7 @@ export class RawClient<L extends Line = PulledLine> {
     return RawClient.over(new PulledLine(await connectAs(path, options.user)), options);
   }
 
-  /** Shakes hands on a line that is open. @throws as `connect` */
+  /** Shakes hands on an open connection. @throws as `connect` */
   static async over<L extends Line>(line: L, options: GreetingOptions = {}): Promise<RawClient<L>> {
     const { minor = NEWEST_MINOR, features = FEATURES } = options;
     const reader = new MessageReader(line, LONGEST_MESSAGE);
@@ -81,7 +82,7 @@ export class RawClient<L extends Line = PulledLine> {
     return this.greeting.minor;
   }
 
-  /** Bytes as they are; resolves when the socket has taken them. */
+  /** Sends bytes as they are; resolves when the socket has taken them. */
   async write(bytes: Buffer): Promise<void> {
     await this.line.write(bytes);
   }
@@ -125,7 +126,7 @@ export class RawClient<L extends Line = PulledLine> {
     const kind = this.table.byName[name].body;
     const iterator = Symbol.asyncIterator in body ? body[Symbol.asyncIterator]() : body[Symbol.iterator]();
     await this.send(name, request);
-    // Peers may answer before the body is out: both go on at once.
+    // Peers may answer before the body is sent: both happen at the same time.
     const sending = kind === "pulled" || kind === "none" ? undefined : this.sendBody(kind, body);
     const { error, log } = await this.outcome(kind === "pulled" ? iterator : undefined);
     await sending;
@@ -133,7 +134,7 @@ export class RawClient<L extends Line = PulledLine> {
     return { error: undefined, reply: await this.reply(name), log };
   }
 
-  /** As `ask`, for what must succeed. @throws Error with the peer's text */
+  /** Like `ask`, for requests that must succeed. @throws Error with the peer's text */
   async must<N extends OperationName>(
     name: N,
     request: RequestOf<N>,
@@ -166,7 +167,7 @@ export class RawClient<L extends Line = PulledLine> {
     return { path: answer.reply?.path ?? "", error: answer.error };
   }
 
-  /** Builds one output and tells the error, if any. */
+  /** Builds one output and returns the error, if any. */
   async build(
     derivedPath: string,
     mode = 0,
@@ -253,7 +254,7 @@ export class RawClient<L extends Line = PulledLine> {
   }
 }
 
-/** Everything that a client was told, as one text to search in. */
+/** Everything that a client was sent, as one text to search in. */
 export function toldText(answer: { error?: string | undefined; log: readonly LogEntry[] }): string {
   return [...answer.log.map((entry) => entry.text), answer.error ?? ""].join("\n");
 }

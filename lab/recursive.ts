@@ -20,8 +20,8 @@ export interface RecursiveOptions extends DaemonOptions {
   /** More lines of root.conf. */
   readonly rootConfig?: string;
   /**
-   * False: no pre-build hook; every build sees one static socket, with view `build`, and settings for clients as the
-   * hook gives them. The post-build hook stays.
+   * False: no pre-build hook; every build sees one static socket, with view `build`, and the client settings
+   * that the hook would provide. The post-build hook stays.
    */
   readonly hooks?: boolean;
 }

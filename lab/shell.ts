@@ -1,5 +1,5 @@
 /**
- * For people's experiments: starts a daemon and runs a command, or a shell, beside it as root.
+ * For experiments: starts a daemon and runs a command, or a shell, beside it as root.
  *
  *     node lab/shell.ts --fetch
  *     node lab/shell.ts VERSION [COMMAND…]
@@ -34,7 +34,7 @@ async function shell(chosen: NixVersion): Promise<number> {
       },
     );
     const child = spawn(program, args, { stdio: "inherit" });
-    // The terminal sends ^C to the shell as well; it is for the shell to answer.
+    // The terminal sends ^C to the shell as well, which should handle it.
     process.on("SIGINT", () => {});
     const [code] = (await once(child, "exit")) as [number | null];
     return code ?? 1;

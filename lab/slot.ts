@@ -46,7 +46,7 @@ export function takeSlot(): Promise<Slot> {
   });
 }
 
-/** The names in /tmp can be guessed: what another user has put there is not used. */
+/** The names in /tmp can be guessed: anything that another user has put there is not used. */
 function checkOwner(): void {
   for (const folder of [base, memoryBase]) {
     mkdirSync(folder, { recursive: true, mode: 0o755 });

@@ -4,7 +4,7 @@ import { LabError, mustRun } from "./command.ts";
 
 /**
  * Unpacks all packages of a folder into a root file system. Nothing is configured: maintainer scripts do not
- * run, so the few links that they would make and that builds need are made here.
+ * run, so the few links that they would create and that builds need are created here.
  *
  * @param mergedUsr whether the suite has `/bin`, `/sbin`, `/lib` and `/lib64` as links into `/usr`
  */

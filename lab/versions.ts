@@ -2,13 +2,13 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LabError } from "./command.ts";
 
-/** A Nix version of the lab, by its first two numbers; "host" is the machine's own, where no other can be had. */
+/** A Nix version of the lab, by its first two numbers; "host" is the machine's own, if no other is available. */
 export type NixVersion = "2.3" | "2.8" | "2.26" | "2.34" | "host";
 
 /** Where a version comes from. */
 export interface VersionSource {
   readonly version: NixVersion;
-  /** Debian suites that have or had it, the likeliest first. */
+  /** Debian suites that have or had it, the most likely first. */
   readonly suites: readonly string[];
 }
 
@@ -46,7 +46,7 @@ export const projectRoot = dirname(import.meta.dirname);
 
 /**
  * Where fetched versions are kept: `$NIX_BROKER_LAB_CACHE`, else `.cache/lab` in the project. The number is
- * raised when what `unpack.ts` makes changes, so that an older cache is not taken for a good one.
+ * raised when the result of `unpack.ts` changes, so that an older cache is not used.
  */
 export const cacheFolder = join(process.env.NIX_BROKER_LAB_CACHE || join(projectRoot, ".cache", "lab"), "2");
 

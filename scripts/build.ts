@@ -91,7 +91,7 @@ import("./${bundle}");
 `;
 }
 
-/** What in a bundle is not ours or Node's. */
+/** What in a bundle is neither ours nor Node's. */
 export function foreignParts(metafile: Metafile): string[] {
   return [
     ...Object.keys(metafile.inputs).filter((path) => !path.startsWith("src/")),

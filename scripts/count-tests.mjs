@@ -1,4 +1,4 @@
-// Prints how a run of the tests went, "N passed, N failed" on the last line, from the report of vitest's JSON
+// Prints the result of a test run, "N passed, N failed" on the last line, from the report of vitest's JSON
 // reporter. Usage: node scripts/count-tests.mjs REPORT EXIT_CODE_OF_VITEST. Exits with 0 only if some test ran and
 // none failed.
 import { readFileSync } from "node:fs";

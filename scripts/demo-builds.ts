@@ -2,18 +2,18 @@
 import { nixString, nixSystem } from "../lab/expression.ts";
 
 export interface OuterBuild {
-  /** What its builder runs, to be shown. */
+  /** What its builder runs, for display. */
   readonly script: string;
   readonly expression: string;
 }
 
-/** The surroundings that every builder here needs; nothing of it is about the broker. */
+/** The environment that every builder here needs; none of it concerns the broker. */
 export interface Surroundings {
   /** Folders for PATH: a Nix client, and the usual tools. */
   readonly path: string;
   /** More environment: without build users a client has to be told to use the daemon. */
   readonly environment: Readonly<Record<string, string>>;
-  /** requiredSystemFeatures, where the build opts in to a sandbox of its own. */
+  /** requiredSystemFeatures, if the build opts in to its own sandbox. */
   readonly features: readonly string[];
 }
 
@@ -61,9 +61,9 @@ export interface Attempt {
   readonly script: string;
   /** Whether the attempt failed, as it should. Output is both streams of the script. */
   refused(outcome: AttemptOutcome): boolean;
-  /** The operations of which the audit must have denied one, where any is denied. */
+  /** The operations of which the audit must show one as denied, if any is denied. */
   readonly denied?: readonly string[];
-  /** What to tell of the outcome; default: the error that the client printed. */
+  /** What to print about the outcome; by default the error that the client printed. */
   tell?(outcome: AttemptOutcome): string;
 }
 
@@ -72,9 +72,9 @@ export interface AttemptOutcome {
   readonly output: string;
 }
 
-/** Facts of the machine that a spy might know, and wants to use. */
+/** Facts about the machine that a spy might know and want to use. */
 export interface Targets {
-  /** A store path that is no input of the build. */
+  /** A store path that is not an input of the build. */
   readonly secret: string;
   /** What the file says. */
   readonly secretText: string;
@@ -84,7 +84,7 @@ export interface Targets {
   readonly stealDerivation: string;
 }
 
-/** How many cores the cheat asks the daemon to tell an inner build. */
+/** How many cores the cheat asks the daemon to give an inner build. */
 const CORES = 99;
 
 function lastLine({ output }: AttemptOutcome): string {
@@ -159,7 +159,7 @@ echo $code > ${folder}/${i}.code; cd ..`,
     .join("\n");
 }
 
-/** A build that tries everything and writes what came of it into its output. */
+/** A build that tries everything and writes the outcome to its output. */
 export function cheatingBuild(list: readonly Attempt[], surroundings: Surroundings): string {
   return outerExpression("cheat", `export HOME=$PWD\nmkdir $out\n${runAll(list, "$out")}`, surroundings);
 }

@@ -1,4 +1,4 @@
-/** What the demo prints with: headings, steps, quoted text. Colour only on a terminal that wants it. */
+/** How the demo prints: headings, steps, quoted text. Colour only on a terminal that wants it. */
 
 const colourful = process.stdout.isTTY && process.env.NO_COLOR === undefined && process.env.TERM !== "dumb";
 
@@ -26,12 +26,12 @@ export function paragraph(text: string): void {
   print(text === "" ? "" : `  ${text}`);
 }
 
-/** Something that was promised, and whether it is so. */
+/** A promise, and whether it holds. */
 export function promise(kept: boolean, text: string): void {
   print(`  ${kept ? green("✓") : red("✗ NOT SO:")} ${text}`);
 }
 
-/** Someone else's words: a command's output, an expression. */
+/** Quoted text: a command's output, an expression. */
 export function quote(text: string): void {
   for (const line of text.trimEnd().split("\n")) print(`  ${dim("│")} ${line}`);
 }
@@ -42,7 +42,7 @@ export function command(text: string): void {
 
 const verdictColour = { forward: green, answer: blue, deny: red } as const;
 
-/** One request as the audit has it. */
+/** One request as recorded in the audit. */
 export function auditLine(
   verdict: keyof typeof verdictColour,
   operation: string,

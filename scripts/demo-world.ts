@@ -30,7 +30,7 @@ export interface World {
 /** The socket's folder, beside the daemon: the fixture's first one in this process. */
 const firstSocketFolder = `/var/lib/nix-broker/1-${process.pid}/s`;
 
-/** As root: hooks, linker and service, as they are installed; a build that opts in has a sandbox of its own. */
+/** As root: hooks, linker and service, as they are installed; a build that opts in has its own sandbox. */
 async function startPerBuild(version: NixVersion): Promise<World> {
   const recursive = await RecursiveLab.start(version);
   return {
@@ -79,7 +79,7 @@ export function startWorld(version: NixVersion): Promise<World> {
   return process.getuid?.() === 0 ? startPerBuild(version) : startStatic(version);
 }
 
-/** The outcomes that a cheating build or script has written. */
+/** The outcomes written by a cheating build or script. */
 export function readOutcomes(folder: string, count: number): AttemptOutcome[] {
   return Array.from({ length: count }, (_, i) => ({
     code: Number(readFileSync(join(folder, `${i}.code`), "utf8")),

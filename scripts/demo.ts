@@ -1,6 +1,6 @@
 /**
  * `npm run demo`: a real build that calls nix-build inside, through the broker, and one that cheats. Starts a
- * private daemon and broker, touches nothing else of the machine, and ends with 1 if anything is not as promised.
+ * private daemon and broker, touches nothing else on the machine, and exits with 1 if anything is not as promised.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { parseArgs } from "node:util";

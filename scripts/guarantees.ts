@@ -1,6 +1,6 @@
 /**
- * The lists of tests in docs/guarantees.md, made from the titles of the tests: a test that keeps a guarantee
- * begins its title with the guarantee's number, `G3: …` or `G5, G6: …`.
+ * The lists of tests in docs/guarantees.md, made from the titles of the tests: a test that verifies a
+ * guarantee begins its title with the guarantee's number, `G3: …` or `G5, G6: …`.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ export interface GuaranteeTest {
   /** Path from the root of the repository. */
   readonly file: string;
   readonly guarantees: readonly string[];
-  /** Without the numbers; what is put in when the test runs is `…`. */
+  /** Without the numbers; `…` replaces what is filled in when the test runs. */
   readonly title: string;
 }
 

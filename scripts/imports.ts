@@ -1,5 +1,5 @@
 /**
- * Which folder of src/ imports which: for the test that holds the layers, and for docs/architecture.md.
+ * Which folder of src/ imports which: for the test that checks the layers, and for docs/architecture.md.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
@@ -54,7 +54,7 @@ export function folderGraph(files: readonly SourceFile[] = sourceFiles()): Map<s
     const imported = graph.get(file.folder) ?? new Set();
     graph.set(file.folder, imported);
     for (const other of file.files) {
-      // Data from outside of src/ (package.json) has no layer; code has.
+      // Data from outside src/ (package.json) has no layer; code does.
       if (other.endsWith(".json")) continue;
       const folder = other.startsWith("src/") ? other.split("/")[1]! : other;
       if (folder !== file.folder) imported.add(folder);

@@ -1,5 +1,5 @@
-// Runs what package.json names as its scripts on the project's own Node, whatever Node and npm started it (Node 20 and
-// npm 9 at least), after installing the dependencies if need be. Plain JavaScript: nothing is installed yet.
+// Runs the scripts of package.json on the project's own Node, whatever Node and npm started it (at least Node
+// 20 and npm 9), after installing the dependencies if necessary. Plain JavaScript: nothing is installed yet.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -40,7 +40,7 @@ function fail(message) {
   process.exit(1);
 }
 
-/** Runs a program, and keeps what it says to itself unless it fails. */
+/** Runs a program, and prints its output only if it fails. */
 function quietly(command, args, cwd) {
   const { status, signal, error, stdout, stderr } = spawnSync(command, args, {
     cwd,
@@ -70,7 +70,7 @@ function isInstalled() {
 
 /** No package's install script runs, as with npm 12 by itself: the one that is needed, projectNode runs. */
 function npm(command, ...options) {
-  // Run by npm we are told where it is; otherwise it is looked for like any command.
+  // If npm runs us, it says where it is; otherwise it is looked up like any command.
   const script = process.env.npm_execpath;
   const [program, first] = script?.endsWith(".js") ? [process.execPath, [script]] : ["npm", []];
   return quietly(
@@ -87,7 +87,7 @@ function install() {
     fail(`npm could not be started: ${clean.error.message}. Install npm 9 or later.`);
   if (clean.done) return;
   // `npm ci` refuses a lock file without the optional packages of other platforms, and writes such a lock file
-  // where the registry lacks them. `npm install` takes the same versions and leaves out what cannot be had.
+  // where the registry lacks them. `npm install` takes the same versions and leaves out what is not available.
   say("npm ci failed; trying npm install with the same lock file");
   const plain = npm("install", "--no-save");
   if (plain.done) return;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 export type AuditFigures = ReadonlyMap<string, number>;
 
-/** In a process of its own, as the store's cost is one of a warm process that does nothing else. */
+/** In a separate process, because the store's cost is measured in a warm process that does nothing else. */
 export function auditFigures(records: number): AuditFigures {
   const script = join(import.meta.dirname, "../audit.ts");
   const output = execFileSync(process.execPath, [script, String(records), "--json"], {

@@ -7,7 +7,7 @@ import { subjectNames } from "../subjects.ts";
 import { visit } from "../visit.ts";
 
 const SAMPLES = 10;
-/** Lets the pool fill up again: what is measured is a broker that is not asked all the time. */
+/** Lets the pool fill up again: a broker that is not constantly used is measured. */
 const PAUSE_MS = 60;
 
 export const firstForward: Measure = {

@@ -10,7 +10,7 @@ const CALLS = 100;
 /** As long as a derivation of Nixpkgs usually is. */
 const DERIVATION_BYTES = 4000;
 
-/** Milliseconds a call, started by a shell as Nix starts it: fork, exec, wait. */
+/** Milliseconds per call, started by a shell as Nix starts it: fork, exec, wait. */
 function perCall(command: string): number {
   const loop = `i=0; while [ $i -lt ${CALLS} ]; do ${command} </dev/null >/dev/null; i=$((i+1)); done`;
   const started = performance.now();
@@ -49,7 +49,7 @@ export const hookPrefilter: Measure = {
             unit: "ms",
             ours: before,
             others,
-            // dash starts grep besides, which takes about as long as itself.
+            // dash also starts grep, which takes about as long as dash itself.
             target: { bound: "at most", value, against: "bare shell" },
           },
           { measure: `  post-build-hook, ${shell}`, unit: "ms", ours: after, others },

@@ -7,7 +7,7 @@ import { type StoreContents, subjectNames } from "../subjects.ts";
 /** Two requests that take turns: equal ones in a row would share an audit record. */
 type Prepare = (client: BenchClient, contents: StoreContents) => readonly [Prepared, Prepared];
 
-/** Microseconds a request, on a connection that is open, one after the other. */
+/** Microseconds per request, on an open connection, one after the other. */
 async function perRequest(
   { rounds, subjects }: Bench,
   count: number,

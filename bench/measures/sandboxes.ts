@@ -8,7 +8,7 @@ const MIB = 1024 ** 2;
 /** Of each of the two halves. */
 const SECONDS = 10;
 
-/** Every client asks as fast as it is answered. @returns how many requests each had answered */
+/** Every client asks as fast as it gets answers. @returns how many answers each got */
 async function load(clients: readonly BenchClient[], requests: readonly Prepared[]): Promise<number[]> {
   const end = performance.now() + SECONDS * 1000;
   return Promise.all(

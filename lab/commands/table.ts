@@ -1,5 +1,5 @@
 /**
- * The everyday commands of Nix, and what becomes of each behind the broker. `commands.test.ts` runs them all,
+ * The everyday commands of Nix, and what each does behind the broker. `commands.test.ts` runs them all,
  * `docs/commands.md` is written from them.
  *
  * They run in a workspace (`commands-workspace.ts`), where `$drv`, `$out`, `$dep` and `$src` are a derivation,
@@ -7,7 +7,7 @@
  */
 import type { NixVersion } from "../lab.ts";
 
-/** The two ways to be brokered that are told apart: a build's static socket, and a jail's. */
+/** The two situations that are distinguished: a static socket in a build, and in a jail. */
 export const situations = ["build", "agent"] as const;
 export type Situation = (typeof situations)[number];
 

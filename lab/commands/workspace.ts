@@ -1,4 +1,4 @@
-/** The folder that everyday commands are tried in: a project with expressions, a flake, a source and a key. */
+/** The folder in which everyday commands are run: a project with expressions, a flake, a source and a key. */
 import { existsSync } from "node:fs";
 import { nixSystem } from "../expression.ts";
 import type { CommandResult, Daemon } from "../lab.ts";
@@ -32,7 +32,7 @@ const files: Readonly<Record<string, string>> = {
   "default.nix": `let dep = ${dep}; in ${program}`,
   "set.nix": `{ program = import ./default.nix; dep = ${dep}; }`,
   "fails.nix": derivationOf("fails", "echo no luck >&2; exit 3"),
-  // Its output differs from folder to folder, or it would be there already in the second one.
+  // Its output differs from folder to folder, otherwise it would already exist in the second one.
   "fixed.nix": derivationOf(
     "fixed",
     "echo FOLDER > $out",
@@ -121,7 +121,7 @@ function environment(daemon: Daemon, folder: string, socket: string): Record<str
     HOME: `${folder}/home`,
     NIX_PATH: `nixpkgs=${folder}/nixpkgs`,
     NIX_BUILD_SHELL: "bash",
-    // The registry that flakes look for would be fetched.
+    // Otherwise the flake registry would be fetched.
     ...(daemon.version !== "2.3" && {
       NIX_CONFIG: "experimental-features = nix-command flakes ca-derivations\nflake-registry =",
     }),

@@ -1,9 +1,10 @@
 /**
- * Anchors: heads of the chain kept where the service cannot rewrite them (the journal, a file of root's). Without
- * one, records cut off at the end, or the whole audit rolled back to an older copy, could not be seen.
+ * Anchors: heads of the chain kept where the service cannot rewrite them (the journal, a file of root's).
+ * Without one, nobody could notice that records were cut off at the end, or that the whole audit was rolled
+ * back to an older copy.
  *
- * The service writes them into its log, as `{"anchor":"SEQ HASH",…}`. A file of anchors has a line for each: `SEQ HASH`, and
- * whatever follows on the line is for people.
+ * The service writes them into its log, as `{"anchor":"SEQ HASH",…}`. A file of anchors has a line for each:
+ * `SEQ HASH`, and the rest of the line is for people.
  */
 
 import { readFileSync } from "node:fs";
@@ -29,9 +30,9 @@ export function parseAnchor(text: string): ChainHead {
 }
 
 /**
- * The anchors in a text: lines of an anchor file, and lines of the service's log, as the journal gives them back
- * (`journalctl --output=cat`). Other lines are passed over: those of systemd about the unit stand among them.
- * @throws AuditError when a line begins as an anchor does, with a number, and is none.
+ * The anchors in a text: lines of an anchor file, and lines of the service's log, as the journal gives them
+ * back (`journalctl --output=cat`). Other lines are skipped: systemd's lines about the unit are among them.
+ * @throws AuditError when a line begins with a number, as an anchor does, but is not one.
  */
 export function parseAnchors(text: string): ChainHead[] {
   return text
@@ -54,7 +55,7 @@ function anchorOfLogLine(line: string): ChainHead[] {
 
 /**
  * The anchors of a file, see `parseAnchors`; of standard input for "-".
- * @throws AuditError when it cannot be read, or holds no anchor: then nothing would be proved by it.
+ * @throws AuditError when it cannot be read, or contains no anchor: then it would prove nothing.
  */
 export function readAnchors(file: string): ChainHead[] {
   let text: string;

@@ -44,7 +44,7 @@ function partOf(maxBytes: number): number {
   return Math.max(LEAST_SEGMENT, maxBytes / PARTS);
 }
 
-/** Whether size alone leaves `applyRetention` something to do. Cheap: it looks at the files from outside. */
+/** Whether size alone leaves `applyRetention` something to do. Cheap: it only looks at the file sizes. */
 export function isTooLarge(store: AuditStore, maxBytes: number): boolean {
   const live = sizeOf(store.liveSegment.path);
   const sealed = store.sealedSegments.reduce((sum, { path }) => sum + sizeOf(path), 0);

@@ -1,10 +1,10 @@
 /**
  * The database of one segment of the audit.
  *
- * Rows are narrow: texts are stored apart, in `text`, and a record holds their numbers. A million records are scanned
- * in less than 0.1 s, so that no filter needs an index, and indexes are what makes recording slow: they have pages written
- * all over the file. The one that would keep texts unique took half of the time, so a text that was not used of late is
- * stored again, under another number.
+ * Rows are narrow: texts are stored apart, in `text`, and a record holds their numbers. A million records are
+ * scanned in less than 0.1 s, so no filter needs an index, and indexes would make recording slow, because
+ * their pages are spread over the whole file. An index to keep texts unique took half of the time, so a text
+ * that was not used recently is stored again, under another number.
  *
  * The format of a segment never changes, or its hashes would no longer match. A later version of the broker
  * that needs another format gives it the next number, seals the existing segment and begins a new one.
@@ -73,7 +73,7 @@ CREATE VIEW readable AS SELECT
 FROM record;
 `;
 
-/** What the one row of `segment` says. */
+/** The single row of `segment`. */
 export interface SegmentHead {
   readonly number: number;
   readonly firstSeq: number;
@@ -95,7 +95,7 @@ export function segmentFormat(database: DatabaseSync): number {
   return Number(database.prepare("PRAGMA user_version").get()?.user_version);
 }
 
-/** Reads the one row of `segment`; undefined if it is not there. */
+/** Reads the single row of `segment`; undefined if it does not exist. */
 export function segmentHead(database: DatabaseSync): SegmentHead | undefined {
   const row = database.prepare("SELECT number, first_seq, previous_hash, created FROM segment").get();
   if (row === undefined) return undefined;
@@ -107,19 +107,19 @@ export function segmentHead(database: DatabaseSync): SegmentHead | undefined {
   };
 }
 
-/** What made each table, index and view of a database, by its kind and name, without comments. */
+/** The statements that created each table, index and view of a database, by kind and name, without comments. */
 function definitions(database: DatabaseSync): Map<string, string> {
   const rows = database.prepare("SELECT type, name, sql FROM sqlite_schema").all();
   return new Map(
     rows.map(({ type, name, sql }) => {
-      // Comments and line breaks may be written otherwise in another version of this file.
+      // Comments and line breaks may differ in another version of this file.
       const text = String(sql).replace(/--.*$/gm, "").replace(/\s+/g, " ");
       return [`${String(type)} ${String(name)}`, text];
     }),
   );
 }
 
-/** What in a segment, as "table text", is not as `createSegment` makes it; undefined when all is. */
+/** What in a segment, such as "table text", differs from what `createSegment` creates; undefined if nothing does. */
 export function foreignDefinition(database: DatabaseSync): string | undefined {
   const pattern = new DatabaseSync(":memory:");
   try {

@@ -10,18 +10,18 @@ import {
   VERDICTS,
 } from "./record.ts";
 
-/** Texts remembered at most; then all are forgotten and looked up again. */
+/** The maximum of remembered texts; beyond it, all are forgotten and looked up again. */
 const MAX_REMEMBERED = 50_000;
 
 /** A row of the table `record` as SQLite gives it. */
 export type RecordRow = Record<string, null | number | bigint | string | Uint8Array>;
 
-/** A row that does not mean a record; only tampering or a broken disk make one. */
+/** A row that is not a valid record; only tampering or a broken disk can cause one. */
 export class MalformedRowError extends Error {
   override readonly name = "MalformedRowError";
 }
 
-/** Anything else that stands for the same number, such as '0x1', would pass a filter by unseen. */
+/** Any other way to write the same number, such as '0x1', would escape a filter. */
 function numberAt(row: RecordRow, column: string): number {
   const value = row[column];
   if (typeof value !== "number") throw new MalformedRowError(`its ${column} is not stored as a number`);
@@ -55,7 +55,7 @@ export class SegmentReader {
     this.text = database.prepare("SELECT text FROM text WHERE id = ?");
   }
 
-  /** @throws MalformedRowError when the row does not mean a record. */
+  /** @throws MalformedRowError when the row is not a valid record. */
   record(row: RecordRow): StoredRecord {
     const detail = optionalString(row, "detail");
     return {
@@ -68,7 +68,7 @@ export class SegmentReader {
 
   /**
    * The canonical text of a row, which its hash is made of.
-   * @throws MalformedRowError when the row does not mean a record.
+   * @throws MalformedRowError when the row is not a valid record.
    */
   canonicalText(row: RecordRow): string {
     return canonicalText(Number(row.seq), this.fields(row), optionalString(row, "detail"));

@@ -1,4 +1,4 @@
-/** Writes records into one segment: the chain, the texts, one transaction a batch. */
+/** Writes records into one segment: the chain, the texts, one transaction per batch. */
 
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { AUDIT_KINDS, type AuditRecord, chainHash, type StoredRecord, VERDICTS } from "./record.ts";
@@ -61,7 +61,8 @@ export class SegmentWriter {
   }
 
   /**
-   * Writes records in one transaction: all of them or none. Tells `onEach` the head of the chain after each of them.
+   * Writes records in one transaction: all of them or none. Calls `onEach` with the head of the chain after
+   * each of them.
    * @throws the database's error.
    */
   write(records: readonly AuditRecord[], onEach?: (head: ChainHead) => void): void {
@@ -85,11 +86,11 @@ export class SegmentWriter {
   }
 
   /**
-   * The same, and what was written, with all before it, is on the disk before it returns: it survives power loss too.
+   * The same, but the records, and everything before them, are on disk before it returns: they survive power loss, too.
    * @throws the database's error.
    */
   writeThrough(records: readonly AuditRecord[], onEach?: (head: ChainHead) => void): void {
-    // In WAL mode a commit is synced only at FULL; that sync takes along what was committed before.
+    // In WAL mode a commit is synced only at FULL; that sync includes everything committed before.
     this.syncFull.all();
     try {
       this.write(records, onEach);
@@ -119,7 +120,7 @@ export class SegmentWriter {
     const verdict = record.verdict === undefined ? null : verdictNumber.get(record.verdict)!;
     const detail = record.detail === undefined ? null : JSON.stringify(record.detail);
 
-    // What `canonicalText` gives, from parts that are JSON already: that halves the time.
+    // The result of `canonicalText`, built from parts that are JSON already: that halves the time.
     const canonical =
       `[${seq},${time},"${record.kind}",${op.json},${sandbox.json},${outer.json},${connection},${uid},${pid},` +
       `${protocol.json},${verdict === null ? null : `"${record.verdict}"`},${reason.json},` +
@@ -168,7 +169,7 @@ function lastRecord(database: DatabaseSync): ChainHead | undefined {
   return { seq: Number(row.seq), hash: Buffer.from(row.hash as Uint8Array).toString("base64") };
 }
 
-/** Puts the place in the chain to a record that was written. */
+/** Adds the position in the chain to a record that was written. */
 export function storedRecord(record: AuditRecord, head: ChainHead): StoredRecord {
   return { ...record, seq: head.seq, hash: head.hash };
 }

@@ -1,6 +1,7 @@
 /**
  * The audit on disk: a folder of numbered databases. The highest number is written to; the others are sealed.
- * `000001.sqlite` goes on in `000002.sqlite`, whose first record's hash follows the last of the one before it.
+ * `000001.sqlite` continues in `000002.sqlite`, whose first record's hash follows that of the previous
+ * segment's last record.
  */
 
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
@@ -51,7 +52,7 @@ export function listSegments(folder: string): SegmentFile[] {
     .sort((a, b) => a.number - b.number);
 }
 
-/** Makes the folder if need be. Only the service's user may write there, its group may read. */
+/** Creates the folder if necessary. Only the service's user may write there, its group may read. */
 export function makeAuditFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
@@ -74,15 +75,15 @@ export function openForWriting(path: string): DatabaseSync {
 
 /**
  * Opens a segment for reading, also while it is written to, and also for a reader who may not write to the folder.
- * Undefined when it is only just being made.
+ * Undefined while it is just being created.
  * @throws AuditError for a format of another version, or when it cannot be read.
  */
 export function openForReading(path: string): DatabaseSync | undefined {
   try {
     return openReadOnly(path);
   } catch (error) {
-    // To read a database in WAL mode SQLite makes files beside it. Where it may not, and nobody writes (then they
-    // would be there), it can be told that the file does not change.
+    // To read a database in WAL mode SQLite creates files beside it. If it may not, and nobody writes
+    // (otherwise these files would exist), it can be told that the file does not change.
     if (error instanceof AuditError || existsSync(`${path}-wal`)) throw error;
     const url = pathToFileURL(path);
     url.searchParams.set("immutable", "1");
@@ -113,7 +114,7 @@ export function formatError(path: string, format: number): AuditError {
   );
 }
 
-/** Closes a segment that will not be written to again, and makes it one plain file where that is possible now. */
+/** Closes a segment that will not be written to again, and turns it into one plain file if that is possible now. */
 export function sealSegment(database: DatabaseSync, path: string): void {
   try {
     database.exec("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE");
@@ -124,7 +125,7 @@ export function sealSegment(database: DatabaseSync, path: string): void {
   chmodSync(path, SEALED_MODE);
 }
 
-/** Seals those among finished segments that could not be sealed in their time. */
+/** Seals finished segments that could not be sealed earlier. */
 export function sealLeftovers(segments: readonly SegmentFile[]): void {
   for (const { path } of segments) {
     if (existsSync(`${path}-wal`)) sealSegment(openForWriting(path), path);

@@ -1,8 +1,8 @@
 /**
- * Records what the broker does. Appending is cheap and synchronous: records are written in batches, some 20 milliseconds
- * later. What is about to change upstream is committed first, by `appendDurable`.
+ * Records what the broker does. Appending is cheap and synchronous: records are written in batches, some 20
+ * milliseconds later. Whatever is about to change upstream is committed first, by `appendDurable`.
  *
- * When writing fails (disk full, I/O error) the store is unhealthy: it keeps what it has, up to a bound, tries again,
+ * When writing fails (disk full, I/O error) the store is unhealthy: it keeps what it has, up to a limit, tries again,
  * and refuses `appendDurable`; its owner refuses requests meanwhile.
  */
 
@@ -29,7 +29,7 @@ import { type ChainHead, SegmentWriter, storedRecord } from "./segment-writer.ts
 export interface AuditStoreOptions {
   /** Records after which a segment is sealed and the next begun. */
   segmentRecords?: number;
-  /** Records that are written at once, at most. */
+  /** The most records that are written at once. */
   batchRecords?: number;
   /** How long a record may wait for others, in milliseconds. */
   batchMs?: number;
@@ -46,7 +46,7 @@ export interface AuditStoreOptions {
   onHealth?: (failure: AuditError | undefined) => void;
 }
 
-/** Records of so many characters are written without waiting for others. */
+/** Records with this many characters are written without waiting for others. */
 const BATCH_SIZE = 1024 * 1024;
 
 /** Microseconds since the epoch. */
@@ -71,7 +71,7 @@ export class AuditStore {
   private closed = false;
 
   /**
-   * Opens the audit in a folder, and makes it if it is not there. One process at a time may do that.
+   * Opens the audit in a folder, and creates it if it does not exist. Only one process at a time may do that.
    * @throws AuditError when it cannot be written or is of a later version.
    */
   constructor(folder: string, options: AuditStoreOptions = {}) {
@@ -101,7 +101,7 @@ export class AuditStore {
     this.sweepTimer = setInterval(() => this.sweep(), this.options.coalesceMs).unref();
   }
 
-  /** Why nothing can be recorded now; undefined while all is well. */
+  /** Why nothing can be recorded now; undefined if all is well. */
   get failure(): AuditError | undefined {
     return this.lastFailure;
   }
@@ -115,7 +115,7 @@ export class AuditStore {
     return this.writer.head;
   }
 
-  /** Records that wait to be written, those that are summed up included. */
+  /** Records waiting to be written, including those that are being summed up. */
   get pending(): number {
     return this.queue.length + this.coalescer.size;
   }
@@ -125,7 +125,7 @@ export class AuditStore {
     return this.queue.ageMs;
   }
 
-  /** Records that could be neither written nor kept since the store was opened. */
+  /** Records that could neither be written nor kept since the store was opened. */
   get lost(): number {
     return this.lostRecords;
   }
@@ -165,7 +165,7 @@ export class AuditStore {
     }
   }
 
-  /** Writes all that is held. Returns whether it could. */
+  /** Writes everything that is held. Returns whether that succeeded. */
   flush(): boolean {
     this.coalescer.sweep(this.keep);
     this.writePending();
@@ -173,8 +173,8 @@ export class AuditStore {
   }
 
   /**
-   * The head of the chain, once all that was recorded up to it is on the disk: power loss cannot take it back, so that an
-   * anchor made of it holds.
+   * The head of the chain, once everything recorded up to it is on disk: a power loss cannot undo it, so an
+   * anchor for it stays valid.
    * @throws the database's error.
    */
   settledHead(): ChainHead {
@@ -184,8 +184,9 @@ export class AuditStore {
   }
 
   /**
-   * Goes on in a new segment; does nothing while the present one is empty.
-   * @throws the system's or the database's error; then the present one goes on.
+   * Continues in a new segment; does nothing if the current one is empty.
+   *
+   * @throws the system's or the database's error; the current one then stays in use.
    */
   rotate(): void {
     const finished = this.writer;
@@ -194,7 +195,7 @@ export class AuditStore {
     sealSegment(finished.database, finished.path);
   }
 
-  /** Writes all that is held and closes. Returns whether all was written. */
+  /** Writes everything that is held and closes. Returns whether everything was written. */
   close(): boolean {
     if (this.closed) return this.lastFailure === undefined;
     const complete = this.flush();
@@ -263,7 +264,7 @@ export class AuditStore {
     const message = `Cannot write the audit in ${this.folder}: ${error.message}. Requests are refused until it can be written.`;
     const failure = new AuditError("write", message, { cause: error });
     if (this.lastFailure === undefined) {
-      // Once it is written, it works again; and it tells from when on it did not.
+      // Once this record is written, writing works again; the record tells since when it did not.
       this.keep(serviceRecord("unwritable", nowMicroseconds(), {}, error.message));
       queueMicrotask(() => this.onHealth?.(failure));
     }
@@ -296,7 +297,7 @@ function openLast(folder: string): SegmentWriter {
   return new SegmentWriter(database, last.path);
 }
 
-/** The service ended while it began this segment: nothing is in it. */
+/** The service ended while creating this segment: it is empty. */
 function reopenInterrupted(
   folder: string,
   database: DatabaseSync,
@@ -306,7 +307,7 @@ function reopenInterrupted(
   database.close();
   removeSegment(empty.path);
   if (before === undefined) return openNext(folder, empty.number, { seq: 0, hash: GENESIS_HASH });
-  // It was not sealed yet, or only just.
+  // It was not sealed yet, or only just now.
   const previous = openForWriting(before.path);
   try {
     return openNext(folder, empty.number, new SegmentWriter(previous, before.path).head);

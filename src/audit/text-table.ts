@@ -1,8 +1,11 @@
-/** The texts of a segment and their numbers, for the writer: those used of late are remembered, others are stored again. */
+/**
+ * The texts of a segment and their numbers, for the writer: recently used ones are remembered, others are
+ * stored again.
+ */
 
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 
-/** Texts remembered as used of late; as many again from before that. */
+/** How many recently used texts are remembered, and as many again from before that. */
 const MAX_RECENT = 10_000;
 
 /** A text of a segment. */
@@ -24,7 +27,7 @@ export class TextTable {
     this.insert = database.prepare("INSERT INTO text (text) VALUES (?)");
   }
 
-  /** A text with a number of its, given to it now if none is remembered. */
+  /** A text with its number, which is assigned now if none is remembered. */
   get(text: string): StoredText {
     return this.recent.get(text) ?? this.remember(text, this.older.get(text) ?? this.store(text));
   }

@@ -4,7 +4,7 @@ import { AuditError } from "./error.ts";
 
 const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 
-/** So long ago: "2h", "10 min", "1 day ago", and with the minus of journalctl. */
+/** Before now: "2h", "10 min", "1 day ago", and with the minus of journalctl. */
 const RELATIVE =
   /^-?(\d+(?:\.\d+)?)\s*(s|m|h|d|w|secs?|seconds?|mins?|minutes?|hours?|days?|weeks?)(?:\s+ago)?$/;
 /** Today at that time. */
@@ -14,8 +14,9 @@ const TIME_OF_DAY = /^([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?$/;
 const ABSOLUTE = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)?$/;
 
 /**
- * Reads `90s`, `30m`, `2h`, `7d`, `1w`, `2 hours ago` (so long ago), `@1763800000` (seconds since the epoch), `now`, `today`,
- * `yesterday`, `14:30` (today), or an ISO 8601 date, with or without time (local, unless it has a zone). Returns microseconds since the epoch.
+ * Reads `90s`, `30m`, `2h`, `7d`, `1w`, `2 hours ago` (before now), `@1763800000` (seconds since the epoch),
+ * `now`, `today`, `yesterday`, `14:30` (today), or an ISO 8601 date, with or without time (local, unless it
+ * has a zone). Returns microseconds since the epoch.
  *
  * @param now in milliseconds since the epoch.
  * @throws AuditError when it is none of these.
@@ -46,7 +47,7 @@ export function parseTime(text: string, now: number = Date.now()): number {
   );
 }
 
-/** When a day began in local time, so many days from that of `now`; days are not all equally long. */
+/** When a day began in local time, the given number of days from that of `now`; not all days have the same length. */
 function midnight(now: number, days: number): number {
   const date = new Date(now);
   date.setDate(date.getDate() + days);

@@ -1,8 +1,9 @@
 /**
- * Proves that the audit is whole: walks the chain through all segments, and names the first record that does not fit.
+ * Proves that the audit is complete: follows the chain through all segments, and names the first record that
+ * does not match.
  *
- * What it shows: no record was changed, removed, moved or put in between. That none was cut off at the end, and that the
- * whole was not replaced by an older copy, only anchors can show (see anchor.ts).
+ * This shows that no record was changed, removed, moved or inserted. Only anchors (see anchor.ts) can show
+ * that none was cut off at the end, and that the whole was not replaced by an older copy.
  */
 
 import type { DatabaseSync } from "node:sqlite";
@@ -16,11 +17,11 @@ import type { ChainHead } from "./segment-writer.ts";
 export interface VerifyOptions {
   /** Heads of the chain that are known from elsewhere. */
   readonly anchors?: readonly ChainHead[];
-  /** Called now and then with how many records have been checked. */
+  /** Called regularly with the number of records checked so far. */
   readonly onProgress?: (records: number) => void;
 }
 
-/** The first thing that does not fit. */
+/** The first thing that does not match. */
 export interface VerifyFailure {
   readonly ok: false;
   /** The file it is in; undefined when there is none. */
@@ -37,7 +38,7 @@ export interface VerifySuccess {
   readonly records: number;
   readonly firstSeq: number;
   readonly head: ChainHead;
-  /** How many of the anchors were of records that are here. Older ones prove nothing. */
+  /** How many of the anchors were for records that exist here. Older ones prove nothing. */
   readonly anchors: number;
 }
 
@@ -206,7 +207,7 @@ class Verification {
     );
   }
 
-  /** The table that finds records by their further subjects has exactly what the records say. */
+  /** The table for finding records by their further subjects contains exactly what the records say. */
   private checkSubjects(path: string, database: DatabaseSync): void {
     const wrong = database
       .prepare(
@@ -227,7 +228,10 @@ class Verification {
   }
 }
 
-/** Records that are all there could still be hidden from queries: by a view in a table's place, or an index too many. */
+/**
+ * Even if all records exist, they could be hidden from queries: by a view in place of a table, or by an
+ * additional index.
+ */
 function checkDefinitions(path: string, database: DatabaseSync): void {
   const foreign = foreignDefinition(database);
   if (foreign === undefined) return;

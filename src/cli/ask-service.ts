@@ -11,7 +11,7 @@ export class UnreachableError extends Error {
  * Asks the service that the configuration describes.
  *
  * @param config the file that `--config` names
- * @throws UnreachableError with what to do; ControlError when the service refuses; ConfigError
+ * @throws UnreachableError with advice; ControlError when the service refuses; ConfigError
  */
 export async function askRunningService<Name extends ControlRequestName>(
   config: string | undefined,

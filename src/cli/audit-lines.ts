@@ -1,4 +1,4 @@
-/** Records as lines for a terminal, their columns at the same places on each. */
+/** Records as lines for a terminal, with aligned columns. */
 import { escapeText } from "../audit/escape.ts";
 import type { StoredRecord } from "../audit/record.ts";
 import { formatTime } from "../audit/time.ts";

@@ -66,7 +66,7 @@ export async function foldersOf(options: StoreOptions): Promise<string[]> {
   );
 }
 
-/** The beginning of a hash has no slash; whatever has is a path. */
+/** The beginning of a hash has no slash; anything with one is a path. */
 function pathOrBeginning(text: string | undefined): string | undefined {
   return text?.includes("/") ? givenStorePath(text) : text;
 }

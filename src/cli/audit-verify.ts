@@ -12,7 +12,7 @@ interface Options extends StoreOptions {
   readonly json?: true;
 }
 
-/** @param given how many anchors there were to check it by */
+/** @param given how many anchors there were to check it against */
 function sentence(folder: string, result: VerifyResult, given: number): string {
   if (!result.ok) {
     const where = [result.file, result.seq === undefined ? undefined : `record ${result.seq}`].filter(
@@ -34,7 +34,7 @@ function sentence(folder: string, result: VerifyResult, given: number): string {
 async function verify(options: Options): Promise<void> {
   const service = await folderOf(options);
   const anchors = (options.anchors ?? []).flatMap((file) => readAnchors(file));
-  // That the service's audit is wholly gone is what anchors can tell of.
+  // Anchors can also show that the service's audit is completely gone.
   const found = anchors.length > 0 ? auditFolders(service) : await foldersOf(options);
   const folders = anchors.length > 0 && !found.includes(service) ? [service, ...found] : found;
   for (const folder of folders) {

@@ -37,7 +37,7 @@ function newestOf(folder: string, filter: AuditFilter, limit: number): StoredRec
   }
 }
 
-/** Audits of other versions may have operations of other names, so that one that is not known is no error. */
+/** Audits of other versions may contain operations with other names, so an unknown one is not an error. */
 function unknownOperation(op: string | undefined): string {
   const names = [...operationNames, "handshake", "unknown", "Build", "begin", "end", ...SERVICE_EVENTS];
   if (op === undefined || names.some((name) => name.toLowerCase() === op.toLowerCase())) return "";
@@ -60,7 +60,7 @@ async function list(options: Options): Promise<void> {
     const theirs = folders
       .filter((folder) => folder !== service)
       .flatMap((folder) => newestOf(folder, filter, limit));
-    // Within one audit the order is the chain's; where there are several, only the time can say.
+    // Within one audit the order is that of the chain; between several, only the time can tell.
     const records = theirs.length === 0 ? own : [...own, ...theirs].sort((a, b) => a.time - b.time);
     if (!json && (records.length > 0 || follow)) console.log(headerLine);
     for (const record of records.slice(-limit)) print(record);

@@ -9,7 +9,7 @@ import { UsageError } from "./outcome.ts";
 
 const defaultMaxRounds = 100;
 
-/** Options of nix-build that take arguments: how many. What follows them is no option of ours. */
+/** Options of nix-build that take arguments: how many. What follows them is not an option for us. */
 const takesArguments: Readonly<Record<string, number>> = {
   "--arg": 2,
   "--argstr": 2,
@@ -28,7 +28,7 @@ const takesArguments: Readonly<Record<string, number>> = {
   "--eval-store": 1,
 };
 
-/** Those that say how to build, not what: they hold for what continuations name, too. */
+/** Options that say how to build, not what: they also apply to what continuations name. */
 const saysHow = new Set([
   "--option",
   "-j",
@@ -55,7 +55,7 @@ const saysHow = new Set([
 export interface BuildArguments {
   /** For nix-build, as given. */
   readonly what: readonly string[];
-  /** Those of them that are for later rounds, too. */
+  /** Those of them that also apply to later rounds. */
   readonly how: readonly string[];
   /** Where the links to the results go; undefined for none. */
   readonly outLink: string | undefined;
@@ -94,7 +94,7 @@ export function parseBuildArguments(args: readonly string[]): BuildArguments {
   return { what, how, outLink, maxRounds };
 }
 
-/** A command of Nix's failed; it has said why itself. */
+/** A Nix command failed; it has already printed why. */
 class NixFailure extends Error {
   override readonly name = "NixFailure";
   readonly exitCode: number;
@@ -104,7 +104,7 @@ class NixFailure extends Error {
   }
 }
 
-/** Runs a command of Nix's, whose messages go to standard error. @returns the lines of its output. */
+/** Runs a Nix command, whose messages go to standard error. @returns the lines of its output. */
 function nix(program: string, args: readonly string[]): Promise<string[]> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ["inherit", "pipe", "inherit"] });
@@ -120,7 +120,7 @@ function nix(program: string, args: readonly string[]): Promise<string[]> {
   });
 }
 
-/** The paths that outputs are at: what Nix prints are links to them if it made any. */
+/** The paths of outputs: what Nix prints are links to them, if it created any. */
 function outputsOf(installable: Installable, how: readonly string[]): Promise<string[]> {
   return nix("nix-store", [...how, "--realise", installable]);
 }
@@ -132,7 +132,7 @@ async function buildAll({ what, how, maxRounds }: BuildArguments, roots: string)
   return followContinuations(
     first,
     async (installables) => {
-      // All in one call, so that they are built side by side.
+      // All in one call, so that they are built in parallel.
       await nix("nix-store", [
         ...how,
         "--realise",

@@ -1,7 +1,8 @@
 /**
- * Continuations: an output names derivations that are to be built next. The format (`nix-support/continuation` in an
- * output, docs/lib.md): one derivation a line, as its store path, optionally followed by `!` and the names of outputs with
- * commas between (all outputs if there are none); empty lines and lines that start with `#` mean nothing.
+ * Continuations: an output names derivations that are to be built next. The format
+ * (`nix-support/continuation` in an output, docs/lib.md): one derivation per line, as its store path,
+ * optionally followed by `!` and the names of outputs, separated by commas (all outputs if there are none);
+ * empty lines and lines that start with `#` are ignored.
  */
 import { readFileSync } from "node:fs";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
@@ -9,7 +10,10 @@ import { isDerivationPath, isStorePath, type StorePath } from "../store/store-pa
 /** The file of an output that says what is to be built next. */
 export const continuationFile = "nix-support/continuation";
 
-/** More would not be read: a derivation is about 100 bytes, so this names more than a hundred thousand. */
+/**
+ * Longer files are not read: a derivation takes about 100 bytes, so this is enough for more than a hundred
+ * thousand.
+ */
 const maxBytes = 16 * 1024 * 1024;
 
 /** A continuation cannot be followed. */
@@ -59,11 +63,11 @@ export function readContinuation(output: StorePath): Installable[] | undefined {
   return parseContinuation(text, file, output.slice(0, output.lastIndexOf("/")));
 }
 
-/** Builds derivations, all at once, and tells the outputs of each in its place. */
+/** Builds derivations, all at once, and returns the outputs of each, in the same order. */
 export type Realise = (installables: readonly Installable[]) => Promise<readonly (readonly StorePath[])[]>;
 
 export interface FollowOptions {
-  /** How often in a row an output may name derivations. */
+  /** How many times in a row an output may name derivations. */
   readonly maxRounds: number;
   readonly read?: (output: StorePath) => Installable[] | undefined;
   /** Told what is built next. */
@@ -71,8 +75,8 @@ export interface FollowOptions {
 }
 
 /**
- * Builds what outputs name until none names anything new. Each output stands for the results of its continuation, in
- * their order.
+ * Builds what outputs name until none names anything new. Each output is replaced by the results of its
+ * continuation, in their order.
  *
  * @returns the results, each once
  * @throws ContinuationError for a cycle, and after too many rounds.
@@ -82,7 +86,7 @@ export async function followContinuations(
   realise: Realise,
   { maxRounds, read = readContinuation, onRound }: FollowOptions,
 ): Promise<StorePath[]> {
-  /** What came of each output; undefined for a result. */
+  /** What each output led to; undefined for a result. */
   const followed = new Map<StorePath, readonly StorePath[] | undefined>();
   let frontier = [...new Set(first)];
   for (let round = 1; ; round++) {

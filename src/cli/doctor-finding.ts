@@ -1,12 +1,12 @@
 /** What a check of `nix-broker doctor` found. */
 export interface Finding {
-  /** `warning` is also what cannot be seen by the user who asks. */
+  /** `warning` is also used for what the current user cannot see. */
   readonly state: "ok" | "warning" | "problem";
-  /** What was looked at, in a word or two. */
+  /** What was checked, in a word or two. */
   readonly topic: string;
   /** One line. */
   readonly text: string;
-  /** What to do; null where nothing is to be done. */
+  /** What to do; null if there is nothing to do. */
   readonly advice: string | null;
 }
 

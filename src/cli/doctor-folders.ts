@@ -13,7 +13,7 @@ interface Place {
   readonly owner: number;
   /** Bits that may not be set. */
   readonly forbidden: number;
-  /** What is so if it is not there. */
+  /** What it means if it does not exist. */
   readonly missing: Finding;
 }
 
@@ -65,7 +65,7 @@ function checkPlace({ path, what, owner, forbidden, missing }: Place): Finding {
   return ok("folders", `${path} is ${what}`);
 }
 
-/** What `check-config --root-subset` would write against what root's programs read. */
+/** Compares what `check-config --root-subset` would write with what root's programs read. */
 export function checkRootConfig(config: Config): Finding[] {
   const topic = "root.conf";
   const file = process.env.NIX_BROKER_ROOT_CONFIG ?? "/etc/nix-broker/root.conf";

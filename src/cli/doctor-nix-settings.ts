@@ -5,7 +5,7 @@ import { dirname, resolve } from "node:path";
 
 const MAX_INCLUDES = 64;
 
-/** Old names that every version still takes (src/libstore/globals.hh in the Nix tree). */
+/** Old names that every version still accepts (src/libstore/globals.hh in the Nix tree). */
 const aliases: Readonly<Record<string, string>> = {
   "build-use-chroot": "sandbox",
   "build-use-sandbox": "sandbox",
@@ -30,7 +30,7 @@ export class NixSettings {
     this.read(this.file, true);
   }
 
-  /** The value of a setting; `fallback` if neither the files nor Nix say one. */
+  /** The value of a setting; `fallback` if neither the files nor Nix have one. */
   get(name: string, fallback = ""): string {
     const value = this.values.get(name) ?? this.defaults.get(name) ?? fallback;
     return [value, this.added.get(name) ?? ""].join(" ").trim();
@@ -69,14 +69,14 @@ export class NixSettings {
         this.added.set(key, `${this.added.get(key) ?? ""} ${value}`);
       } else {
         this.values.set(plain, value);
-        // What was added before a line that sets it anew is lost, as in Nix.
+        // Additions before a line that sets it again are lost, as in Nix.
         this.added.delete(plain);
       }
     }
   }
 }
 
-/** What Nix says of itself: its defaults, on this machine. Empty where there is no `nix` to be run. */
+/** What Nix itself reports: its defaults on this machine. Empty if there is no `nix` to run. */
 function nixDefaults(): ReadonlyMap<string, string> {
   const env = {
     PATH: process.env.PATH ?? "/usr/bin:/bin",
@@ -94,7 +94,7 @@ function nixDefaults(): ReadonlyMap<string, string> {
       });
       return defaultsIn(JSON.parse(text));
     } catch {
-      // Not there, or another version: the next one may do.
+      // Does not exist, or is another version: the next one may work.
     }
   return new Map();
 }

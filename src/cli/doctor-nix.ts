@@ -52,7 +52,7 @@ function lookAtHook(setting: Hook["setting"], settings: NixSettings): Hook {
     const finding = missing
       ? problem(setting, `${path} does not exist, so every build fails`, `correct ${setting} in nix.conf`)
       : unseen(setting, path);
-    // What cannot be looked at may well be ours; what is not there is told already.
+    // What cannot be read may well be ours; what does not exist has already been reported.
     return { setting, path, ours: true, findings: [finding] };
   }
 }
@@ -163,7 +163,7 @@ function checkUids({ hooks }: Config, settings: NixSettings): Finding[] {
   return findings;
 }
 
-/** A socket that is to be seen by builds has to be mapped into their sandboxes. */
+/** A socket that builds should see has to be mapped into their sandboxes. */
 function checkStaticMappings({ listen }: Config, settings: NixSettings): Finding[] {
   const mapped = settings
     .list("sandbox-paths")

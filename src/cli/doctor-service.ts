@@ -18,7 +18,7 @@ const PATIENCE_MS = 2000;
 /** Verifying more would take minutes; there is a command for that. */
 const MOST_VERIFIED_BYTES = 512 * 1024 ** 2;
 
-/** What the service says of itself, and whether it answers. */
+/** What the service reports about itself, and whether it answers. */
 export async function checkService(
   config: Config,
 ): Promise<{ status: StatusReport | undefined; findings: Finding[] }> {
@@ -55,7 +55,7 @@ export async function checkService(
   }
 }
 
-/** By the service if it answers, for it is the service's rights that count; else by this user's own look. */
+/** As the service reports it if it answers, because the service's rights matter; otherwise as this user sees it. */
 export async function checkUpstream(config: Config, status: StatusReport | undefined): Promise<Finding> {
   const topic = "upstream";
   const at = upstreamName(config.upstream);
@@ -76,7 +76,7 @@ export async function checkUpstream(config: Config, status: StatusReport | undef
     connect: connectTo(upstream),
     storeDir: upstream.storeDir,
     size: 0,
-    // Root is trusted; this only asks whether anybody is there.
+    // Root is trusted; this only checks whether anybody answers.
     allowTrusted: true,
   });
   try {
@@ -92,7 +92,7 @@ export async function checkUpstream(config: Config, status: StatusReport | undef
   }
 }
 
-/** @param needed whether builds are to be served; without that nothing needs the linker */
+/** @param needed whether builds are served; otherwise nothing needs the linker */
 export async function checkLinker(
   { runtime }: Config,
   status: StatusReport | undefined,
@@ -195,7 +195,7 @@ export function checkAudit({ audit }: Config, status: StatusReport | undefined):
   return findings;
 }
 
-/** When the process that listens on upstream's socket started; undefined if that cannot be told, or it is systemd. */
+/** When the process that listens on upstream's socket started; undefined if that is unknown, or it is systemd. */
 export function daemonStarted({ upstream }: Config): Promise<number | undefined> {
   if (upstream.command) return Promise.resolve(undefined);
   return new Promise((resolve) => {
@@ -214,7 +214,7 @@ function startedAt(pid: number): number | undefined {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
     const ticks = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
     const boot = Number(/^btime (\d+)$/m.exec(readFileSync("/proc/stat", "latin1"))?.[1]);
-    // The time of boot is told in whole seconds.
+    // The boot time is only known in whole seconds.
     return (boot + 1) * 1000 + ticks * 10;
   } catch {
     return undefined;

@@ -41,7 +41,7 @@ function checkEnvironment(perBuild: boolean): Finding[] {
   ];
 }
 
-/** Everything that `nix-broker doctor` looks at, in the order it is told. */
+/** Everything that `nix-broker doctor` checks, in the order in which it is printed. */
 export async function diagnose(configPath: string | undefined): Promise<Finding[]> {
   const { config, findings } = await loadOrDefaults(configPath);
   const settings = new NixSettings();

@@ -5,7 +5,7 @@ import { exitCodes, UsageError } from "./outcome.ts";
 
 interface Entry {
   readonly summary: string;
-  /** Imports the command's own file: the others' are not read, so that every command starts quickly. */
+  /** Imports only the command's own file, so that every command starts quickly. */
   readonly load: () => Promise<{ readonly command: () => Command }>;
 }
 
@@ -71,7 +71,7 @@ async function programFor(args: readonly string[]): Promise<Command> {
     .version(packageJson.version, "-V, --version", "print the version")
     .helpOption("-h, --help", "print this text")
     .helpCommand("help [COMMAND]", "print what a command does")
-    // An option after a command is the command's: "build" hands them on to nix-build.
+    // An option after a command belongs to the command: "build" passes them on to nix-build.
     .enablePositionalOptions()
     .addHelpText("after", examples);
   const words = args.filter((arg) => !arg.startsWith("-"));
@@ -83,13 +83,13 @@ async function programFor(args: readonly string[]): Promise<Command> {
   return program;
 }
 
-/** Makes every command, nested ones too, throw instead of leaving the process. */
+/** Makes every command, including nested ones, throw instead of ending the process. */
 function strict(command: Command): void {
   command.exitOverride().showHelpAfterError("(see --help)");
   command.commands.forEach(strict);
 }
 
-/** Commands that write an audit: for them one that cannot be opened is a failure like any other. */
+/** Commands that write an audit: for them, an audit that cannot be opened is a failure like any other. */
 const writers: ReadonlySet<string | undefined> = new Set(["serve", "stdio"]);
 
 function exitCodeOf(error: unknown, command: string | undefined): number {
@@ -97,7 +97,7 @@ function exitCodeOf(error: unknown, command: string | undefined): number {
   // By name, so that the configuration's code is not loaded for commands that have none.
   const name = error instanceof Error ? error.name : "";
   if (name === "UnreachableError") return exitCodes.unreachable;
-  // An audit that is not there or may not be read is not thereby one that does not verify.
+  // An audit that is missing or cannot be read is not the same as one that does not verify.
   const configuration = name === "ConfigError" || (name === "AuditError" && !writers.has(command));
   return configuration || error instanceof UsageError ? exitCodes.usage : exitCodes.notSo;
 }
@@ -125,7 +125,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-// A reader that has seen enough (`nix-broker audit | head`) is no failure.
+// A reader that has seen enough (`nix-broker audit | head`) is not a failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   process.exit();

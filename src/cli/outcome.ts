@@ -1,7 +1,7 @@
 /** How a command ends, for scripts. */
 export const exitCodes = {
   done: 0,
-  /** What was asked about is not so, or the command failed. */
+  /** The answer is negative, or the command failed. */
   notSo: 1,
   /** The command line or the configuration is wrong. */
   usage: 2,

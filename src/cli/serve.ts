@@ -15,7 +15,7 @@ interface Options {
   readonly upstream?: string;
 }
 
-/** Resolves at the first signal that asks to stop. At the second the process ends at once. */
+/** Resolves at the first signal that asks to stop. At the second, the process ends at once. */
 function stopSignal(): Promise<void> {
   return new Promise((asked) => {
     let already = false;

@@ -26,7 +26,7 @@ function upstreamText({ at, error, protocol, nixVersion }: StatusReport["upstrea
   return `${state}; ${protocol === null ? "never reached" : version}; ${at}`;
 }
 
-/** What `nix-broker status` prints for people, a topic a line. */
+/** What `nix-broker status` prints for people, one topic per line. */
 export function statusText(report: StatusReport): string {
   const { service, pool, sandboxes, connections, requests, innerBuilds, audit, limitsHit } = report;
   const limits = Object.entries(limitsHit).map(([limit, count]) => `${limit} ${count}×`);

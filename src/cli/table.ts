@@ -1,4 +1,4 @@
-/** Lines with their columns aligned: two blanks between them, none at the ends. */
+/** Lines with aligned columns: two spaces between columns, none at the ends. */
 export function alignedColumns(rows: readonly (readonly string[])[]): string {
   const columns = Math.max(0, ...rows.map((row) => row.length));
   const widths = Array.from({ length: columns }, (_, column) =>

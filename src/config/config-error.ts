@@ -1,10 +1,10 @@
 /** One thing that is wrong with a configuration. */
 export interface ConfigProblem {
-  /** The line of the file, from 1, where it is known. */
+  /** The line of the file, from 1, if it is known. */
   readonly line: number | undefined;
   /** The key, dotted (`listen[0].path`), or `""` for the file as a whole. */
   readonly key: string;
-  /** What is wrong, what was expected, and what to do where that is not plain. */
+  /** What is wrong, what was expected, and what to do if that is not obvious. */
   readonly message: string;
 }
 

@@ -1,7 +1,7 @@
 import type { Limits } from "../policy/limits.ts";
 import type { Profile, ViewStart } from "../policy/profile.ts";
 
-/** Where something listens that only this machine may reach. */
+/** Where something listens that only this machine can reach. */
 export type Endpoint =
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "tcp"; readonly host: "127.0.0.1" | "::1"; readonly port: number };
@@ -24,7 +24,7 @@ export interface UpstreamConfig {
   /** A command that speaks the worker protocol on its standard input and output, or `undefined`. */
   readonly command: readonly [string, ...string[]] | undefined;
   readonly storeDir: string;
-  /** The `nix-store` command that the post-build hook registers references with. */
+  /** The `nix-store` command with which the post-build hook registers references. */
   readonly nixStore: string;
   /** Whether an upstream that trusts this service is accepted. */
   readonly allowTrusted: boolean;
@@ -35,22 +35,22 @@ export interface UpstreamConfig {
 export interface RuntimeConfig {
   /** `sandboxes/<id>/`, `shared/socket`, linker socket. The root programs make it. */
   readonly dir: string;
-  /** What must outlive a restart. */
+  /** For data that must survive a restart. */
   readonly stateDir: string;
-  /** The folder of the control socket, which the service makes. */
+  /** The folder of the control socket, which the service creates. */
   readonly controlDir: string;
   /** The group whose members may use the control socket; `""` is none. */
   readonly adminGroup: string;
   /** The system user that the service runs as; the root programs give it its folders. */
   readonly user: string;
-  /** How long a graceful stop waits for what is in flight, in seconds. */
+  /** How long a graceful stop waits for requests in flight, in seconds. */
   readonly stopGrace: number;
 }
 
 export interface HooksConfig {
   /** The profile of per-build sandboxes. */
   readonly profile: Profile;
-  /** Who builds; besides them, users that Nix allocates by itself. */
+  /** The build users, besides those that Nix allocates itself. */
   readonly allowUids: AllowedUids;
   /** How many builds Nix runs at once; `undefined`: as many as `allowUids` names. */
   readonly buildUsers: number | undefined;
@@ -90,7 +90,7 @@ export interface Config {
   readonly runtime: RuntimeConfig;
   readonly listen: readonly ListenConfig[];
   readonly hooks: HooksConfig;
-  /** `[limits]`: the bounds of every profile that says nothing else. */
+  /** `[limits]`: the limits of every profile that does not set its own. */
   readonly limits: Limits;
   /** All profiles, the built-in ones included, by name. */
   readonly profiles: ReadonlyMap<string, Profile>;

@@ -6,26 +6,29 @@ import { urlPatternProblem } from "../policy/url-pattern.ts";
 import { parseEndpoint } from "./endpoint.ts";
 import { formatDuration, parseDuration, parseSize } from "./units.ts";
 
-// A file is read once: code generated for it would cost more than it saves.
+// A file is read only once: generating code for that would cost more than it saves.
 z.config({ jitless: true });
 
 /** A kind of value that a key may have. */
 export interface Kind<T> {
-  /** What may be written, to follow the word "expected". */
+  /** What is allowed, as it reads after the word "expected". */
   readonly type: string;
-  /** The type of the NixOS module's option, an expression with nixpkgs' `types`. It may allow more: what is written is checked. */
+  /**
+   * The type of the NixOS module's option, an expression with nixpkgs' `types`. It may allow more, because
+   * the file is checked afterwards.
+   */
   readonly nix: string;
   readonly schema: z.ZodMiniType<T>;
-  /** A value as one would write it, where that is not its JSON. */
+  /** A value as one would write it, if that differs from its JSON. */
   readonly text?: (value: T) => string;
 }
 
-/** Adds a problem in words of ours. */
+/** Adds a problem with our own message. */
 function problem(payload: z.core.ParsePayload, message: string): void {
   payload.issues.push({ code: "custom", message, input: payload.value });
 }
 
-/** What `schema` accepts, turned into something else, or refused after all. */
+/** A value that `schema` accepts, converted into something else, or refused after all. */
 function turned<A, B>(schema: z.ZodMiniType<A>, turn: (value: A, payload: z.core.ParsePayload) => B) {
   return z.pipe(schema, z.transform(turn));
 }
@@ -36,7 +39,7 @@ function shown(value: unknown): string {
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
 }
 
-/** The messages of ours among zod's issues, also inside the alternatives of a union. */
+/** Our own messages among zod's issues, also inside the alternatives of a union. */
 function ownMessages(issues: readonly z.core.$ZodIssue[]): string[] {
   return issues.flatMap((issue) => {
     if (issue.code === "invalid_union") return issue.errors.flatMap(ownMessages);
@@ -44,7 +47,7 @@ function ownMessages(issues: readonly z.core.$ZodIssue[]): string[] {
   });
 }
 
-/** A value whose errors say what was expected, in words of ours, and what is there. */
+/** A value whose errors say, in our own words, what was expected and what is there. */
 export function checked<T>({ type, schema }: Kind<T>) {
   return turned(z.unknown(), (raw, context): T => {
     const result = schema.safeParse(raw);
@@ -123,7 +126,7 @@ function withUnit(parse: (text: string) => number | undefined) {
   return turned(z.string(), (text, context) => {
     const parsed = parse(text);
     if (parsed !== undefined) return parsed;
-    // Not in words of ours: what was expected is said for number and text together.
+    // Not our own message: what was expected is stated for number and text together.
     context.issues.push({ code: "invalid_type", expected: "number", input: text });
     return z.NEVER;
   });
@@ -234,7 +237,7 @@ export const operationList: Kind<(typeof operationGroups)[number][]> = {
   schema: z.array(z.enum(operationGroups)),
 };
 
-/** What a bound may be, by its unit. */
+/** What a limit may be, by its unit. */
 export function limitKind(row: LimitRow): Kind<number> {
   const kinds: Record<LimitRow["unit"], Kind<number>> = {
     bytes: size,

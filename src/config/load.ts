@@ -53,7 +53,7 @@ function parseToml(file: string | undefined, text: string): unknown {
   }
 }
 
-/** Only now is the parser loaded that knows positions: it would take longer than all else that is read here. */
+/** The parser that knows positions is loaded only now: loading it takes longer than everything else here. */
 async function configError(
   file: string | undefined,
   text: string,

@@ -19,7 +19,7 @@ function distance(a: string, b: string): number {
 /** The candidate that a person who typed `word` most likely meant, if any is near. */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
-  // Nobody mistypes more than a third of a word; and long input must not cost time.
+  // Nobody mistypes more than a third of a word, and long input must not cost time.
   let bestDistance = Math.min(4, Math.max(2, Math.floor(word.length / 3))) + 1;
   for (const candidate of candidates) {
     if (Math.abs(candidate.length - word.length) >= bestDistance) continue;
@@ -29,7 +29,7 @@ export function nearest(word: string, candidates: Iterable<string>): string | un
   return best;
 }
 
-/** `; did you mean "x"?`, or the names there are where none is near. */
+/** `; did you mean "x"?`, or the existing names if none is near. */
 export function suggestion(word: string, candidates: readonly string[]): string {
   const near = nearest(word, candidates);
   if (near !== undefined) return `; did you mean "${near}"?`;

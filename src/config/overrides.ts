@@ -4,7 +4,7 @@ import type { Config, ListenConfig } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
 import { suggestion } from "./nearest.ts";
 
-/** What the command line says instead of the file. */
+/** What the command line overrides. */
 export interface Overrides {
   /** `--upstream`: the real daemon's socket. */
   readonly upstream?: string | undefined;
@@ -52,7 +52,7 @@ export function parseView(words: readonly string[], storeDir: string): ListenCon
   return words.length === 0 ? "empty" : words;
 }
 
-/** The configuration with what the command line says. Throws {@link ConfigError} as its parts do. */
+/** The configuration with the overrides of the command line. Throws {@link ConfigError} as its parts do. */
 export function withOverrides(config: Config, overrides: Overrides): Config {
   const upstream =
     overrides.upstream === undefined
@@ -67,6 +67,6 @@ export function withOverrides(config: Config, overrides: Overrides): Config {
     view: overrides.view === undefined ? profile.view : parseView(overrides.view, config.upstream.storeDir),
     allowUids: overrides.allow ?? ["@nixbld"],
   };
-  // The command line speaks last: a socket that the file names too is opened once, as said here.
+  // The command line wins: a socket that the file also names is opened once, as given here.
   return { ...config, upstream, listen: [...config.listen.filter((other) => other.path !== path), listen] };
 }

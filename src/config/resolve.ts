@@ -15,7 +15,7 @@ const longestSocketPath = 107;
 const sandboxSocketTail = `/sandboxes/${"x".repeat(32)}/socket.d/socket`.length;
 
 type Path = readonly (string | number)[];
-/** Notes a problem at a key. */
+/** Reports a problem at a key. */
 export type Report = (path: Path, message: string) => void;
 
 function limitsFrom(table: Readonly<Record<string, number | undefined>>, base: Limits): Limits {
@@ -124,7 +124,7 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
 
   const profileAt = (profile: string, path: Path): Profile => {
     const found = profiles.get(profile);
-    // A profile that is there but wrong has been reported at its own place.
+    // A profile that exists but is wrong has already been reported.
     if (found === undefined && !Object.hasOwn(file.profiles, profile)) {
       report(path, `there is no profile "${profile}"${suggestion(profile, [...profiles.keys()])}`);
     }

@@ -14,9 +14,9 @@ export const rootConfigKeys = [
 ] as const;
 
 /**
- * The small part of the configuration that the root programs read, in a form that needs no TOML reader: one
- * `key=value` a line, nothing quoted, every key of {@link rootConfigKeys} once, in order. An empty value is none.
- * The schema keeps control characters, and so newlines, out of every value.
+ * The small part of the configuration that the root programs read, in a form that needs no TOML parser: one
+ * `key=value` per line, without quoting, every key of {@link rootConfigKeys} once, in order. An empty value
+ * means none. The schema keeps control characters, and so newlines, out of every value.
  */
 export function rootConfigText(config: Config): string {
   const values: Record<(typeof rootConfigKeys)[number], string> = {

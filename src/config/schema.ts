@@ -32,10 +32,10 @@ import {
 } from "./kinds.ts";
 import { limitText } from "./limit-text.ts";
 
-/** What `docs/configuration.md` says of a key or a table. */
+/** What `docs/configuration.md` says about a key or a table. */
 export interface KeyDoc {
   readonly description: string;
-  /** What may be written, for people. Tables have none. */
+  /** What is allowed, for people. Tables have none. */
   readonly type?: string;
   /** The type of the NixOS module's option. Tables have none. */
   readonly nix?: string;
@@ -64,7 +64,7 @@ function requiredKey<T>(kind: Kind<T>, description: string) {
   return documented(checked(kind), { description, type: kind.type, nix: kind.nix });
 }
 
-/** A key whose default is not a constant; `fallback` tells it in words. */
+/** A key whose default is not a constant; `fallback` describes it in words. */
 function optionalKey<T>(kind: Kind<T>, fallback: string, description: string) {
   return documented(z.optional(checked(kind)), {
     description,
@@ -294,7 +294,7 @@ export const configSchema = z.strictObject({
   }),
 });
 
-/** A configuration file's content after the schema: checked key by key, not yet against itself. */
+/** A configuration file's content according to the schema: each key is checked, but not yet the whole. */
 export type ConfigFile = z.output<typeof configSchema>;
 export type ProfileTable = ConfigFile["profiles"][string];
 export type ListenTable = ConfigFile["listen"][number];

@@ -13,7 +13,7 @@ function mark(lines: Lines, path: Path, { loc }: AST.HasLocs): void {
   if (!lines.has(key)) lines.set(key, loc.start.line);
 }
 
-/** Marks a path and the tables that it names on its way: `[a.b]` writes `a`, too. */
+/** Marks a path and the tables on the way to it: `[a.b]` also names `a`. */
 function markAll(lines: Lines, path: Path, node: AST.HasLocs): void {
   for (let length = 1; length <= path.length; length++) mark(lines, path.slice(0, length), node);
 }
@@ -53,10 +53,9 @@ function linesOf(text: string): Lines {
 }
 
 /**
- * Gives the line (from 1) where a key of a TOML text is written, or that of the innermost table around it that is
- * written at all.
- * Values are never taken from this parser: its own `getStaticTOMLValue` writes to `Object.prototype` where a key is
- * called `__proto__`.
+ * Gives the line (from 1) where a key of a TOML text is written, or that of the innermost table around it
+ * that appears at all. Values are never taken from this parser: its own `getStaticTOMLValue` writes to
+ * `Object.prototype` where a key is called `__proto__`.
  */
 export function tomlLines(text: string): (path: Path) => number | undefined {
   let lines: Lines;

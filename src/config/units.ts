@@ -20,12 +20,12 @@ function parseWith(units: Readonly<Record<string, number>>, text: string): numbe
   return Number.isSafeInteger(value) ? value : undefined;
 }
 
-/** Bytes of a text like `"64 MiB"`, or `undefined` if it is none. */
+/** Bytes of a text like `"64 MiB"`, or `undefined` if it is not one. */
 export function parseSize(text: string): number | undefined {
   return parseWith(sizeUnits, text);
 }
 
-/** Seconds of a text like `"90 s"`, `"10 min"`, `"2 h"`, `"30 d"`, or `undefined` if it is none. */
+/** Seconds of a text like `"90 s"`, `"10 min"`, `"2 h"`, `"30 d"`, or `undefined` if it is not one. */
 export function parseDuration(text: string): number | undefined {
   return parseWith(timeUnits, text);
 }

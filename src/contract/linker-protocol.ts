@@ -4,7 +4,7 @@ import { LinkError } from "./link-error.ts";
 import { isSandboxId, type SandboxId } from "./runtime-tree.ts";
 import { isObject } from "./sandbox-record.ts";
 
-/** Longer lines are not read, in bytes. */
+/** Longer lines are not read. Bytes. */
 export const MAX_LINE = 8 * 1024;
 
 export type LinkerRequest =
@@ -18,7 +18,7 @@ export interface LinkerStatus {
   readonly version: 1;
   /** Sandboxes whose chroot is open. */
   readonly sandboxes: number;
-  /** Requests that wait or are under way. */
+  /** Requests that are waiting or in progress. */
   readonly queued: number;
   /** Paths that were linked since the start. */
   readonly linked: number;
@@ -35,7 +35,7 @@ const fieldsOf: Readonly<Record<LinkerRequest["op"], readonly string[]>> = {
   release: ["id", "op", "sandbox"],
 };
 
-/** The id of a request in a line that may be anything else, for the reply. */
+/** The id of a request in a line that may otherwise be anything, for the reply. */
 export function requestId(value: unknown): number | null {
   return isObject(value) && isCount(value.id) ? value.id : null;
 }

@@ -1,6 +1,6 @@
 /**
  * The configuration of the root programs: a flat file of `key=value` lines, so that no parser from a package
- * runs as root and the shell prefilters can read it too.
+ * runs as root, and the shell prefilters can read it, too.
  */
 import { readFileSync } from "node:fs";
 import { errorText, readTrusted } from "./trusted-file.ts";
@@ -34,7 +34,7 @@ export interface RootConfig {
   readonly hookWait: number;
   /** How long a chroot may be gone before its sandbox is over, in milliseconds. */
   readonly endGrace: number;
-  /** Bounds of one sandbox in the linker. */
+  /** Limits of one sandbox in the linker. */
   readonly maxEntries: number;
   readonly maxBytes: number;
   readonly maxQueue: number;
@@ -54,7 +54,8 @@ const defaults: Readonly<Record<string, string>> = {
   upstream_socket: "/nix/var/nix/daemon-socket/socket",
   nix_store: "nix-store",
   runtime_dir: "/run/nix-broker",
-  // The service's folder. Nobody reads it here; it stands in the file that the service's configuration is turned into.
+  // The service's folder. It is not used here, but it is in the file that is generated from the service's
+  // configuration.
   state_dir: "",
   service_user: "nix-broker",
   next_pre_build_hook: "",

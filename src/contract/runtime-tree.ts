@@ -1,4 +1,4 @@
-/** Where things are in the folders that the root programs share with the service (docs/linker-and-hooks.md). */
+/** Where everything is in the folders that the root programs share with the service (docs/linker-and-hooks.md). */
 import { randomBytes } from "node:crypto";
 import { chmodSync, chownSync, lstatSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
@@ -37,7 +37,7 @@ export interface SandboxPlaces {
   readonly ended: string;
   /** The folder of its roots. */
   readonly roots: string;
-  /** The copy of the record that outlives a reboot. */
+  /** The copy of the record that survives a reboot. */
   readonly durable: string;
 }
 
@@ -70,8 +70,9 @@ export function linkerSocket(config: RootConfig): string {
 }
 
 /**
- * Makes what is missing of the folders above the sandboxes, and checks what is there.
- * @throws UntrustedFileError when one of them is not root's alone: its contents could not be believed.
+ * Creates missing folders above the sandboxes, and checks existing ones.
+ *
+ * @throws UntrustedFileError when others than root can write to one of them: its contents could not be trusted.
  */
 export function ensureTree(config: RootConfig, service: ServiceAccount): void {
   makeFolder(config.runtimeDir, 0o755);
@@ -80,7 +81,7 @@ export function ensureTree(config: RootConfig, service: ServiceAccount): void {
   makeFolder(config.gcrootsDir, 0o755);
 }
 
-/** Makes a folder of root's, with exactly that mode, or checks the one that is there. */
+/** Creates a folder owned by root, with exactly that mode, or checks the existing one. */
 function makeFolder(path: string, mode: number, group = process.getegid?.() ?? 0): void {
   try {
     mkdirSync(path, { mode: 0o700 });

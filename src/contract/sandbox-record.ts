@@ -1,4 +1,4 @@
-/** `sandbox.json`: what a sandbox is. Written by root alone, and so believed by the linker. */
+/** `sandbox.json`: what a sandbox is. Written only by root, and therefore trusted by the linker. */
 import { isAskerMark } from "../store/asker-mark.ts";
 import { isStoreBase, isStorePath, type StorePath } from "../store/store-path.ts";
 import { isSandboxId, type SandboxId } from "./runtime-tree.ts";
@@ -8,7 +8,7 @@ export interface ProcessIdentity {
   readonly pid: number;
   /** Field 22 of `/proc/<pid>/stat`: clock ticks since the machine started. */
   readonly startTime: string;
-  /** The kernel's `boot_id`: after another start of the machine, pid and ticks may be those of another process. */
+  /** The kernel's `boot_id`: after a reboot, pid and ticks may be those of another process. */
   readonly boot: string;
 }
 
@@ -37,7 +37,7 @@ export interface SandboxRecord {
 /** Longer records are not read. */
 export const MAX_RECORD = 64 * 1024;
 
-/** A text that should be a `sandbox.json`, and is not. */
+/** A text that should be a `sandbox.json`, but is not. */
 export class SandboxRecordError extends Error {
   override name = "SandboxRecordError";
 }

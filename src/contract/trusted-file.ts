@@ -25,7 +25,7 @@ export function owner(): number {
   return process.geteuid?.() ?? 0;
 }
 
-/** @throws UntrustedFileError when `stats` belong to somebody else, or anybody else may write. */
+/** @throws UntrustedFileError when `stats` show another owner, or anybody else may write. */
 export function requireTrusted(stats: Stats, path: string): void {
   if (stats.uid !== owner() && stats.uid !== 0)
     throw new UntrustedFileError(`${path} belongs to user ${stats.uid}; it must belong to root`);
@@ -60,7 +60,7 @@ export function readTrusted(path: string, limit: number): string | undefined {
 }
 
 /**
- * Writes a file so that readers see the old or the new one, never a part. The folder must be root's.
+ * Writes a file so that readers see either the old or the new one, never a part. The folder must be root's.
  * @param group the group of the new file; readable for it with mode 0640
  */
 export function writeTrusted(

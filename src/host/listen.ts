@@ -137,8 +137,9 @@ function checkLength(path: string, what: string): void {
 }
 
 /**
- * Listens on a path, as {@link serveOnPath} does, and passes on each connection as a byte stream. @throws
- * ListenError
+ * Listens on a path, as {@link serveOnPath} does, and passes on each connection as a byte stream.
+ *
+ * @throws ListenError
  */
 export function listenOnPath(
   path: string,

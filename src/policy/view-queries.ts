@@ -27,8 +27,9 @@ export interface ViewQueries {
   /** Derivations of the view that have this output. */
   derivers(path: StorePath): MaybePromise<readonly StorePath[]>;
   /**
-   * A derivation of the view; undefined for any other path. @throws DerivationError for a file that is not a
-   * derivation.
+   * A derivation of the view; undefined for any other path.
+   *
+   * @throws DerivationError for a file that is not a derivation.
    */
   derivation(path: StorePath): Promise<Derivation | undefined>;
   /** What is missing for such a request, where upstream is to say so; otherwise `missing.ts` computes it. */

@@ -99,8 +99,9 @@ export class Decoder {
   }
 
   /**
-   * How many elements follow. @throws WireError on a count that is too large, TooLongError on one that no
-   * message can hold
+   * How many elements follow.
+   *
+   * @throws WireError on a count that is too large, TooLongError on one that no message can hold
    */
   count(): number {
     const count = this.u64();
@@ -112,8 +113,9 @@ export class Decoder {
   }
 
   /**
-   * How many entries follow. @throws WireError on a count that is too large, TooLongError on one that no
-   * message can hold
+   * How many entries follow.
+   *
+   * @throws WireError on a count that is too large, TooLongError on one that no message can hold
    */
   entries(): number {
     const count = this.count();

@@ -6,14 +6,14 @@ import { isAskerMark } from "../store/asker-mark.ts";
 import type { StorePath } from "../store/store-path.ts";
 
 const CHUNK = 256 * 1024;
-/** Longer roots are none of ours. */
+/** Longer roots are not ours. */
 const LONGEST = 4096;
 
 /**
  * The last mark among the temporary roots of a worker: a connection belongs to one sandbox, and nobody else can write to the file.
  * @param pid of the worker
- * @returns "" when the build was asked for by somebody else than the broker.
- * @throws when that cannot be found out: then nobody can say which rights the build may have.
+ * @returns "" when somebody other than the broker asked for the build.
+ * @throws when that cannot be determined: then it is unknown which rights the build may have.
  */
 export function askerOf(config: RootConfig, pid: number): StorePath | "" {
   const path = `${temporaryRootsFolder(config)}/${pid}`;
@@ -32,7 +32,7 @@ export function askerOf(config: RootConfig, pid: number): StorePath | "" {
   }
 }
 
-/** Beside the roots that last, in Nix's state folder. */
+/** Beside the permanent roots, in Nix's state folder. */
 function temporaryRootsFolder({ gcrootsDir }: RootConfig): string {
   const end = gcrootsDir.lastIndexOf("/gcroots/");
   if (end < 0) throw new Error(`gcroots_dir, ${gcrootsDir}, is not in the folder "gcroots" of Nix's state`);

@@ -1,7 +1,7 @@
 /**
- * Which build a process lives in, told from the mounts that the kernel lists for it. A builder can rename, nest and
- * re-mount as it likes in namespaces of its own, but it can only mount folders that it sees, and the chroot of another
- * build is none of them.
+ * Which build a process belongs to, according to the mounts that the kernel lists for it. A builder can
+ * rename, nest and re-mount as it likes in its own namespaces, but it can only mount folders that it sees,
+ * and the chroot of another build is not one of them.
  */
 import { lstatSync, readFileSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
@@ -27,7 +27,7 @@ export interface BuildIdentity {
   readonly chroot: string;
 }
 
-/** Longer lists of mounts are not read, in characters. */
+/** Longer lists of mounts are not read. Characters. */
 const MAX_MOUNTINFO = 16 * 1024 * 1024;
 
 export function parseMounts(text: string): Mount[] {
@@ -41,7 +41,7 @@ export function parseMounts(text: string): Mount[] {
   return mounts;
 }
 
-/** The mount that a folder is on: of those above it the deepest, and of several there the last. */
+/** The mount that a folder is on: the deepest of those above it, and the last if there are several. */
 export function mountOf(path: string, mounts: readonly Mount[]): Mount | undefined {
   let found: Mount | undefined;
   for (const mount of mounts) {
@@ -67,7 +67,7 @@ export function chrootsAmong(mounts: readonly Mount[], store: Mount, storeReal: 
 }
 
 /**
- * @param uid as the kernel told it of the peer
+ * @param uid the peer's, as reported by the kernel
  * @throws LinkError `not-a-build`
  */
 export function identifyBuild(pid: number, uid: number, storeReal: string, storeDir: string): BuildIdentity {

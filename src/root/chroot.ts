@@ -1,17 +1,20 @@
 /**
- * The chroot of a running build, held by descriptors. The builder may rename and replace what it owns at any time, so
- * no path is walked twice: each component is opened from the one before, and everything later goes through
- * `/proc/self/fd/N/<name>`.
+ * The chroot of a running build, held through descriptors. The builder may rename and replace what it owns at
+ * any time, so no path is resolved twice: each component is opened from the one before, and everything later
+ * goes through `/proc/self/fd/N/<name>`.
  */
 import { closeSync, constants, fstatSync, mkdirSync, openSync, rmSync, type Stats } from "node:fs";
 import { errorCode, owner } from "../contract/trusted-file.ts";
 
-/** The chroot is not the one that was registered, or is not safe to write to. */
+/** The chroot is not the registered one, or it is not safe to write to. */
 export class ChrootError extends Error {
   override name = "ChrootError";
 }
 
-/** Device and inode of the chroot's store folder: tells it from one that a later build made at the same place. */
+/**
+ * Device and inode of the chroot's store folder: distinguishes it from the chroot of a later build at the
+ * same place.
+ */
 export interface FolderIdentity {
   readonly device: string;
   readonly inode: string;
@@ -20,7 +23,7 @@ export interface FolderIdentity {
 const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 const STICKY = 0o1000;
 
-/** Copies grow here, out of the builder's reach, until they are renamed into its store. */
+/** Copies are made here, out of the builder's reach, until they are renamed into its store. */
 const STAGING = ".nix-broker";
 
 export class Chroot {
@@ -29,7 +32,7 @@ export class Chroot {
   private readonly stagingParent: number;
 
   /**
-   * Opens the store folder of a chroot and makes the staging folder, emptying one that a crash left behind.
+   * Opens the store folder of a chroot and creates the staging folder, emptying one that a crash left behind.
    * @param storeReal the folder of the machine's store
    * @param chroot `<name>.drv.chroot` or `<name>.drv.chroot/root`, below it
    * @param storeDir the logical store, which is the path inside the chroot too
@@ -56,7 +59,7 @@ export class Chroot {
       requireOwned(fstatSync(outer), chroot, false);
       requireOwned(fstatSync(current), `${chroot}${storeDir}`, true);
       requireSame(identityOf(current), known);
-      // Where the root has a folder around it (2.26 and later) the builder does not even see the staging folder.
+      // If there is a folder around the root (2.26 and later), the builder does not even see the staging folder.
       this.stagingParent = outer;
       this.store = current;
       rmSync(`${at(outer)}/${STAGING}`, { recursive: true, force: true });
@@ -133,7 +136,7 @@ function requireSame(found: FolderIdentity, known: FolderIdentity | undefined): 
     throw new ChrootError("another build has taken the place of the one that was registered");
 }
 
-/** @param shared the builder's group may write to it, but not remove what is root's (sticky). */
+/** @param shared the builder's group may write to it, but cannot remove what belongs to root (sticky). */
 function requireOwned(stats: Stats, name: string, shared: boolean): void {
   if (stats.uid !== owner()) throw new ChrootError(`${name} belongs to user ${stats.uid}, not to root`);
   if ((stats.mode & 0o022) !== 0 && !(shared && (stats.mode & STICKY) !== 0))

@@ -12,5 +12,5 @@ experimental-features = nix-command flakes
 flake-registry = /etc/nix/registry.json
 `;
 
-/** An empty flake registry: names of flakes stand for nothing inside. */
+/** An empty flake registry: flake names mean nothing inside. */
 export const clientRegistry = `${JSON.stringify({ flakes: [], version: 2 })}\n`;

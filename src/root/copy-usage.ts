@@ -1,10 +1,11 @@
-/** What was put into a chroot before the linker was restarted: the bounds of a sandbox do not begin anew with it. */
+/** What was put into a chroot before the linker was restarted: a restart does not reset the limits of a sandbox. */
 import { lstatSync, readdirSync } from "node:fs";
 import { owner } from "../contract/trusted-file.ts";
 import type { CopyBudget } from "./store-copy.ts";
 
 /**
- * Takes what is below a folder from a budget. What the builder made there counts nothing, and is not looked into.
+ * Subtracts what is below a folder from a budget. What the builder created there does not count, and is not
+ * descended into.
  * @param folder a path of its bytes; the store of a chroot, or a folder of root's in it
  */
 export function takeUsed(folder: Buffer, budget: CopyBudget): void {
@@ -13,7 +14,7 @@ export function takeUsed(folder: Buffer, budget: CopyBudget): void {
     const stats = lstatSync(path, { throwIfNoEntry: false });
     if (stats?.uid !== owner()) continue;
     budget.entries--;
-    // A file that is linked is one of the machine's store.
+    // A file with several links belongs to the machine's store.
     if (stats.isFile() && stats.nlink === 1) budget.bytes -= stats.size;
     if (stats.isDirectory()) takeUsed(path, budget);
   }

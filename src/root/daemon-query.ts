@@ -14,14 +14,14 @@ import { OLDEST_MINOR } from "../protocol/version.ts";
 import { Encoder, fromWireText, WireError } from "../protocol/wire.ts";
 import type { StorePath } from "../store/store-path.ts";
 
-/** The daemon cannot be asked, or said that it failed. */
+/** The daemon cannot be asked, or reported a failure. */
 export class DaemonQueryError extends Error {
   override name = "DaemonQueryError";
 }
 
 /** Longer replies are not read. */
 const MAX_REPLY = 64 * 1024 * 1024;
-/** A daemon that does not answer within this time is given up, in milliseconds. */
+/** A daemon that does not answer within this time is given up. Milliseconds. */
 const TIMEOUT = 30_000;
 
 export interface PathReferences {
@@ -30,7 +30,7 @@ export interface PathReferences {
   readonly narSize: number;
 }
 
-/** Questions to the daemon, one after the other, over a connection that is made when needed and again when lost. */
+/** Questions to the daemon, one after the other, over a connection that is opened when needed and again when lost. */
 export class DaemonQuery {
   private readonly socketPath: string;
   private readonly storeDir: string;
@@ -154,7 +154,7 @@ class Session {
   }
 }
 
-/** The little that short replies need of a byte source. */
+/** The minimal byte source that short replies need. */
 class SocketSource implements ByteSource {
   available: Buffer = Buffer.alloc(0);
   private ended = false;

@@ -1,8 +1,9 @@
 /**
- * One record of Nix's database in the form of `nix-store --dump-db` and `--load-db`: a field a line (`makeValidityRegistration`,
- * `decodeValidPathInfo` in src/libstore/path-info.cc and store-api.cc in the Nix tree, the same since 2.3). Pure.
+ * One record of Nix's database in the form of `nix-store --dump-db` and `--load-db`: one field per line
+ * (`makeValidityRegistration`, `decodeValidPathInfo` in src/libstore/path-info.cc and store-api.cc in the Nix
+ * tree, the same since 2.3). Pure.
  *
- * A newline in a "reference" would start another record, so nothing is written that is not a store path.
+ * A newline in a "reference" would start another record, so only store paths are written.
  */
 import { isStorePath, type StorePath } from "../store/store-path.ts";
 

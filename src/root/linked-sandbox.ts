@@ -12,7 +12,7 @@ import { hasEnded } from "./process-tree.ts";
 import { type CopyBudget, copyIntoChroot, linksAreCheap } from "./store-copy.ts";
 import { Turns } from "./turns.ts";
 
-/** So many readings one after the other must find that the worker does not have the locks. */
+/** How many consecutive readings must find that the worker does not have the locks. */
 const FREE_READINGS = 2;
 
 export class LinkedSandbox {
@@ -41,7 +41,8 @@ export class LinkedSandbox {
   /**
    * Opens the chroot of a sandbox that was not refused.
    * @param known the chroot that was opened before a restart of the linker
-   * @returns the chroot's identity. @throws ChrootError and errors of the operating system
+   * @returns the chroot's identity.
+   * @throws ChrootError and errors of the operating system
    */
   open(known: FolderIdentity | undefined): FolderIdentity {
     const { chroot: path, storeDir, worker } = this.record;
@@ -54,27 +55,28 @@ export class LinkedSandbox {
     if (known) takeUsed(Buffer.from(chroot.folder), this.budget);
     this.chroot = chroot;
     this.problem = undefined;
-    // The hook still waits for this: the build cannot have let go of them yet, however short it is.
+    // The hook still waits for this: the build cannot have released them yet, however short it is.
     this.locked = this.readLocks() === "held";
     return identity;
   }
 
   /**
-   * Links nothing more; resolves when the chroot is let go, after a copy that is under way: its descriptors must not become
-   * somebody else's.
-   * @param problem told to whoever asks from now on
+   * Stops linking; resolves when the chroot is released, after any copy in progress: its descriptors must not
+   * be reused meanwhile.
+   *
+   * @param problem the answer to anyone who asks from now on
    */
   async close(problem: string): Promise<void> {
     const { chroot } = this;
     this.chroot = undefined;
-    // Why a build was refused tells more than that it is over.
+    // The reason for a refusal is more useful than the fact that the build is over.
     if (this.record.kind !== "refused") this.problem = problem;
     await this.tail;
     chroot?.close();
   }
 
   /**
-   * Makes a path visible, after all that were asked for before.
+   * Makes a path visible, after all that were requested before.
    * @param requireValid rejects when the path is not valid
    * @throws LinkError
    */
@@ -112,8 +114,9 @@ export class LinkedSandbox {
   }
 
   /**
-   * Whether the build is over: its worker ended, or let go of the outputs' locks, or (where these were never seen) its chroot
-   * has been gone for the grace time. In doubt it is not: a build that is settled too early loses its references.
+   * Whether the build is over: its worker ended or released the outputs' locks, or (if these were never seen)
+   * its chroot has been gone for the grace time. In doubt it is not over: a build that is settled too early
+   * loses its references.
    */
   isOver(now: number): boolean {
     const { worker } = this.record;

@@ -6,13 +6,13 @@ import { LinkError } from "../contract/link-error.ts";
 import { type LinkerRequest, MAX_LINE, parseRequest, requestId } from "../contract/linker-protocol.ts";
 import { errorText, owner } from "../contract/trusted-file.ts";
 
-/** Does what a request asks; the result is what the reply says besides `ok`. @throws LinkError */
+/** Handles a request; the result is the reply's content besides `ok`. @throws LinkError */
 export type LinkerHandler = (request: LinkerRequest) => Promise<Readonly<Record<string, unknown>>>;
 
 const MAX_CONNECTIONS = 16;
-/** A client that lets more replies pile up is cut off, in bytes. */
+/** A client that lets more replies pile up is disconnected. Bytes. */
 const MAX_UNREAD = 4 * 1024 * 1024;
-/** While so many requests of a client are open, no more are read from it. */
+/** While this many requests of a client are open, no more are read from it. */
 const MAX_OPEN = 1024;
 
 /** systemd's first passed descriptor (sd_listen_fds(3)). */
@@ -20,7 +20,8 @@ const PASSED_SOCKET = 3;
 
 /**
  * Listens at `path`, for root and the group. A socket that systemd passes is used as it is.
- * @param group the service's
+ *
+ * @param group the service's group
  */
 export async function listenForService(
   path: string,

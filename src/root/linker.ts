@@ -1,7 +1,7 @@
 /**
- * The linker: the root process that makes store paths visible in running sandboxes. The service asks over a Unix socket;
- * what it asks is checked as if it came from an enemy. Sandboxes are known by root's own `sandbox.json` alone.
- * Protocol and folders: docs/linker-and-hooks.md.
+ * The linker: the root process that makes store paths visible in running sandboxes. The service asks over a
+ * Unix socket; its requests are checked as if they came from an enemy. Sandboxes are known only from root's
+ * own `sandbox.json`. Protocol and folders: docs/linker-and-hooks.md.
  */
 import { type FSWatcher, readFileSync, watch } from "node:fs";
 import type { Server } from "node:net";
@@ -21,12 +21,12 @@ import { judgement, recordOf, registerSandbox } from "./registration.ts";
 import { SandboxTable, type Settle } from "./sandbox-table.ts";
 import { storeProblem } from "./store-mount.ts";
 
-/** Between two looks at which builds are over, in milliseconds. */
+/** Time between two checks of which builds are over. Milliseconds. */
 const TEND_MS = 1000;
 
 const MAX_NOT_ASKING = 1000;
 
-/** A store path that no store has: asked for to see whether upstream answers. */
+/** A store path that no store has: used to check whether upstream answers. */
 const NO_SUCH_PATH = "00000000000000000000000000000000-x";
 
 export class Linker {
@@ -34,7 +34,7 @@ export class Linker {
   private readonly service: ServiceAccount;
   private readonly table: SandboxTable;
   private readonly upstream: DaemonQuery;
-  /** Derivations that did not opt in: a build that connects all the time must not have its .drv read each time. */
+  /** Derivations that did not opt in: the .drv of a build that keeps connecting must not be read each time. */
   private readonly notAsking = new Set<string>();
   private linked = 0;
   private server: Server | undefined;
@@ -48,11 +48,11 @@ export class Linker {
     this.upstream = new DaemonQuery(config.upstreamSocket, config.storeDir);
   }
 
-  /** Takes up the sandboxes that are there, settles what was left behind, and listens. */
+  /** Registers the existing sandboxes, settles what was left behind, and listens. */
   async start(): Promise<void> {
     ensureTree(this.config, this.service);
     this.watcher = watch(sandboxesFolder(this.config), () => this.table.scan());
-    // Without it, the next look takes up what is new.
+    // Without it, the next check finds what is new.
     this.watcher.on("error", (error) => process.stderr.write(`nix-broker linker: ${error.message}\n`));
     this.table.scan();
     void this.table.tend(Date.now());
@@ -126,7 +126,7 @@ export class Linker {
   }
 
   /**
-   * The sandbox of the build that a process lives in; made now if it has none, as the pre-build hook would.
+   * The sandbox of the build that a process belongs to; created now if there is none, as the pre-build hook would.
    * @throws LinkError
    */
   private identify(pid: number, uid: number): SandboxId {

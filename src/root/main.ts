@@ -40,7 +40,7 @@ async function main(argv: readonly string[]): Promise<number | undefined> {
   }
 }
 
-/** A hook of ours never fails. The shell script that started it runs the next one. */
+/** Our hook never fails. The shell script that started it runs the next hook. */
 async function inHook(hook: (config: RootConfig) => Promise<unknown>): Promise<number> {
   try {
     await hook(loadRootConfig());
@@ -62,7 +62,7 @@ async function runLinker(config: RootConfig, remount: boolean): Promise<void> {
   process.on("SIGINT", stop);
 }
 
-/** In a process of its own: it reads whole outputs, and waits for nix-store. */
+/** In a separate process: it reads whole outputs, and waits for nix-store. */
 function settleInChild(id: SandboxId): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [process.argv[1]!, "settle", id], { stdio: "inherit" });

@@ -1,4 +1,4 @@
-/** The few settings of the daemon that the root programs need, from where it hands them on. */
+/** The few settings of the daemon that the root programs need, from where the daemon passes them on. */
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 
@@ -22,7 +22,7 @@ export function nixSetting(name: string, environment: NodeJS.ProcessEnv = proces
   return value;
 }
 
-/** The lines of a settings file, with those of the files that it includes in their places. */
+/** The lines of a settings file, including those of the files that it includes, in order. */
 function fileLines(path: string, includes: { left: number }): string[] {
   let text: string;
   try {

@@ -1,4 +1,7 @@
-/** Running `nix-store` and `nix` on the machine's own store, past the daemon: only that can register references. */
+/**
+ * Runs `nix-store` and `nix` directly on the machine's store, bypassing the daemon: only that can register
+ * references.
+ */
 import { spawnSync } from "node:child_process";
 import { existsSync, readlinkSync, realpathSync } from "node:fs";
 import { dirname } from "node:path";
@@ -41,7 +44,7 @@ export class NixStoreCommand {
     return this.run(this.nixStore, ["--dump-db", path]);
   }
 
-  /** Registers the record in place of the one that is there. @throws NixCommandError */
+  /** Registers the record in place of the existing one. @throws NixCommandError */
   load(record: string): void {
     this.run(this.nixStore, ["--load-db"], record);
   }
@@ -63,7 +66,7 @@ export class NixStoreCommand {
   }
 
   private run(program: string, args: readonly string[], input = ""): string {
-    // NIX_CONFIG of a hook names that hook; NIX_REMOTE would lead to the daemon.
+    // A hook's NIX_CONFIG names that hook; NIX_REMOTE would lead to the daemon.
     const { NIX_REMOTE: _remote, NIX_CONFIG: _config, ...env } = process.env;
     const { error, status, signal, stdout, stderr } = spawnSync(program, args, {
       input,
@@ -94,8 +97,8 @@ function findNixStore(configured: string, worker: ProcessIdentity | null): strin
 }
 
 /**
- * The folder of the daemon's own program; "" once it ended. Asked again after reading: its pid may have gone to anybody's
- * program since, which must not be what root runs.
+ * The folder of the daemon's own program; "" once it has ended. Checked again after reading: its pid may have
+ * been reused by another program meanwhile, which root must not run.
  */
 function daemonFolder(worker: ProcessIdentity | null): string {
   if (!worker || !isAlive(worker)) return "";

@@ -1,4 +1,7 @@
-/** Which builds get a sandbox of their own, and which are refused and why (docs/recursive-nix.md, "What cannot be an outer build"). Pure. */
+/**
+ * Which builds get their own sandbox, and which are refused and why (docs/recursive-nix.md, "What cannot be
+ * an outer build"). Pure.
+ */
 
 import { type Derivation, outputKind } from "../store/derivation.ts";
 import type { DerivationAttributes } from "../store/derivation-attributes.ts";
@@ -6,7 +9,7 @@ import type { DerivationAttributes } from "../store/derivation-attributes.ts";
 /** The system feature by which a derivation asks for a brokered daemon. */
 export const SYSTEM_FEATURE = "nix-broker";
 
-/** The record of a sandbox, which names the outputs, is bounded. nixpkgs has derivations with about 20. */
+/** The size of a sandbox's record, which names the outputs, is limited. nixpkgs has derivations with about 20. */
 export const MAX_OUTPUTS = 100;
 
 /** `reason` is one line for the people who wrote the derivation. */
@@ -15,7 +18,7 @@ export type OptIn =
   | { readonly kind: "ok" }
   | { readonly kind: "refused"; readonly reason: string };
 
-/** What is known of the build besides its derivation. */
+/** What is known about the build besides its derivation. */
 export interface BuildFacts {
   /** The build is sandboxed: it has a chroot. */
   readonly hasChroot: boolean;

@@ -1,28 +1,32 @@
 /**
- * The locks of outputs: a daemon's worker holds them from before the pre-build hook until after the post-build hook, or until
- * the build has failed. So they tell that a build is over while its worker goes on with others.
+ * The locks of outputs: a daemon's worker holds them from before the pre-build hook until after the
+ * post-build hook, or until the build has failed. So they show that a build is over while its worker
+ * continues with others.
  *
- * The worker itself is asked, by the files that it has open. `/proc/locks` must not be: it is no snapshot, and whoever takes and
- * drops locks meanwhile makes a reading of it miss others. A file that a process keeps open is in each listing of
- * its descriptors, whatever anybody else does.
+ * The worker itself is asked, by the files that it has open. `/proc/locks` must not be used: it is not a
+ * snapshot, and anyone who takes and drops locks meanwhile makes a reading miss others. A file that a process
+ * keeps open is in every listing of its descriptors, whatever anybody else does.
  */
 import { opendirSync, readlinkSync } from "node:fs";
 import type { ProcessIdentity } from "../contract/sandbox-record.ts";
 import { errorCode } from "../contract/trusted-file.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 
-/** `held`: the worker holds one of them, or waits for it. `unknown`: that cannot be told, and nothing follows from it. */
+/**
+ * `held`: the worker holds one of them, or waits for it. `unknown`: this cannot be determined, and nothing
+ * follows from it.
+ */
 export type LockReading = "held" | "free" | "unknown";
 
 /** A worker that has more files open is not read to the end: the linker's loop waits meanwhile. */
 const MAX_OPEN_FILES = 10_000;
 
-/** The lock of an output is the file `<output>.lock` beside it; Nix removes it before it lets go. */
+/** The lock of an output is the file `<output>.lock` beside it; Nix removes it before releasing it. */
 const LOCK_FILE = /\/([^/]+)\.lock(?: \(deleted\))?$/;
 
 /**
- * Whether a worker has the lock of one of the outputs open. Names are compared: the store may be mounted elsewhere for the worker,
- * and no other file of it has such a name.
+ * Whether a worker has the lock of one of the outputs open. Names are compared: the store may be mounted
+ * elsewhere for the worker, and none of its other open files has such a name.
  */
 export function readLocks({ pid }: ProcessIdentity, outputs: Iterable<StorePath>): LockReading {
   const wanted = new Set<string>();
@@ -46,7 +50,7 @@ export function readLocks({ pid }: ProcessIdentity, outputs: Iterable<StorePath>
   }
 }
 
-/** @returns the file name of the path that the open file is the lock of, else "". */
+/** @returns the file name of the path whose lock the open file is, or "". */
 function lockedBy(descriptor: string): string {
   try {
     return LOCK_FILE.exec(readlinkSync(descriptor))?.[1] ?? "";

@@ -8,7 +8,7 @@ import { type StorePath, storePathBase, storePathHash } from "../store/store-pat
 
 const CHUNK = 1 << 20;
 
-/** Stands between two strings of a NAR, so that no hash part is seen across them. */
+/** Separates two strings of a NAR, so that no hash part is found across them. */
 const SEPARATOR = Buffer.from([0]);
 const SLASH = Buffer.from("/");
 

@@ -8,9 +8,9 @@ import { readSandbox, sandboxesOf } from "./registration.ts";
 import { settle } from "./settle.ts";
 
 /**
- * Never throws: a hook that fails ends other people's builds. What went wrong goes to stderr, which Nix shows to whoever
- * asked for the build.
- * @param drvPath the derivation that was built, as Nix says (`DRV_PATH`)
+ * Never throws: a failing hook would end other people's builds. Errors go to stderr, which Nix shows to
+ * whoever asked for the build.
+ * @param drvPath the derivation that was built, as given by Nix (`DRV_PATH`)
  */
 export async function postBuildHook(config: RootConfig, drvPath: string): Promise<void> {
   if (!isStorePath(drvPath, config.storeDir)) return;

@@ -1,6 +1,6 @@
 /**
  * `pre-build-hook DRV [CHROOT]`, called as root by nix-daemon before each build: registers a sandbox for builds that
- * opted in, waits until linker and service took it up, and prints the folders to map into the build.
+ * opted in, waits until linker and service are ready for it, and prints the folders to map into the build.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -25,7 +25,7 @@ const MAX_LINKED = 4096;
 /**
  * @param argv the arguments that Nix gave
  * @returns what to print for Nix: "" for a build that did not opt in.
- * @throws what went wrong before anything was registered.
+ * @throws any error before anything was registered.
  */
 export async function preBuildHook(config: RootConfig, argv: readonly string[]): Promise<string> {
   const [path = "", chrootPath] = argv;
@@ -54,7 +54,7 @@ export async function preBuildHook(config: RootConfig, argv: readonly string[]):
 
 /**
  * @returns the chroot relative to the store's folder; `null` when there is none.
- * @throws when Nix names another place than all known versions do.
+ * @throws when Nix names a different place than all known versions.
  */
 function relativeChroot(config: RootConfig, drvPath: StorePath, chroot: string | undefined): string | null {
   if (chroot === undefined || chroot === "") return null;
@@ -66,7 +66,7 @@ function relativeChroot(config: RootConfig, drvPath: StorePath, chroot: string |
   throw new Error(`the chroot ${chroot} is not where it should be, ${drvPath}.chroot`);
 }
 
-/** Waits, within bounds, for linker and service; turns the sandbox into a refused one if one of them does not come. */
+/** Waits, for a limited time, for linker and service; turns the sandbox into a refused one if either is not ready. */
 async function awaitTaken(config: RootConfig, service: ServiceAccount, record: SandboxRecord): Promise<void> {
   const places = sandboxPlaces(config, record.id);
   const deadline = Date.now() + config.hookWait;
@@ -89,7 +89,7 @@ async function awaitTaken(config: RootConfig, service: ServiceAccount, record: S
   }
 }
 
-/** What the linker's answer says is wrong. */
+/** The problem that the linker's answer reports. */
 function linkingProblem(linked: string | undefined): string | undefined {
   if (linked === undefined)
     return "the linker of nix-broker does not run (systemctl status nix-broker-linker)";
@@ -104,7 +104,7 @@ function mappings(config: RootConfig, record: SandboxRecord): string {
   return `extra-sandbox-paths\n${DAEMON_SOCKET_FOLDER}=${places.socketFolder}\n${SETTINGS_FOLDER}=${places.etc}\n\n`;
 }
 
-/** As {@link preBuildHook}, but what went wrong goes to stderr: a hook that fails would end other people's builds. */
+/** Like {@link preBuildHook}, but errors go to stderr: a failing hook would end other people's builds. */
 export async function preBuildHookSafely(config: RootConfig, argv: readonly string[]): Promise<string> {
   try {
     return await preBuildHook(config, argv);

@@ -12,7 +12,7 @@ export interface ProcessStat extends ProcessIdentity {
 /** Deeper chains of parents are not followed. */
 const MAX_DEPTH = 64;
 
-/** What tells this run of the machine from others. */
+/** Distinguishes this boot of the machine from others. */
 function bootId(): string {
   boot ??= readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
   return boot;
@@ -21,7 +21,7 @@ let boot: string | undefined;
 
 /**
  * @returns undefined when there is no such process. Format: proc_pid_stat(5).
- * @throws errors of the operating system that do not tell whether there is one, such as too many open files.
+ * @throws errors of the operating system that do not show whether there is one, such as too many open files.
  */
 export function processStat(pid: number): ProcessStat | undefined {
   let text: string;
@@ -31,7 +31,7 @@ export function processStat(pid: number): ProcessStat | undefined {
     if (["ENOENT", "ESRCH"].includes(errorCode(error))) return undefined;
     throw error;
   }
-  // The name may hold anything, spaces and parentheses too; the last ")" ends it.
+  // The name may contain anything, including spaces and parentheses; the last ")" ends it.
   const close = text.lastIndexOf(")");
   const name = text.slice(text.indexOf("(") + 1, close);
   const rest = text.slice(close + 2).split(" ");
@@ -42,8 +42,9 @@ export function processStat(pid: number): ProcessStat | undefined {
 }
 
 /**
- * Whether that very process still runs; one that ended and was not waited for does not.
- * @throws errors of the operating system, when that cannot be told.
+ * Whether exactly that process still runs; one that ended but was not waited for does not.
+ *
+ * @throws errors of the operating system, if that cannot be determined.
  */
 export function isAlive(process: ProcessIdentity): boolean {
   const stat = processStat(process.pid);
@@ -56,7 +57,7 @@ export function isAlive(process: ProcessIdentity): boolean {
   );
 }
 
-/** Whether it is certain that the process has ended: what is kept for it goes then. */
+/** Whether it is certain that the process has ended: what is kept for it is then removed. */
 export function hasEnded(process: ProcessIdentity): boolean {
   try {
     return !isAlive(process);
@@ -66,8 +67,8 @@ export function hasEnded(process: ProcessIdentity): boolean {
 }
 
 /**
- * The effective user of a process, which is what the kernel tells of a peer. From its status: the folder `/proc/<pid>` itself belongs to root as soon as the process
- * makes itself undumpable.
+ * The effective user of a process, which is also what the kernel reports about a peer. From its status: the
+ * folder `/proc/<pid>` itself belongs to root as soon as the process makes itself undumpable.
  * @returns undefined when there is no such process.
  */
 export function effectiveUid(pid: number): number | undefined {
@@ -80,8 +81,8 @@ export function effectiveUid(pid: number): number | undefined {
 }
 
 /**
- * The nearest ancestor of a process (or itself) that is root's nix-daemon: what builds. Root's, because a builder can
- * give its own processes any name.
+ * The nearest ancestor of a process (or itself) that is a nix-daemon running as root: the process that
+ * builds. It must be root's, because a builder can give its own processes any name.
  */
 export function daemonWorker(pid: number): ProcessIdentity | undefined {
   for (const stat of ancestors(pid)) {

@@ -1,6 +1,7 @@
 /**
- * The checks on references that a derivation asks for, for what Nix could not know when it made them: the references that
- * were registered afterwards. Rules: src/libstore/build/derivation-check.cc and derivation-options.cc in the Nix tree. Pure.
+ * The reference checks that a derivation asks for, repeated for what Nix could not know when it made them:
+ * the references that were registered afterwards. Rules: src/libstore/build/derivation-check.cc and
+ * derivation-options.cc in the Nix tree. Pure.
  */
 
 import type { Derivation } from "../store/derivation.ts";
@@ -39,7 +40,7 @@ export function referenceViolations(
     isStorePath(item, storeDir) ? item : (outputs.find(({ name }) => name === item)?.path ?? "");
   return outputs.flatMap((output) => {
     const checks = checksOf(attributes, output.name);
-    // Nix itself has checked the references that it found; of the closure only the output itself is always in order.
+    // Nix itself has checked the references that it found; within the closure only the output itself is always allowed.
     const requisites = [...output.closure].filter((path) => path !== output.path);
     const forbidden = new Set([
       ...outside(output.added, checks.allowedReferences?.map(pathOf)),

@@ -1,4 +1,4 @@
-/** Making the folder that is the registration of a sandbox, and taking it back. */
+/** Creating and removing the folder that is the registration of a sandbox. */
 import {
   chmodSync,
   chownSync,
@@ -38,7 +38,10 @@ import { clientRegistry, clientSettings } from "./client-settings.ts";
 import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
 import { removeTree } from "./remove-tree.ts";
 
-/** The part of a record that the derivation says, under a new id. One with too many outputs, which is refused, names none. */
+/**
+ * The part of a record that follows from the derivation, with a new id. A derivation with too many outputs is
+ * refused, and its record names none.
+ */
 export function recordOf(
   config: RootConfig,
   drvPath: StorePath,
@@ -71,8 +74,8 @@ export function judgement(
 }
 
 /**
- * Makes the folder of a sandbox, its roots and its entry in the index. Watchers see the folder only when it is whole; its
- * roots are there before it.
+ * Creates the folder of a sandbox, its roots and its entry in the index. Watchers see the folder only when it
+ * is complete; its roots exist before it.
  */
 export function registerSandbox(config: RootConfig, service: ServiceAccount, record: SandboxRecord): void {
   ensureTree(config, service);
@@ -97,7 +100,7 @@ export function registerSandbox(config: RootConfig, service: ServiceAccount, rec
   renameSync(temporary, places.folder);
 }
 
-/** Turns a sandbox that was registered into a refused one: nobody has used it yet. */
+/** Turns a registered sandbox into a refused one: nobody has used it yet. */
 export function refuseSandbox(
   config: RootConfig,
   service: ServiceAccount,
@@ -109,8 +112,8 @@ export function refuseSandbox(
 }
 
 /**
- * Says in the folder of the socket why there is none. The folder belongs to the service, so an entry that it made in
- * the way is left alone, and never followed.
+ * Says in the folder of the socket why there is none. The folder belongs to the service, so an entry that it
+ * created in the way is left alone, and never followed.
  */
 export function explainMissingSocket(config: RootConfig, id: SandboxId, reason: string): void {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
@@ -127,7 +130,7 @@ export function readSandbox(config: RootConfig, id: SandboxId): SandboxRecord | 
   return readRecord(sandboxPlaces(config, id).record);
 }
 
-/** The record that outlives a reboot; else as {@link readSandbox}. */
+/** The record that survives a reboot; otherwise like {@link readSandbox}. */
 export function readDurable(config: RootConfig, id: SandboxId): SandboxRecord | undefined {
   return readRecord(sandboxPlaces(config, id).durable);
 }
@@ -142,7 +145,7 @@ export function listSandboxes(config: RootConfig): SandboxId[] {
   return list(sandboxesFolder(config)).filter(isSandboxId);
 }
 
-/** The ids of the sandboxes that are not settled, those from before a reboot included. */
+/** The ids of the sandboxes that are not settled, including those from before a reboot. */
 export function listDurable(config: RootConfig): SandboxId[] {
   return list(config.gcrootsDir)
     .filter((name) => name.endsWith(".json"))
@@ -155,7 +158,7 @@ export function sandboxesOf(config: RootConfig, derivationBase: string): Sandbox
   return list(derivationIndex(config, derivationBase)).filter(isSandboxId);
 }
 
-/** Lets go of the roots of a sandbox. The durable record goes last, so that a crash half-way is seen. */
+/** Removes the roots of a sandbox. The durable record is removed last, so that a crash half-way is noticed. */
 export function releaseRoots(config: RootConfig, id: SandboxId): void {
   const places = sandboxPlaces(config, id);
   removeTree(places.roots);
@@ -184,7 +187,7 @@ function list(path: string): string[] {
   }
 }
 
-/** Makes a folder with exactly that mode and owner. */
+/** Creates a folder with exactly that mode and owner. */
 function folder(path: string, mode: number, account: ServiceAccount): void {
   mkdirSync(path, { mode: 0o700 });
   chmodSync(path, mode);

@@ -1,6 +1,7 @@
 /**
- * Removing a folder that an enemy may be changing meanwhile. `rm -r` by path names can be led out of the tree by a symlink
- * that is put in a folder's place at the right moment; here each folder is held by a descriptor, and nothing is followed.
+ * Removing a folder that an enemy may be changing meanwhile. `rm -r` by path can be led out of the tree by a
+ * symlink that replaces a folder at the right moment; here each folder is held through a descriptor, and no
+ * link is followed.
  */
 import {
   closeSync,
@@ -19,14 +20,15 @@ const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 /** Deeper trees are not removed: each level holds a descriptor. */
 const MAX_DEPTH = 64;
 
-/** The folder holds more levels than are removed, or entries come faster than they go. */
+/** The folder has more levels than are removed, or entries appear faster than they are removed. */
 export class RemoveTreeError extends Error {
   override name = "RemoveTreeError";
 }
 
 /**
- * Removes a folder and all that is in it; one that is not there is fine.
- * @param path whose parent is root's; the folder and what is in it may be anybody's
+ * Removes a folder with everything in it; it may already be gone.
+ *
+ * @param path its parent must belong to root; the folder and its contents may belong to anybody
  * @throws RemoveTreeError
  */
 export function removeTree(path: string): void {
@@ -47,7 +49,7 @@ export function removeTree(path: string): void {
 
 function empty(folder: number, path: string, depth: number): void {
   if (depth > MAX_DEPTH) throw new RemoveTreeError(`${path} holds more than ${MAX_DEPTH} levels of folders`);
-  // Whoever owned it can add nothing more.
+  // Its former owner can add nothing more.
   fchownSync(folder, owner(), process.getegid?.() ?? 0);
   fchmodSync(folder, 0o700);
   const prefix = Buffer.from(`/proc/self/fd/${folder}/`);

@@ -1,4 +1,4 @@
-/** The sandboxes that the linker knows: taken up when their folder appears, settled when their build is over. */
+/** The sandboxes that the linker knows: added when their folder appears, settled when their build is over. */
 import { existsSync, lstatSync, statSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
@@ -16,14 +16,17 @@ import { Turns } from "./turns.ts";
 export type Settle = (id: SandboxId) => Promise<void>;
 
 const MAX_LINKED = 4096;
-/** No longer is an `ended` that is pending, in bytes. */
+/** The longest `ended` of a pending sandbox. Bytes. */
 const MAX_PENDING = 64 * 1024;
-/** How long the service has, after the end, before the folder goes; also the time between two tries to settle. */
+/**
+ * How long the service has, after the end, before the folder is removed; also the time between two attempts
+ * to settle.
+ */
 const LINGER_MS = 60_000;
 
 interface Entry {
   readonly sandbox: LinkedSandbox;
-  /** When the folder is removed, or settling is tried again; `Infinity` while it is tried. */
+  /** When the folder is removed, or settling is tried again; `Infinity` during an attempt. */
   due: number | undefined;
 }
 
@@ -33,7 +36,7 @@ export class SandboxTable {
   private readonly settle: Settle;
   private readonly entries = new Map<SandboxId, Entry>();
   private settling: Promise<void> = Promise.resolve();
-  /** Of what a reboot or a crash left behind. */
+  /** For what a reboot or a crash left behind. */
   private nextLook = 0;
   private tending = false;
   private readonly turns = new Turns();
@@ -48,7 +51,7 @@ export class SandboxTable {
     return [...this.entries.values()].map((entry) => entry.sandbox);
   }
 
-  /** Takes up new folders, and forgets those that are gone. */
+  /** Adds new folders, and forgets those that are gone. */
   scan(): void {
     let present: Set<SandboxId>;
     try {
@@ -86,7 +89,7 @@ export class SandboxTable {
     for (const id of durable) if (!this.entries.has(id) && this.isLeftOver(id)) this.settleSoon(id);
   }
 
-  /** A hook makes the durable record first: while its build lives, a sandbox without a folder is not left over. */
+  /** A hook creates the durable record first: while its build runs, a sandbox without a folder is not a leftover. */
   private isLeftOver(id: SandboxId): boolean {
     try {
       const worker = readDurable(this.config, id)?.worker;
@@ -97,7 +100,7 @@ export class SandboxTable {
     }
   }
 
-  /** The sandbox of that name, taken up now if it was not seen yet. */
+  /** The sandbox of that name, added now if it was not seen yet. */
   find(id: SandboxId): LinkedSandbox | undefined {
     const known = this.entries.get(id);
     if (known) return known.sandbox;
@@ -121,7 +124,7 @@ export class SandboxTable {
     return this.all.find((sandbox) => sandbox.livesIn(chroot) && !this.hasEnded(sandbox.record.id));
   }
 
-  /** Ends what is over. Called every second or so; a call during another one does nothing. */
+  /** Ends what is over. Called about every second; a call during another one does nothing. */
   async tend(now: number): Promise<void> {
     if (this.tending) return;
     this.tending = true;
@@ -170,7 +173,7 @@ export class SandboxTable {
     });
   }
 
-  /** A worker that builds a derivation again is done with the time before, even if it has the locks once more. */
+  /** A worker that builds a derivation again has finished the earlier build, even if it holds the locks once more. */
   private newestOfEachBuild(): Map<string, number> {
     const newest = new Map<string, number>();
     for (const { sandbox } of this.entries.values()) {
@@ -224,16 +227,19 @@ export class SandboxTable {
       removeSandbox(this.config, entry.sandbox.record);
       this.entries.delete(id);
     } catch (error) {
-      // The service owns folders in there, and can make them hard to remove: for itself alone.
+      // The service owns folders in there, and can make them hard to remove, but that affects only itself.
       entry.due = Date.now() + LINGER_MS;
       complain(`cannot remove sandbox ${id}: ${errorText(error)}`);
     }
   }
 
-  /** Whether the build is over, but its references are not registered: until they are, the folder tells the service so. */
+  /**
+   * Whether the build is over, but its references are not registered: until they are, the folder tells this
+   * to the service.
+   */
   private isPending(id: SandboxId): boolean {
     const { ended } = sandboxPlaces(this.config, id);
-    // A longer one lists references that are registered.
+    // A longer one lists registered references.
     if ((statSync(ended, { throwIfNoEntry: false })?.size ?? 0) > MAX_PENDING) return false;
     const text = readTrusted(ended, MAX_PENDING);
     const value: unknown = text === undefined ? undefined : JSON.parse(text);
@@ -245,7 +251,7 @@ export class SandboxTable {
   }
 }
 
-/** What builds of one derivation by one worker, which come one after the other, have in common. */
+/** What builds of one derivation by one worker, which run one after the other, have in common. */
 function buildKey({ worker, drvPath }: SandboxRecord): string {
   return `${worker?.pid} ${worker?.startTime} ${worker?.boot} ${drvPath}`;
 }

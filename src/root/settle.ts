@@ -1,7 +1,7 @@
 /**
- * Settling a sandbox whose build is over: whatever its outputs mention of the gained paths becomes a reference of theirs,
- * then the roots go. Done by the post-build hook; by the linker where that did not run to its end. Doing it again changes
- * nothing, and references are only ever added.
+ * Settling a sandbox whose build is over: whatever its outputs mention of the gained paths becomes a
+ * reference of theirs, then the roots are removed. Done by the post-build hook, or by the linker if the hook
+ * did not run to its end. Repeating it changes nothing, and references are only ever added.
  */
 import { existsSync, opendirSync, readFileSync } from "node:fs";
 import { type RootConfig, serviceAccount } from "../contract/root-config.ts";
@@ -39,7 +39,7 @@ const MAX_ERROR = 4096;
 /** Paths of one question to the daemon. */
 const QUESTION = 10_000;
 
-/** Settles a sandbox, lets go of its roots unless that failed, and says so in `ended`. */
+/** Settles a sandbox, removes its roots unless that failed, and records it in `ended`. */
 export async function settle(config: RootConfig, record: SandboxRecord): Promise<SandboxEnd> {
   let end: SandboxEnd;
   try {
@@ -71,7 +71,7 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
         const mentioned = mentionedPaths(config.storeReal, path, gains).filter((each) => each !== path);
         if (mentioned.length === 0) continue;
         addReferences(config, nix, path, mentioned);
-        // Also what an earlier try added, which was cut off before it signed or checked.
+        // Including what an earlier attempt added that was interrupted before it signed or checked.
         references[path] = mentioned.sort();
       }
       signAgain(config, nix, Object.keys(references));
@@ -83,7 +83,7 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
   }
 }
 
-/** The gained paths: the names of the roots that the service made. Whatever is not a valid path is passed over. */
+/** The gained paths: the names of the roots that the service created. Anything that is not a valid path is skipped. */
 async function validGains(
   config: RootConfig,
   record: SandboxRecord,

@@ -1,6 +1,6 @@
 /**
- * Making one store path visible in a chroot: folders made, files hard-linked, symlinks copied, and the whole put into
- * place in one step. Paths are Buffers: names in the store are bytes.
+ * Making one store path visible in a chroot: folders made, files hard-linked, symlinks copied, and the whole
+ * moved into place in one step. Paths are Buffers: names in the store are bytes.
  */
 import {
   chmodSync,
@@ -47,7 +47,7 @@ export interface CopyOptions {
   readonly budget: CopyBudget;
   /** Taken between entries. */
   readonly turns: Turns;
-  /** Asked between the copy and its appearance; rejects when the path must not appear after all. */
+  /** Called after the copy and before it appears; rejects if the path must not appear after all. */
   readonly confirm: () => Promise<void>;
 }
 
@@ -78,7 +78,7 @@ export async function copyIntoChroot(name: string, chroot: Chroot, options: Copy
   try {
     await copyAndPlace(name, chroot, options);
   } catch (error) {
-    // A store path that is one file: staging took the last link that the file system gives.
+    // A store path that is one file: staging used up the last link that the file system allows.
     if (errorCode(error) !== "EMLINK") throw error;
     await copyAndPlace(name, chroot, { ...options, hardLinks: false });
   }
@@ -158,7 +158,7 @@ function tryLink(source: Buffer, target: Buffer): boolean {
 function place(stats: Stats, staged: Buffer, target: Buffer): void {
   try {
     if (stats.isDirectory()) {
-      // rename(2) does replace an empty folder; the builder's own, then, and it may lose it.
+      // rename(2) does replace an empty folder; but that is the builder's own, so it may lose it.
       renameSync(staged, target);
       return;
     }
@@ -171,8 +171,9 @@ function place(stats: Stats, staged: Buffer, target: Buffer): void {
 }
 
 /**
- * Lets an entry stand that only root can have made: Nix, because the path is an input, or the linker before a restart. The
- * builder cannot make or move a folder of root's; files of root's it could hard-link where the kernel lets it.
+ * Accepts an existing entry that only root can have created: Nix, because the path is an input, or the linker
+ * before a restart. The builder cannot create or move a folder owned by root; it could hard-link files owned
+ * by root if the kernel allows that.
  * @throws LinkError
  */
 async function requireSame(

@@ -16,8 +16,8 @@ export function storeProblem(storeReal: string): string | undefined {
 }
 
 /**
- * Mounts the store writable for this process, as nix-daemon does for itself where it is a read-only bind mount (NixOS). The
- * caller must have a mount namespace of its own, or it becomes writable for everybody.
+ * Mounts the store writable for this process, as nix-daemon does for itself if it is a read-only bind mount
+ * (NixOS). The caller must have its own mount namespace, or the store becomes writable for everybody.
  */
 export function remountStore(storeReal: string): void {
   if (storeProblem(storeReal) !== undefined)

@@ -1,7 +1,7 @@
-/** Taking turns on the loop: long work is done in slices, so that one huge path stalls nobody. */
+/** Taking turns on the event loop: long work is done in slices, so that one huge path stalls nobody. */
 import { setImmediate as nextTurn } from "node:timers/promises";
 
-/** How long all workers together may keep the loop before others run, in milliseconds. */
+/** How long all workers together may occupy the event loop before others run. Milliseconds. */
 const SLICE_MS = 4;
 
 let working = 0;

@@ -120,8 +120,9 @@ export class Broker {
   }
 
   /**
-   * Withholds a build's outputs from all sandboxes until their references are registered. @returns the
-   * release function
+   * Withholds a build's outputs from all sandboxes until their references are registered.
+   *
+   * @returns the release function
    */
   holdUnsettled(outputs: BuildSandboxOptions["outputs"], derivation: StorePath): () => void {
     return this.waits.hold(heldBy(outputs, derivation));

@@ -3,8 +3,9 @@ export class PerUser {
   private readonly open = new Map<number, number>();
 
   /**
-   * Counts one more for a user. @param most how many a user may have @returns the function that ends it;
-   * undefined if the user already has the maximum
+   * Counts one more for a user. @param most how many a user may have
+   *
+   * @returns the function that ends it; undefined if the user already has the maximum
    */
   enter(uid: number, most: number): (() => void) | undefined {
     const before = this.open.get(uid) ?? 0;

@@ -25,7 +25,9 @@ export interface HttpSite {
   authorized(request: IncomingMessage): boolean;
   /**
    * Takes over a connection (WebSocket) that has passed all checks, and limits how many it has. Without it,
-   * upgrades are refused. @returns the end of the status line if it refuses, undefined if it accepts
+   * upgrades are refused.
+   *
+   * @returns the end of the status line if it refuses, undefined if it accepts
    */
   upgrade?(request: IncomingMessage, socket: Socket, head: Buffer): string | undefined;
 }
