@@ -14,6 +14,8 @@ export interface Transport {
   readonly writable: Writable;
   /** Lets the kernel take more at once for bulk transfers. */
   enlargeSendBuffer?(): void;
+  /** Whether the peer can neither send nor read any more. Without it, a peer that has ended its direction is taken for gone. */
+  isHungUp?(): boolean;
 }
 
 export interface ByteStreamOptions {
@@ -114,6 +116,12 @@ export class ByteStream {
   /** Whether the peer has ended its direction (bytes may still be available). */
   get ended(): boolean {
     return this.sawEnd;
+  }
+
+  /** Whether the peer is gone: one that has only ended its direction may still read. */
+  get hungUp(): boolean {
+    if (this.isClosed || this.writable.destroyed) return true;
+    return this.transport.isHungUp?.() ?? this.sawEnd;
   }
 
   /**

@@ -71,6 +71,28 @@ export const sendto: SendTo = libc.func("sendto", "int64", [
   "uint32",
 ]);
 
+const POLLERR = 0x8;
+const POLLHUP = 0x10;
+const POLLNVAL = 0x20;
+
+const poll: (fds: Buffer, count: number, timeout: number) => number = libc.func("poll", "int", [
+  "void *",
+  "ulong",
+  "int",
+]);
+
+/**
+ * Whether nobody is at the other end of a socket or pipe any more. A peer that has only ended its own direction
+ * (shutdown) is still there.
+ */
+export function isHungUp(fd: number): boolean {
+  if (fd < 0) return true;
+  // struct pollfd: int fd, short events, short revents. Hanging up and errors are told without being asked for.
+  const pollfd = Buffer.alloc(8);
+  pollfd.writeInt32LE(fd);
+  return poll(pollfd, 1, 0) > 0 && (pollfd.readInt16LE(6) & (POLLERR | POLLHUP | POLLNVAL)) !== 0;
+}
+
 /** int flock(int, int): 0, or -1 and errno. */
 export const flock: (fd: number, operation: number) => number = libc.func("flock", "int", ["int", "int"]);
 

@@ -14,7 +14,7 @@ import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ByteStream, type ByteStreamOptions } from "./byte-stream.ts";
 import { Inbox } from "./inbox.ts";
-import { SO_SNDBUF, SOL_SOCKET, setsockopt } from "./libc.ts";
+import { isHungUp, SO_SNDBUF, SOL_SOCKET, setsockopt } from "./libc.ts";
 import { type PeerCredentials, peerCredentials } from "./peer-credentials.ts";
 
 export { ByteStream, type ByteStreamOptions } from "./byte-stream.ts";
@@ -80,7 +80,12 @@ function streamOn(
   const writable = output ?? socket;
   stream = new ByteStream(
     inbox,
-    { readable: socket, writable, enlargeSendBuffer: () => enlargeSendBuffer(writable) },
+    {
+      readable: socket,
+      writable,
+      enlargeSendBuffer: () => enlargeSendBuffer(writable),
+      isHungUp: () => isHungUp(handleOf(writable)?.fd ?? -1),
+    },
     options,
   );
   return [socket, stream];
@@ -148,7 +153,12 @@ export function pairStream(
   options: ByteStreamOptions = {},
 ): ByteStream {
   const inbox = new Inbox();
-  const stream = new ByteStream(inbox, { readable, writable }, options);
+  const descriptor = "fd" in writable && typeof writable.fd === "number" ? writable.fd : undefined;
+  const stream = new ByteStream(
+    inbox,
+    { readable, writable, ...(descriptor !== undefined && { isHungUp: () => isHungUp(descriptor) }) },
+    options,
+  );
   readable.on("data", (chunk: Buffer) => {
     inbox.push(chunk);
     if (!stream.delivered()) readable.pause();

@@ -34,6 +34,8 @@ import type { Waits } from "./waits.ts";
 /** The client's end; `host/byte-stream.ts` is one. */
 export interface ClientTransport extends Transport {
   readonly peer?: { readonly pid: number; readonly uid: number } | undefined;
+  /** Whether the client is gone: one that sends no more may still read. */
+  readonly hungUp: boolean;
   end(): void;
 }
 
@@ -67,6 +69,7 @@ export class Connection {
   /** Uncounts the client; undefined once its socket is closed. One that lingers counts: it holds a descriptor. */
   private release: (() => void) | undefined;
   private linger: Deadline | undefined;
+  private leaving: NodeJS.Timeout | undefined;
   private quiet: Deadline | undefined;
 
   constructor(client: ClientTransport, sandbox: Sandbox, services: ConnectionServices, number: number) {
@@ -85,7 +88,7 @@ export class Connection {
 
   /** Serves the client until it leaves. Never throws. */
   async serve(): Promise<void> {
-    this.client.onEnd = () => this.leave();
+    this.client.onEnd = () => this.watchLeaving();
     try {
       this.release = this.sandbox.quota.openConnection();
     } catch (error) {
@@ -139,6 +142,17 @@ export class Connection {
     this.quiet ??= new Deadline(QUIET_SECONDS, () => this.client.destroy());
   }
 
+  /** The client asks nothing more. It has what it asked, unless it is gone, which nothing tells of then. */
+  private watchLeaving(): void {
+    const look = (): void => {
+      if (!this.client.hungUp) return;
+      clearInterval(this.leaving);
+      this.leave();
+    };
+    this.leaving = setInterval(look, LOOK_MS);
+    look();
+  }
+
   /** The client is gone: what was asked for it is asked no more. */
   private leave(): void {
     this.upstream.leave(this.busy);
@@ -147,6 +161,7 @@ export class Connection {
   /** The socket is closed. */
   private closed(): void {
     this.leave();
+    clearInterval(this.leaving);
     this.linger?.clear();
     this.quiet?.clear();
     this.release?.();
@@ -247,5 +262,7 @@ export class Connection {
 
 /** How long a client of a service that stops may take from one request to the next. */
 const QUIET_SECONDS = 0.3;
+/** How often a client that sends no more is looked at. */
+const LOOK_MS = 200;
 /** How long a client has to read the last words. */
 const LINGER_SECONDS = 2;
