@@ -138,6 +138,9 @@ in
     concurrent_builds = key types.ints.unsigned ''
       How many build requests of a sandbox may be in progress at once. Further ones are denied. Default: `32`.
     '';
+    build_targets = key types.ints.unsigned ''
+      How many paths and outputs one build request may name. One that names more is denied. Default: `10000`.
+    '';
     builds = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
       How many build requests a sandbox may make in total. Further ones are denied. Default: `100000`.
     '';
@@ -260,6 +263,9 @@ in
             concurrent_builds = key types.ints.unsigned ''
               How many build requests of a sandbox may be in progress at once. Further ones are denied. Default: as
               extended.
+            '';
+            build_targets = key types.ints.unsigned ''
+              How many paths and outputs one build request may name. One that names more is denied. Default: as extended.
             '';
             builds = key (types.either types.ints.unsigned (types.enum [ "unlimited" ])) ''
               How many build requests a sandbox may make in total. Further ones are denied. Default: as extended.

@@ -54,6 +54,8 @@ export interface AuditRecord {
   readonly reason?: string | undefined;
   /** Store paths, or names where there are none. Of a build: its derivation, then its outputs. */
   readonly subjects?: readonly string[] | undefined;
+  /** How many more there are that are not to be listed. */
+  readonly moreSubjects?: number | undefined;
   readonly durationUs?: number | undefined;
   /** From and to the client, in bytes. */
   readonly bytesIn?: number | undefined;
@@ -81,7 +83,7 @@ export const GENESIS_HASH = Buffer.alloc(32).toString("base64");
 /** Longer texts are cut: a record is bounded whatever a client sends. In characters. */
 const MAX_TEXT = 4096;
 /** Subjects beyond this number are counted, not listed. */
-const MAX_SUBJECTS = 1024;
+export const MAX_SUBJECTS = 1024;
 /**
  * Likewise beyond this many characters in total, or one request could fill the disk a thousand times faster
  * than others.
@@ -116,7 +118,7 @@ const NUMBERS = [
 export function boundRecord(record: AuditRecord): AuditRecord {
   const subjects = record.subjects ?? [];
   const listed = listedSubjects(subjects);
-  const omitted = subjects.length - listed;
+  const omitted = subjects.length - listed + (record.moreSubjects ?? 0);
   const detail = boundDetail(omitted > 0 ? { ...record.detail, subjectsOmitted: omitted } : record.detail);
   const withinBounds =
     detail === record.detail &&
@@ -135,6 +137,7 @@ export function boundRecord(record: AuditRecord): AuditRecord {
   }
   if (bounded.time === undefined) bounded.time = 0;
   bounded.subjects = subjects.slice(0, listed).map(clip);
+  delete bounded.moreSubjects;
   bounded.detail = detail;
   return bounded as unknown as AuditRecord;
 }

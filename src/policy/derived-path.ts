@@ -15,10 +15,13 @@ export type DerivedPath =
 
 /** From this version on a bare `X.drv` means the file itself; before, all its outputs. */
 const BARE_DERIVATION_IS_A_FILE_SINCE = 30;
+/** In characters. Names of so many outputs are sorted in a few milliseconds. */
+const LONGEST = 64 * 1024;
 const OUTPUT_NAME = /^[0-9A-Za-z+\-._?=]+$/;
 
 /** @returns undefined for a text that is not a derived path, or that is one of a dynamic derivation (`X.drv^out!…`). */
 export function parseDerivedPath(text: string, minor: number, storeDir: string): DerivedPath | undefined {
+  if (text.length > LONGEST) return undefined;
   const at = text.indexOf("!");
   const path = at < 0 ? text : text.slice(0, at);
   if (!isStorePath(path, storeDir)) return undefined;

@@ -85,6 +85,12 @@ export const limitTable = {
     32,
     "How many build requests of a sandbox may be in progress at once. Further ones are denied.",
   ),
+  buildTargets: bounded(
+    "build_targets",
+    "count",
+    10_000,
+    "How many paths and outputs one build request may name. One that names more is denied.",
+  ),
   builds: optional(
     "builds",
     "count",

@@ -8,6 +8,7 @@
  * reply is censored.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
+import { mapInSlices, type Pace } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { queryMissing } from "./missing.ts";
 import type { OperationGroup, Profile } from "./profile.ts";
@@ -28,7 +29,7 @@ interface RuleBase<N extends OperationName> {
 export interface AnswerRule<N extends OperationName> extends RuleBase<N> {
   readonly verdict: "answer";
   /** @throws NotInView */
-  answer(request: RequestOf<N>, view: ViewQueries, minor: number): MaybePromise<ReplyOf<N>>;
+  answer(request: RequestOf<N>, view: ViewQueries, minor: number, pace: Pace): MaybePromise<ReplyOf<N>>;
 }
 
 /** Done by its row of `sandbox/forward/handlers.ts`. */
@@ -62,9 +63,9 @@ async function outputsOf(path: StorePath, view: ViewQueries): Promise<ReadonlyMa
   return outputs;
 }
 
-async function known(paths: readonly StorePath[], view: ViewQueries): Promise<StorePath[]> {
-  const infos = await Promise.all(paths.map((path) => view.info(path)));
-  return paths.filter((_, i) => infos[i] !== undefined);
+async function known(paths: readonly StorePath[], view: ViewQueries, pace: Pace): Promise<StorePath[]> {
+  const found = await mapInSlices(paths, pace, async (path) => ((await view.info(path)) ? path : undefined));
+  return found.filter((path) => path !== undefined);
 }
 
 /** What G3 lets through of a path's info. */
@@ -124,7 +125,7 @@ const table = {
   QueryValidPaths: answer({
     summary: "those that are in the view; nothing is substituted",
     subjects: ofPaths,
-    answer: ({ paths }, view) => known(paths, view),
+    answer: ({ paths }, view, _, pace) => known(paths, view, pace),
   }),
   QueryAllValidPaths: answer({ summary: "the view", answer: async (_, view) => [...(await view.all())] }),
   QueryPathFromHashPart: answer({
@@ -186,7 +187,8 @@ const table = {
     summary:
       "computed from the view and its derivations, without asking what the host has; with the view `store` and `substitute`, upstream's answer",
     subjects: ofPaths,
-    answer: ({ paths }, view, minor) => view.missing?.(paths, minor) ?? queryMissing(paths, view, minor),
+    answer: ({ paths }, view, minor, pace) =>
+      view.missing?.(paths, minor) ?? queryMissing(paths, view, minor, pace),
   }),
   HasSubstitutes: answer({ summary: "no", subjects: ofPath, answer: () => false }),
   QuerySubstitutablePaths: answer({ summary: "none", subjects: ofPaths, answer: () => [] }),

@@ -1,6 +1,7 @@
 /** What the policy may ask of a view. A view in memory answers at once; `view = "store"` asks upstream. */
 import type { ReplyOf } from "../protocol/operations.ts";
 import type { Derivation } from "../store/derivation.ts";
+import { type Pace, paced } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
 
 export type MaybePromise<T> = T | Promise<T>;
@@ -58,7 +59,17 @@ export async function infoInView(path: StorePath, view: ViewQueries): Promise<Pa
   return info;
 }
 
-/** @throws NotInView naming the first that is not */
-export async function requireInView(view: ViewQueries, paths: Iterable<StorePath>): Promise<void> {
-  for (const path of paths) await infoInView(path, view);
+/** @returns the paths, each once. @throws NotInView naming the first that is not */
+export async function requireInView(
+  view: ViewQueries,
+  paths: Iterable<StorePath>,
+  pace: Pace,
+): Promise<StorePath[]> {
+  const distinct = new Set<StorePath>();
+  for await (const path of paced(paths, pace)) {
+    if (distinct.has(path)) continue;
+    await infoInView(path, view);
+    distinct.add(path);
+  }
+  return [...distinct];
 }

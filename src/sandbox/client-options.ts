@@ -15,6 +15,9 @@ export interface ClientOptions {
   timeout: number;
 }
 
+/** Nix has fewer than 300 settings. */
+const MOST_NAMED = 300;
+
 export function noOptions(): ClientOptions {
   return { keepGoing: false, maxSilentTime: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY };
 }
@@ -24,19 +27,18 @@ export async function setOptions(
   request: RequestOf<"SetOptions">,
 ): Promise<undefined> {
   const dropped = heedOptions(options, request);
-  if (dropped.length > 0) detail.settingsDropped = dropped;
+  if (dropped.length > 0) detail.settingsDropped = dropped.slice(0, MOST_NAMED).map(fromWireText);
+  if (dropped.length > MOST_NAMED) detail.settingsOmitted = dropped.length - MOST_NAMED;
 }
 
 /**
  * Takes what may be.
- * @returns the names of the settings that were left out, as text for people
+ * @returns the names of the settings that were left out
  */
 function heedOptions(options: ClientOptions, request: RequestOf<"SetOptions">): string[] {
   const timeout = Number(request.overrides.get("timeout") ?? request.overrides.get("build-timeout") ?? 0);
   options.keepGoing = request.keepGoing !== 0;
   options.maxSilentTime = request.maxSilentTime || Number.POSITIVE_INFINITY;
   options.timeout = Number.isSafeInteger(timeout) && timeout > 0 ? timeout : Number.POSITIVE_INFINITY;
-  return [...request.overrides.keys()]
-    .filter((name) => name !== "timeout" && name !== "build-timeout")
-    .map(fromWireText);
+  return [...request.overrides.keys()].filter((name) => name !== "timeout" && name !== "build-timeout");
 }

@@ -22,6 +22,7 @@ import {
 import type { Recorder } from "./recorder.ts";
 import type { Refusal } from "./refusal.ts";
 import { Replies } from "./replies.ts";
+import { MOST_ELEMENTS } from "./request-bounds.ts";
 import { type Client, respond } from "./respond.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { isPeerFault } from "./told-errors.ts";
@@ -48,9 +49,6 @@ export interface ConnectionServices {
   readonly recorder: Recorder;
   readonly waits: Waits;
 }
-
-/** Of one list of a request. More paths do not fit into the default of `limits.request_bytes`; shorter texts would. */
-const MOST_ELEMENTS = 500_000;
 
 const NO_TABLE = { minor: NEWEST_MINOR, features: new Set<Feature>(), storeDir: "" };
 const operationNumber = compile(u64, NO_TABLE);

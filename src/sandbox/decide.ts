@@ -47,7 +47,7 @@ export async function decide<N extends OperationName>(
   requirePermitted(operation, sandbox);
   await sandbox.admitFixedOutputs(exchange.subjects);
   const rule: Rule<N> = rules[operation];
-  if (rule.answer) return rule.answer(request, sandbox.view, exchange.table.minor);
+  if (rule.answer) return rule.answer(request, sandbox.view, exchange.table.minor, sandbox.pace);
   const handle = handlers[operation];
   if (handle) return handle(exchange, request);
   throw new Refusal(`${operation} is not allowed here`);

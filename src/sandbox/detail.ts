@@ -15,6 +15,8 @@ export type BuildFailure = {
 export type Detail = {
   /** Names of settings that were left out. */
   settingsDropped: readonly string[];
+  /** How many more there were. */
+  settingsOmitted: number;
   /** What was added, where the request could not name it. */
   path: StorePath;
   /** What was added by one request for many. */
@@ -34,7 +36,7 @@ type BuildFields = "hiddenLog" | "logLinesDropped" | "fetched";
 
 /** The fields that each operation has; the others have none. */
 interface FieldsOf {
-  SetOptions: "settingsDropped";
+  SetOptions: "settingsDropped" | "settingsOmitted";
   EnsurePath: "fetched";
   AddToStore: "path";
   AddTextToStore: "path";

@@ -70,6 +70,11 @@ export class Quota {
     };
   }
 
+  /** @throws Refusal when one build request names so many paths and outputs */
+  checkTargets(targets: number): void {
+    this.check("buildTargets", targets, "paths and outputs in one build request");
+  }
+
   /** @throws Refusal when the bytes would be too many in all. */
   addBytes(bytes: number): void {
     this.check("bytesAdded", this.bytesAdded + bytes, "bytes added");

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import type { Profile } from "../policy/profile.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
 import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
-import type { Pace } from "../store/slices.ts";
+import { mapInSlices, type Pace } from "../store/slices.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
 import type { Quota } from "./quota.ts";
 import { Lane } from "./turns.ts";
@@ -136,10 +136,10 @@ export class Sandbox {
    */
   async admitFixedOutputs(names: readonly string[]): Promise<void> {
     if (!this.profile.admitFixedOutputs || !this.view.closed) return;
-    const infos = await Promise.all(
-      names
-        .filter((name) => isStorePath(name, this.view.storeDir) && !isDerivationPath(name))
-        .map(async (path) => (this.inMemory(path) ? undefined : this.store.info(path))),
+    const infos = await mapInSlices(names, this.pace, async (name) =>
+      !isStorePath(name, this.view.storeDir) || isDerivationPath(name) || this.inMemory(name)
+        ? undefined
+        : this.store.info(name),
     );
     const fixed = infos.filter(
       (info) => info?.contentAddress.startsWith("fixed:") && info.references.length === 0,

@@ -22,8 +22,8 @@ export class ClosedView implements View {
   private readonly infos = new Map<StorePath, PathInfo>();
   private readonly hashes = new Map<string, StorePath>();
   private readonly referrersOf = new Map<StorePath, StorePath[]>();
-  /** Sorted; undefined since the view grew. A client may ask for it all the time, and views are large. */
-  private sorted: readonly StorePath[] | undefined;
+  /** Undefined since the view grew. A client may ask for it all the time, and views are large: they are not sorted either. */
+  private listed: readonly StorePath[] | undefined;
   /** Derivations that `deriversOf` does not tell of yet: reading them all takes time, and few ask. */
   private unread: StorePath[] = [];
   private reading: Promise<void> = Promise.resolve();
@@ -46,7 +46,7 @@ export class ClosedView implements View {
     for (const info of infos) {
       if (this.infos.has(info.path)) continue;
       this.infos.set(info.path, info);
-      this.sorted = undefined;
+      this.listed = undefined;
       if (isDerivationPath(info.path)) this.unread.push(info.path);
       this.hashes.set(storePathHash(info.path), info.path);
       for (const reference of info.references) append(this.referrersOf, reference, info.path);
@@ -62,8 +62,8 @@ export class ClosedView implements View {
   }
 
   all(): readonly StorePath[] {
-    this.sorted ??= [...this.infos.keys()].sort();
-    return this.sorted;
+    this.listed ??= [...this.infos.keys()];
+    return this.listed;
   }
 
   byHashPart(hashPart: string): StorePath | undefined {
@@ -71,7 +71,7 @@ export class ClosedView implements View {
   }
 
   referrers(path: StorePath): readonly StorePath[] {
-    return [...(this.referrersOf.get(path) ?? [])].sort();
+    return this.referrersOf.get(path) ?? [];
   }
 
   async derivers(path: StorePath): Promise<StorePath[]> {
@@ -80,7 +80,7 @@ export class ClosedView implements View {
     await reading;
     const outputs = await Promise.all(this.floating.map((derivation) => this.outputs(derivation)));
     const floating = this.floating.filter((_, i) => [...(outputs[i]?.values() ?? [])].includes(path));
-    return [...(this.deriversOf.get(path) ?? []), ...floating].sort();
+    return [...(this.deriversOf.get(path) ?? []), ...floating];
   }
 
   /** @throws UpstreamError; then the next who asks tries again */

@@ -1,5 +1,6 @@
 /** Passes what connections report on to the audit store and the metrics. */
 import { type Asker as AuditAsker, buildRecord, sandboxRecord } from "../audit/events.ts";
+import { type AuditRecord, MAX_SUBJECTS } from "../audit/record.ts";
 import { type AuditStore, nowMicroseconds } from "../audit/store.ts";
 import type { OperationName } from "../protocol/operations.ts";
 import { fromWireText } from "../protocol/wire.ts";
@@ -35,7 +36,7 @@ export class AuditRecorder implements Recorder {
       op: operation,
       time: nowMicroseconds(),
       verdict: "forward",
-      subjects: subjects.map(fromWireText),
+      ...bounded(subjects),
     });
   }
 
@@ -48,7 +49,7 @@ export class AuditRecorder implements Recorder {
       time: nowMicroseconds() - durationUs,
       verdict: record.verdict,
       reason: record.reason || undefined,
-      subjects: record.subjects.map(fromWireText),
+      ...bounded(record.subjects),
       durationUs,
       bytesIn: record.bytesIn,
       bytesOut: record.bytesOut,
@@ -107,6 +108,20 @@ export class AuditRecorder implements Recorder {
     this.store.flush();
   }
 }
+
+/** A request may name half a million: those that would not be listed are not looked at. */
+function bounded(subjects: readonly string[]): Pick<AuditRecord, "subjects" | "moreSubjects"> {
+  const listed = subjects.slice(0, MAX_SUBJECTS).map(subjectText);
+  return { subjects: listed, moreSubjects: subjects.length - listed.length || undefined };
+}
+
+function subjectText(subject: string): string {
+  if (subject.length <= LONGEST_SUBJECT) return fromWireText(subject);
+  return `${fromWireText(subject.slice(0, LONGEST_SUBJECT))}… (${subject.length} bytes)`;
+}
+
+/** A name may be as long as a request. */
+const LONGEST_SUBJECT = 4000;
 
 function sandboxFacts(sandbox: Sandbox, reason: string) {
   return { time: nowMicroseconds(), sandbox: sandbox.id, outer: sandbox.derivation, reason };

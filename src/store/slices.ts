@@ -56,3 +56,12 @@ export async function mapInSlices<T, R>(
   for (const result of await Promise.all(slice)) results.push(result);
   return results;
 }
+
+/** Gives a list item by item, turn by turn: a loop that only waits for what is there already would let nobody in. */
+export async function* paced<T>(items: Iterable<T>, pace: Pace): AsyncGenerator<T, void, undefined> {
+  let given = 0;
+  for (const item of items) {
+    if (++given % ITEMS_A_SLICE === 0 && pace.due) await pace.pause();
+    yield item;
+  }
+}

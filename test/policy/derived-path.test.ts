@@ -25,6 +25,7 @@ test.each([
   `${derivation}^out`,
   `${STORE_DIR}/${"0".repeat(32)}-x!out`,
   "x.drv!out",
+  `${derivation}!${"o,".repeat(32 * 1024)}o`,
 ])("what upstream may read otherwise than we do is not read: %s", (text) => {
   expect(parse(text)).toBeUndefined();
 });

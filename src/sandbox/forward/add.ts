@@ -43,9 +43,9 @@ export async function addToStore(
 ): Promise<ReplyOf<"AddToStore">> {
   const { name } = request;
   const by = methodOf("method" in request ? request.method : oldMethod(request));
-  const references = "references" in request ? request.references : [];
   requireName(name);
-  await requireInView(exchange.sandbox.view, references);
+  const { view, pace } = exchange.sandbox;
+  const references = await requireInView(view, "references" in request ? request.references : [], pace);
   if (name.endsWith(DERIVATION_SUFFIX)) {
     if (by.method !== "text")
       throw new Refusal(`'${name}' can be added as a text only, for it is named as a derivation`);
@@ -69,10 +69,10 @@ export async function addToStore(
 
 export async function addTextToStore(
   exchange: Exchange<"AddTextToStore">,
-  { name, text, references }: RequestOf<"AddTextToStore">,
+  { name, text, references: named }: RequestOf<"AddTextToStore">,
 ): Promise<ReplyOf<"AddTextToStore">> {
   requireName(name);
-  await requireInView(exchange.sandbox.view, references);
+  const references = await requireInView(exchange.sandbox.view, named, exchange.sandbox.pace);
   const contents = Buffer.from(text, "latin1");
   if (contents.length > textLimit(exchange)) throw tooLong("textBytes", textLimit(exchange));
   if (name.endsWith(DERIVATION_SUFFIX))

@@ -16,6 +16,7 @@ import {
 } from "../../policy/derivation-rules.ts";
 import { infoInView, type PathInfo } from "../../policy/view-queries.ts";
 import { type Derivation, DerivationError, outputKind } from "../../store/derivation.ts";
+import { paced } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { Sandbox } from "../sandbox.ts";
@@ -95,7 +96,10 @@ class Walk {
 
   /** @returns what the derivations among these that have to run need */
   async look(wanted: readonly WantedOutputs[]): Promise<WantedOutputs[]> {
-    const unread = [...byDerivation(wanted)].filter(([path, names]) => !this.isSettled(path, names));
+    const { pace } = this.sandbox;
+    const unread: [StorePath, ReadonlySet<string> | undefined][] = [];
+    for await (const [path, names] of paced(byDerivation(wanted), pace))
+      if (!this.isSettled(path, names)) unread.push([path, names]);
     const next: WantedOutputs[] = [];
     for (let i = 0; i < unread.length; i += READ_AT_ONCE) {
       const piece = unread.slice(i, i + READ_AT_ONCE);
@@ -103,6 +107,7 @@ class Walk {
       for (const entry of await this.missing(read)) {
         this.runs.set(entry.path, await judge(this.sandbox, entry));
         for (const [derivation, outputs] of entry.derivation.inputDrvs) next.push({ derivation, outputs });
+        if (pace.due) await pace.pause();
       }
     }
     return next;
@@ -155,13 +160,16 @@ class Walk {
   }
 }
 
-function byDerivation(wanted: readonly WantedOutputs[]): Map<StorePath, Set<string> | undefined> {
+/** The names of all wanted outputs of each; undefined for all that it has. */
+export function byDerivation(
+  wanted: readonly WantedOutputs[],
+): Map<StorePath, ReadonlySet<string> | undefined> {
   const names = new Map<StorePath, Set<string> | undefined>();
   for (const { derivation, outputs } of wanted) {
+    if (!names.has(derivation)) names.set(derivation, new Set());
     const known = names.get(derivation);
-    if (outputs === undefined || (names.has(derivation) && known === undefined))
-      names.set(derivation, undefined);
-    else names.set(derivation, new Set([...(known ?? []), ...outputs]));
+    if (outputs === undefined) names.set(derivation, undefined);
+    else for (const name of outputs) known?.add(name);
   }
   return names;
 }

@@ -8,6 +8,7 @@ import { FrameWalker, frameHeader, HEADER, OPENING } from "../../protocol/frames
 import type { Body as BodyKind } from "../../protocol/operations.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
 import { tooLong } from "../refusal.ts";
+import { GrowingBuffer } from "./growing-buffer.ts";
 
 type Write = (bytes: Buffer) => undefined | Promise<void>;
 
@@ -58,7 +59,7 @@ export class Body {
 
   /**
    * Takes the contents that have arrived, or waits for some.
-   * @param take gets copies
+   * @param take copies what it keeps
    * @returns false at the end of the body
    */
   async next(take: (slice: Buffer) => void): Promise<boolean> {
@@ -66,7 +67,7 @@ export class Body {
       if (this.done) return false;
       const taken = this.push(this.source.available, (slice) => {
         found = true;
-        take(Buffer.from(slice));
+        take(slice);
       });
       this.source.consume(taken);
       if (!found && !this.done && !(await this.source.fill())) throw new EndOfStream();
@@ -76,14 +77,14 @@ export class Body {
 
   /** Collects the contents. @throws Refusal beyond the limit, before the rest was read. */
   async collect(limit: number): Promise<Buffer> {
-    const pieces: Buffer[] = [];
+    const collected = new GrowingBuffer();
     while (!this.done) {
-      const taken = this.push(this.source.available, (slice) => pieces.push(Buffer.from(slice)));
+      const taken = this.push(this.source.available, (slice) => collected.append(slice));
       this.source.consume(taken);
       if (this.length > limit) throw tooLong("textBytes", limit);
       if (!this.done && !(await this.source.fill())) throw new EndOfStream();
     }
-    return Buffer.concat(pieces);
+    return collected.held;
   }
 
   /**

@@ -1,9 +1,9 @@
 /** What a build request names, each read once. */
 import { parseDerivedPath } from "../../policy/derived-path.ts";
 import { BUILD_MODES } from "../../protocol/types.ts";
-import type { StorePath } from "../../store/store-path.ts";
+import { paced } from "../../store/slices.ts";
 import { Refusal } from "../refusal.ts";
-import type { WantedOutputs } from "./approve.ts";
+import { byDerivation, type WantedOutputs } from "./approve.ts";
 import type { BuildExchange } from "./exchange.ts";
 import { requirePath } from "./held-outputs.ts";
 
@@ -26,8 +26,9 @@ export async function targetsOf(exchange: BuildExchange, request: BuildRequest):
   const mode = BUILD_MODES[request.mode];
   if (mode !== "normal")
     throw new Refusal(`build mode '${mode ?? request.mode}' is not allowed; only 'normal' is`);
+  sandbox.quota.checkTargets(request.paths.length);
   const targets: Target[] = [];
-  for (const asked of request.paths) {
+  for await (const asked of paced(request.paths, sandbox.pace)) {
     const path = parseDerivedPath(asked, table.minor, view.storeDir);
     if (!path) throw new Refusal(`'${asked.slice(0, 300)}' cannot be built`);
     if (path.kind === "path") await requirePath(exchange, path.path);
@@ -39,14 +40,9 @@ export async function targetsOf(exchange: BuildExchange, request: BuildRequest):
 
 /** What is to be built: each derivation once, with all its outputs that are asked for. */
 export function wantedOf(targets: readonly Target[]): WantedOutputs[] {
-  const byDerivation = new Map<StorePath, WantedOutputs>();
-  for (const { wanted } of targets) {
-    if (!wanted) continue;
-    const { derivation, outputs } = wanted;
-    const known = byDerivation.get(derivation);
-    const all = outputs === undefined || (known && known.outputs === undefined);
-    const names = all ? undefined : [...new Set([...(known?.outputs ?? []), ...outputs])].sort();
-    byDerivation.set(derivation, { derivation, outputs: names });
-  }
-  return [...byDerivation.values()];
+  const wanted = targets.map((target) => target.wanted).filter((outputs) => outputs !== undefined);
+  return [...byDerivation(wanted)].map(([derivation, names]) => ({
+    derivation,
+    outputs: names && [...names].sort(),
+  }));
 }

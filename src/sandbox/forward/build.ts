@@ -37,7 +37,7 @@ async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]):
   try {
     // What is held on a connection is held for that one alone: it then carries the build, and no other does.
     const holder = sandbox.view.closed ? undefined : await exchange.upstream();
-    const held = holder ? heldOnConnection(exchange, holder, wanted) : heldInView(sandbox.view);
+    const held = holder ? heldOnConnection(exchange, holder, wanted) : heldInView(sandbox.view, sandbox.pace);
     const approval = await approve(sandbox, held, wanted);
     const endWait = exchange.waits.begin(sandbox, locked(approval));
     try {
@@ -81,7 +81,7 @@ async function approvedBuild(
     for (const target of targets) {
       const outputs = await outputPaths(exchange, upstream, target, asked, outcomes.get(target.derivation));
       record(target.derivation, outputs);
-      entering.push(...outputs.values());
+      for (const output of outputs.values()) entering.push(output);
     }
     // Upstream's connection is still open, so the outputs cannot be collected meanwhile.
     await exchange.sandbox.admit(entering);

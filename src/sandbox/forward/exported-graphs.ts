@@ -49,12 +49,13 @@ class GraphCheck {
     if (named) this.pending.push(...named);
     else await this.addInputs(derivation);
     for (let path = this.pending.pop(); path !== undefined; path = this.pending.pop()) {
+      if (this.sandbox.pace.due) await this.sandbox.pace.pause();
       if (this.visited.has(path)) continue;
       this.visited.add(path);
       if (isDerivationPath(path)) return `'${path}' is in a closure that it could list`;
       const info = await this.sandbox.view.info(path);
       const maker = this.makers.get(path);
-      if (info) this.pending.push(...info.references);
+      if (info) for (const reference of info.references) this.pending.push(reference);
       else if (maker !== undefined) await this.addMaker(maker);
       if (this.unknown !== undefined)
         return `'${this.unknown}' among its inputs may make outputs that refer to derivations: build that one first`;
@@ -72,7 +73,7 @@ class GraphCheck {
   }
 
   private async addInputs({ inputSrcs, inputDrvs }: Derivation): Promise<void> {
-    this.pending.push(...inputSrcs);
+    for (const input of inputSrcs) this.pending.push(input);
     for (const [path, names] of inputDrvs) {
       const outputs = this.runs.get(path)?.outputs ?? (await this.sandbox.view.outputs(path));
       for (const name of names) {

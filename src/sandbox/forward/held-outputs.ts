@@ -5,6 +5,7 @@
 import { printDerivedPath } from "../../policy/derived-path.ts";
 import { infoInView } from "../../policy/view-queries.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import { mapInSlices, type Pace } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { type UpstreamConnection, UpstreamRefusal } from "../upstream/connection.ts";
 import type { View } from "../view.ts";
@@ -30,10 +31,10 @@ export interface HeldOutputs {
  * A closed view holds what is in it: that is rooted as long as the sandbox lives, and complete. Upstream is never asked:
  * whether a request is refused would tell what the host has (G1).
  */
-export function heldInView(view: View): HeldOutputs {
+export function heldInView(view: View, pace: Pace): HeldOutputs {
   return {
     among: async (paths) => {
-      const infos = await Promise.all(paths.map((path) => view.info(path)));
+      const infos = await mapInSlices(paths, pace, (path) => view.info(path));
       return new Set(paths.filter((_, i) => infos[i] !== undefined));
     },
     keep: async () => {},

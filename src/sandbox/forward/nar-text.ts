@@ -1,12 +1,13 @@
 /** The text in a NAR of one file: how derivations come by operations that bring NARs. */
 import { NarWalker } from "../../store/nar-walker.ts";
 import { Refusal, tooLong } from "../refusal.ts";
+import { GrowingBuffer } from "./growing-buffer.ts";
 
 export class NarText {
   private readonly walker: NarWalker;
   private readonly size: number;
   private readonly limit: number;
-  private readonly pieces: Buffer[] = [];
+  private readonly collected = new GrowingBuffer();
   private length = 0;
 
   /**
@@ -18,7 +19,7 @@ export class NarText {
     this.limit = limit;
     this.walker = new NarWalker((slice) => {
       this.length += slice.length;
-      if (this.length <= limit) this.pieces.push(Buffer.from(slice));
+      if (this.length <= limit) this.collected.append(slice);
     });
   }
 
@@ -41,6 +42,6 @@ export class NarText {
     if (this.walker.rootType !== "regular") throw new Refusal("a derivation has to be a regular file");
     if (this.walker.length !== this.size)
       throw new Refusal(`the NAR is not as long as the ${this.size} bytes that were announced`);
-    return Buffer.concat(this.pieces);
+    return this.collected.held;
   }
 }

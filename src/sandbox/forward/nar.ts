@@ -22,6 +22,7 @@ import { HashError, parseHash, printHash } from "../../store/hash.ts";
 import { isDerivationPath, storePathName } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
+import { MOST_ELEMENTS } from "../request-bounds.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { addDerivation, admitOne, methodOf } from "./add.ts";
 import { type Exchange, outcomeWithBody, type Pull, recordIntent } from "./exchange.ts";
@@ -65,12 +66,13 @@ export async function addToStoreNar(
 /** A derivation is judged like one that comes as a text; the path that it has by its text must be the one announced. */
 async function addDerivationNar(
   exchange: Exchange,
-  { path, contentAddress, references }: ValidPathInfo | RequestOf<"AddToStoreNar">,
+  { path, contentAddress, references: named }: ValidPathInfo | RequestOf<"AddToStoreNar">,
   nar: NarText,
 ): Promise<void> {
   if (!contentAddress.startsWith("text:sha256:"))
     throw new Refusal(`'${path}' is named as a derivation; derivations can be added as texts only`);
-  await requireInView(exchange.sandbox.view, references);
+  const { view, pace } = exchange.sandbox;
+  const references = await requireInView(view, named, pace);
   await addDerivation(exchange, storePathName(path), references, nar.text(), path);
 }
 
@@ -89,12 +91,17 @@ export async function addMultipleToStore(exchange: Exchange<"AddMultipleToStore"
 }
 
 async function addItems(exchange: Exchange<"AddMultipleToStore">, source: FramedSource): Promise<void> {
-  const reader = new MessageReader(source, exchange.sandbox.profile.limits.requestBytes);
+  const { pace, profile } = exchange.sandbox;
+  const reader = new MessageReader(source, profile.limits.requestBytes, {
+    pace,
+    mostElements: MOST_ELEMENTS,
+  });
   const infoCodec = compile(validPathInfo, exchange.table);
   const count = await reader.read(compile(u64, exchange.table));
   const subjects: string[] = [];
   exchange.detail.paths = subjects;
   for (let i = 0; i < count; i++) {
+    if (pace.due) await pace.pause();
     const info = await reader.read(infoCodec);
     if (subjects.length < MOST_SUBJECTS) subjects.push(info.path);
     await addItem(exchange, info, source);
@@ -232,8 +239,8 @@ async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToS
   if (info.references.includes(path))
     throw new Refusal(`'${path}' refers to itself, which a sandbox cannot add`);
   const address = addressOf(info.contentAddress);
-  await requireInView(exchange.sandbox.view, info.references);
-  const expected = contentAddressPath(sandbox.view.storeDir, storePathName(path), address, info.references);
+  const references = await requireInView(sandbox.view, info.references, sandbox.pace);
+  const expected = contentAddressPath(sandbox.view.storeDir, storePathName(path), address, references);
   if (expected !== path) throw new Refusal(`'${path}' is not the path that its content address makes`);
   const narHash = hashOf(info.narHash);
   if (
@@ -250,7 +257,7 @@ async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToS
       path,
       deriver: "",
       narHash,
-      references: info.references,
+      references,
       registrationTime: 0,
       narSize: info.narSize,
       ultimate: false,

@@ -1,5 +1,5 @@
 /** Operations that read: contents of a path, and what a content-addressed derivation resolved to. */
-import { requireInView } from "../../policy/view-queries.ts";
+import { infoInView } from "../../policy/view-queries.ts";
 import { STDERR } from "../../protocol/log-messages.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import { Encoder } from "../../protocol/wire.ts";
@@ -14,7 +14,7 @@ export async function narFromPath(
   exchange: Exchange,
   request: RequestOf<"NarFromPath">,
 ): Promise<typeof REPLIED> {
-  await requireInView(exchange.sandbox.view, [request.path]);
+  await infoInView(request.path, exchange.sandbox.view);
   const upstream = await exchange.upstream();
   await guarded(exchange, upstream, "requestDeadline", async (deadline) => {
     void upstream.send("NarFromPath", request);

@@ -15,6 +15,7 @@ import { storePathHash } from "../../store/store-path.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import { admitAdded, methodOf, requireName, told } from "./add.ts";
 import { type Exchange, outcomeWithBody, recordIntent } from "./exchange.ts";
+import { GrowingBuffer } from "./growing-buffer.ts";
 
 export async function addToStoreScanning(
   exchange: Exchange<"AddToStoreScanning">,
@@ -77,13 +78,12 @@ function cannotSpool(error: unknown): never {
 async function spool(exchange: Exchange, file: FileHandle, scanner: ReferenceScanner): Promise<void> {
   const { body, sandbox } = exchange;
   for (;;) {
-    const slices: Buffer[] = [];
-    if (!(await body.next((slice) => slices.push(slice)))) return;
-    for (const slice of slices) {
-      sandbox.quota.addBytes(slice.length);
-      if (body.length > body.limit) throw tooLong("bodyBytes", body.limit);
-      scanner.push(slice);
-      await file.writeFile(slice).catch(cannotSpool);
-    }
+    const arrived = new GrowingBuffer();
+    if (!(await body.next((slice) => arrived.append(slice)))) return;
+    const { held } = arrived;
+    sandbox.quota.addBytes(held.length);
+    if (body.length > body.limit) throw tooLong("bodyBytes", body.limit);
+    scanner.push(held);
+    await file.writeFile(held).catch(cannotSpool);
   }
 }

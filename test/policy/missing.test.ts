@@ -1,0 +1,113 @@
+/** QueryMissing on views of any kind: what it tells, and how much work it is. */
+import { expect, test } from "vitest";
+import { queryMissing } from "../../src/policy/missing.ts";
+import type { PathInfo, ViewQueries } from "../../src/policy/view-queries.ts";
+import type { Derivation } from "../../src/store/derivation.ts";
+import { noPause } from "../../src/store/slices.ts";
+import { attributesOf } from "../store/derivation-text.ts";
+
+const NEWEST = 38;
+function base(name: string): string {
+  return `/nix/store/${"0".repeat(32)}-${name}`;
+}
+
+interface Made {
+  readonly outputs: readonly string[];
+  readonly inputs?: Readonly<Record<string, string[]>>;
+}
+
+/** A view of derivations and of the named outputs; counts what it is asked. */
+class FakeView implements ViewQueries {
+  readonly storeDir = "/nix/store";
+  asked = 0;
+  private readonly made: Readonly<Record<string, Made>>;
+  private readonly present: ReadonlySet<string>;
+
+  constructor(made: Readonly<Record<string, Made>>, present: readonly string[]) {
+    this.made = made;
+    this.present = new Set(present.map(base));
+  }
+
+  info(path: string): PathInfo | undefined {
+    this.asked++;
+    return this.present.has(path)
+      ? { path, narHash: "", narSize: 0, references: [], contentAddress: "" }
+      : undefined;
+  }
+
+  async outputs(path: string): Promise<ReadonlyMap<string, string> | undefined> {
+    this.asked++;
+    const derivation = await this.derivation(path);
+    return derivation && new Map([...derivation.outputs].map(([name, output]) => [name, output.path]));
+  }
+
+  async derivation(path: string): Promise<Derivation | undefined> {
+    const name = path.slice(base("").length);
+    const made = this.made[name];
+    if (!made) return undefined;
+    const output = (of: string) => ({ path: base(`${name}-${of}`), hashAlgorithm: "", hash: "" });
+    return {
+      outputs: new Map(made.outputs.map((of) => [of, output(of)])),
+      inputDrvs: new Map(Object.entries(made.inputs ?? {}).map(([of, names]) => [base(of), names])),
+      inputSrcs: [],
+      system: "s",
+      builder: "b",
+      attributes: attributesOf([]),
+    };
+  }
+
+  all() {
+    return [];
+  }
+  byHashPart() {
+    return undefined;
+  }
+  referrers() {
+    return [];
+  }
+  derivers() {
+    return [];
+  }
+}
+
+async function ask(view: FakeView, ...targets: string[]) {
+  const { willBuild, unknown } = await queryMissing(targets, view, NEWEST, noPause);
+  return { willBuild: willBuild.sort(), unknown: unknown.sort() };
+}
+
+test("of derivations those are built of which an output is wanted that is not there, and what they need", async () => {
+  const view = new FakeView(
+    {
+      "top.drv": { outputs: ["out", "dev"], inputs: { "mid.drv": ["out"], "done.drv": ["out"] } },
+      "mid.drv": { outputs: ["out"], inputs: { "done.drv": ["lib"], "gone.drv": ["out"] } },
+      "done.drv": { outputs: ["out", "lib"], inputs: { "gone.drv": ["out"] } },
+    },
+    ["top.drv-dev", "done.drv-out", "done.drv-lib", "file"],
+  );
+  expect(await ask(view, `${base("top.drv")}!dev`)).toEqual({ willBuild: [], unknown: [] });
+  expect(
+    await ask(view, `${base("top.drv")}!dev`, `${base("top.drv")}!*`, base("file"), base("other")),
+  ).toEqual({
+    willBuild: [base("mid.drv"), base("top.drv")],
+    unknown: [base("gone.drv"), base("other")],
+  });
+  expect((await ask(view, `${base("top.drv")}!nothing`)).willBuild).toContain(base("top.drv"));
+});
+
+test("G8: a derivation that is named again and again is asked about once, and the loop gets its turns", async () => {
+  const outputs = Array.from({ length: 3000 }, (_, i) => `o${i}`);
+  for (const present of [[], outputs.map((name) => `m.drv-${name}`)]) {
+    const view = new FakeView({ "m.drv": { outputs } }, present);
+    let pauses = 0;
+    const pace = {
+      due: true,
+      pause: async () => {
+        pauses++;
+      },
+    };
+    const targets = Array.from({ length: 20_000 }, (_, i) => `${base("m.drv")}!o${i % 3000},o${i % 2999}`);
+    await queryMissing(targets, view, NEWEST, pace);
+    expect(view.asked).toBe(1 + 3000);
+    expect(pauses).toBeGreaterThan(20_000 / 64);
+  }
+});
