@@ -4,15 +4,17 @@ import type { ApprovedRuns } from "./approve.ts";
 import type { BuildExchange } from "./exchange.ts";
 import { LogFilter } from "./log-filter.ts";
 
-/** Lines that one audit record keeps. */
+/** What one audit record keeps of them, in lines and in characters: its other fields have to fit beside them. */
 const MOST_HIDDEN_LINES = 100;
 const LONGEST_HIDDEN_LINE = 1000;
+const MOST_HIDDEN = 32 * 1024;
 
 export function buildLog(exchange: BuildExchange, runs: ApprovedRuns): LogFilter {
   const { client, sandbox } = exchange;
   const { limits, innerLogs } = sandbox.profile;
   const fetching = [...runs.values()].some(({ fetches }) => fetches);
   const hidden: string[] = [];
+  let hiddenLength = 0;
   return new LogFilter({
     dialect: exchange.table,
     clientMinor: exchange.clientMinor,
@@ -28,9 +30,11 @@ export function buildLog(exchange: BuildExchange, runs: ApprovedRuns): LogFilter
       return !(runs.get(path)?.fetches ?? fetching);
     },
     hidden(path, line) {
-      if (hidden.length >= MOST_HIDDEN_LINES) return;
+      if (hidden.length >= MOST_HIDDEN_LINES || hiddenLength >= MOST_HIDDEN) return;
       // Decoded, it is a copy: a mere piece would keep the whole line in memory.
-      hidden.push(fromWireText(`${path}: ${line.slice(0, LONGEST_HIDDEN_LINE)}`));
+      const text = fromWireText(`${path}: ${line.slice(0, LONGEST_HIDDEN_LINE)}`);
+      hiddenLength += text.length;
+      hidden.push(text);
       exchange.detail.hiddenLog = hidden;
     },
   });

@@ -65,8 +65,10 @@ async function approvedBuild(
   { runs, asked }: Approval,
 ): Promise<Built> {
   const started = Date.now();
-  const record = (derivation: StorePath, outputs: ReadonlyMap<string, StorePath>): void =>
-    recordBuild(exchange, derivation, outputs, started);
+  const unrecorded = new Set(wanted.map(({ derivation }) => derivation));
+  const record = (derivation: StorePath, outputs: ReadonlyMap<string, StorePath>): void => {
+    if (unrecorded.delete(derivation)) recordBuild(exchange, derivation, outputs, started);
+  };
   const targets = wanted.map(({ derivation, outputs }) => ({
     derivation,
     outputs: outputs ?? [...(asked.get(derivation)?.keys() ?? [])],
@@ -87,7 +89,7 @@ async function approvedBuild(
     await exchange.sandbox.admit(entering);
     return { outcomes, runs };
   } catch (error) {
-    for (const { derivation } of wanted) record(derivation, new Map());
+    for (const derivation of unrecorded) record(derivation, new Map());
     throw error;
   } finally {
     if (log.dropped > 0) {
