@@ -19,7 +19,7 @@ const failures: readonly (readonly [kind: string, log: RegExp])[] = [
   ["the client was killed", /^the client was killed$/],
   ["its sandbox was over before it", /its build is over|the sandbox is over/],
   ["its asker was gone", /the build that asked for this one is gone/],
-  ["its pre-build hook was killed", /as a chroot store|creating directory .\/nix\/var|hook/],
+  ["it got no sandbox", /as a chroot store|creating directory .\/nix\/var/],
   ["the linker was away", /linker/],
   ["the service was away", /cannot connect to socket|nix-broker service does not run|the service stops/],
   ["the daemon was away", /the connection to the nix-daemon broke|cannot ask the nix-daemon/],
@@ -108,7 +108,7 @@ export class Builds {
     const kind = failures.find(([, pattern]) => pattern.test(log))?.[0] ?? "otherwise";
     const undisturbed = disturbances.length === 0;
     tally.count("builds", `failed: ${kind}${undisturbed ? ", with nothing disturbed" : ""}`);
-    if (undisturbed || kind === "otherwise")
+    if (undisturbed || ["otherwise", "it got no sandbox"].includes(kind))
       tally.note(`${item.name} failed (${kind}) after: ${disturbances.join(", ") || "nothing"}\n${log}`);
   }
 }
