@@ -273,9 +273,13 @@ export class Daemon {
     await gone;
   }
 
-  /** Kills the daemon and its workers, and starts it again, with other lines of nix.conf if given. */
-  async restart(config?: string): Promise<void> {
-    await this.kill(true);
+  /**
+   * Kills the daemon and its workers, and starts it again, with other lines of nix.conf if given.
+   *
+   * @param workers as for `kill`
+   */
+  async restart(config?: string, workers = true): Promise<void> {
+    await this.kill(workers);
     if (config !== undefined) this.writeConfig(config);
     await this.startDaemon();
   }

@@ -15,7 +15,7 @@ import type { StorePath } from "../store/store-path.ts";
 import type { AuditRecorder } from "./audit-recorder.ts";
 import type { Counters } from "./counters.ts";
 import { NoRoots, TemporaryRoots } from "./static-home.ts";
-import { connectTo } from "./upstream.ts";
+import { connectTo, generationOf } from "./upstream.ts";
 
 /** What is known about a build that has its own sandbox. */
 export interface BuildSandboxOptions {
@@ -57,11 +57,17 @@ export class Broker {
     this.waits = new Waits({ buildUsers, onRefused: (reason) => metrics.waitRefused(reason) });
     this.pool = new UpstreamPool({
       connect: connectTo(upstream),
+      generation: generationOf(upstream),
       storeDir: upstream.storeDir,
       size: upstream.pool,
       allowTrusted: upstream.allowTrusted,
     });
-    this.store = new UpstreamStore(() => this.ownConnection(), upstream.storeDir, config.limits);
+    this.store = new UpstreamStore(
+      () => this.ownConnection(),
+      (connection) => this.pool.isOutlived(connection),
+      upstream.storeDir,
+      config.limits,
+    );
   }
 
   /** The sandbox of a static socket. Its view is filled when the first client connects: upstream may be down now. */

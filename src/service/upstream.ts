@@ -1,5 +1,6 @@
 /** How the service reaches the real nix-daemon: its socket, or a command that speaks the protocol (ssh). */
 import { spawn } from "node:child_process";
+import { lstatSync } from "node:fs";
 import type { UpstreamConfig } from "../config/config.ts";
 import { connectStream, pairStream } from "../host/socket.ts";
 import { type Connect, LONGEST_REPLY } from "../sandbox/upstream/connection.ts";
@@ -19,6 +20,26 @@ export function connectTo(upstream: UpstreamConfig): Connect {
     child.on("error", () => undefined);
     return pairStream(child.stdout, child.stdin, options);
   };
+}
+
+/** systemd has the number of a unit's start here, in a link that it makes anew at each start. */
+const STARTED_BY_SYSTEMD = "/run/systemd/units/invocation:nix-daemon.service";
+
+/**
+ * What tells a daemon that was started from the one before it: a daemon makes its socket anew, and systemd, which keeps the
+ * socket for it, writes down each start. Undefined where it cannot be told, and while there is no daemon.
+ */
+export function generationOf({ command, socket }: UpstreamConfig): () => string | undefined {
+  if (command) return () => undefined;
+  return () => {
+    const made = markOf(socket);
+    return made && `${made} ${markOf(STARTED_BY_SYSTEMD)}`;
+  };
+}
+
+function markOf(path: string): string | undefined {
+  const status = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  return status && `${status.dev}:${status.ino}:${status.ctimeNs}`;
 }
 
 /** Where upstream is, for messages. */

@@ -44,3 +44,30 @@ test("G8: what fails to open is opened anew for the next request", async () => {
   await expect(channel.ask("IsValidPath", { path })).rejects.toThrow("nobody there");
   expect(tries).toBe(2);
 });
+
+test("G1: once another daemon listens, it is asked, and the connection to the one before is closed", async () => {
+  const opened: UpstreamConnection[] = [];
+  let restarted = false;
+  const channel = new QueryChannel(
+    async () => {
+      const daemon = daemonThatSays(...YES, ...YES);
+      const connection = await UpstreamConnection.open(
+        () => Promise.resolve(daemon),
+        { minor: 21, features: new Set() },
+        "/nix/store",
+      );
+      opened.push(connection);
+      return connection;
+    },
+    ANSWER_SECONDS,
+    (connection) => restarted && connection === opened[0],
+  );
+  const before = channel.ask("IsValidPath", { path });
+  expect(await before).toBe(true);
+  restarted = true;
+  expect(await channel.ask("IsValidPath", { path })).toBe(true);
+  expect(opened).toHaveLength(2);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(opened.map(({ destroyed }) => destroyed)).toEqual([true, false]);
+  channel.close();
+});

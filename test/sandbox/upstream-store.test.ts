@@ -9,10 +9,15 @@ function pathOf(i: number) {
 }
 
 function storeWithoutUpstream(): UpstreamStore {
-  return new UpstreamStore(() => Promise.reject(new Error("asked upstream")), "/nix/store", {
-    textBytes: 16 * MiB,
-    requestDeadline: 600,
-  });
+  return new UpstreamStore(
+    () => Promise.reject(new Error("asked upstream")),
+    () => false,
+    "/nix/store",
+    {
+      textBytes: 16 * MiB,
+      requestDeadline: 600,
+    },
+  );
 }
 
 test("G8: derivations are kept up to a number of bytes, the last ones", async () => {

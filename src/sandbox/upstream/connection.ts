@@ -79,6 +79,8 @@ export class UpstreamConnection {
   readonly reader: MessageReader;
   /** Set once it was given to a sandbox; such a connection never goes to another. */
   destroyed = false;
+  /** Of the daemon that it was opened to: see `PoolOptions.generation`. */
+  generation: string | undefined;
   private ended = false;
   private readonly logs: LogCodecs;
   private readonly logReader: MessageReader;

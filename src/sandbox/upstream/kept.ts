@@ -30,15 +30,22 @@ export class KeptUpstreams {
     connection.onClose = () => this.drop(connection);
   }
 
-  /** The one that was left last, of those that speak this dialect. @param dialect as `dialectName` has it */
-  take(dialect: string): UpstreamConnection | undefined {
+  /**
+   * The one that was left last, of those that speak this dialect.
+   * @param dialect as `dialectName` has it
+   * @param isCurrent whether a connection may be used; others are destroyed
+   */
+  take(
+    dialect: string,
+    isCurrent: (connection: UpstreamConnection) => boolean,
+  ): UpstreamConnection | undefined {
     for (;;) {
       const connection = this.kept.findLast(
         (each) => dialectName(each.connection.greeting) === dialect,
       )?.connection;
       if (!connection) return undefined;
       this.forget(connection);
-      if (!connection.destroyed && !connection.outOfStep) return connection;
+      if (isCurrent(connection)) return connection;
       connection.destroy();
     }
   }

@@ -21,7 +21,8 @@ export class OwnUpstream {
     const { held } = this;
     if (held && !held.destroyed && !held.outOfStep) return held;
     held?.destroy();
-    const taken = this.kept.take(dialectName(dialect)) ?? (await this.pool.take(dialect));
+    const kept = this.kept.take(dialectName(dialect), (connection) => this.pool.isCurrent(connection));
+    const taken = kept ?? (await this.pool.take(dialect));
     if (this.gone) taken.destroy();
     this.held = taken;
     return taken;

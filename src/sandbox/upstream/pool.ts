@@ -14,6 +14,11 @@ import {
 
 export interface PoolOptions {
   readonly connect: Connect;
+  /**
+   * Another text once another daemon process listens; undefined where that is not known. The connections of a daemon may
+   * outlive it, with the settings of before.
+   */
+  readonly generation?: () => string | undefined;
   readonly storeDir: string;
   /** How many to keep ready for each of the dialects that were used last. */
   readonly size: number;
@@ -43,11 +48,28 @@ export class UpstreamPool {
   >();
   private refilling: Promise<void> | undefined;
   private closed = false;
-  /** As learned last; undefined until upstream was reached once. */
-  facts: UpstreamFacts | undefined;
+  private known: UpstreamFacts | undefined;
+  private generation: string | undefined;
 
   constructor(options: PoolOptions) {
     this.options = options;
+  }
+
+  /** As learned last; undefined until upstream was reached once, and after it was started anew. */
+  get facts(): UpstreamFacts | undefined {
+    this.noticeRestart();
+    return this.known;
+  }
+
+  /** Whether something can be asked on a connection, and the daemon that it leads to still listens. */
+  isCurrent(connection: UpstreamConnection): boolean {
+    return !connection.destroyed && !connection.outOfStep && !this.isOutlived(connection);
+  }
+
+  /** Whether another daemon listens than the one that a connection leads to. */
+  isOutlived({ generation }: UpstreamConnection): boolean {
+    const now = this.options.generation?.();
+    return now !== undefined && generation !== undefined && generation !== now;
   }
 
   /** How many connections are ready. */
@@ -72,12 +94,13 @@ export class UpstreamPool {
       connection.destroy();
     }
     const { minor, features, nixVersion } = connection.greeting;
-    this.facts = { minor, features, nixVersion };
-    return this.facts;
+    this.known = { minor, features, nixVersion };
+    return this.known;
   }
 
   /** A connection in exactly this dialect, for one sandbox. @throws UpstreamError */
   async take(dialect: Dialect): Promise<UpstreamConnection> {
+    this.noticeRestart();
     const key = dialectName(dialect);
     let shelf = this.ready.get(key);
     this.ready.delete(key);
@@ -86,7 +109,7 @@ export class UpstreamPool {
     this.forgetOldest();
     try {
       for (let connection = shelf.idle.pop(); connection; connection = shelf.idle.pop())
-        if (!connection.destroyed && !connection.outOfStep) return connection;
+        if (this.isCurrent(connection)) return connection;
         else connection.destroy();
       return await this.open(dialect);
     } finally {
@@ -105,7 +128,10 @@ export class UpstreamPool {
   }
 
   private async open(dialect: Dialect): Promise<UpstreamConnection> {
+    // Before it is opened: what it is then taken for is too old at worst.
+    const generation = this.options.generation?.();
     const connection = await UpstreamConnection.open(this.options.connect, dialect, this.options.storeDir);
+    connection.generation = generation;
     const { greeting } = connection;
     if (greeting.trust === TRUST.trusted && !this.options.allowTrusted) {
       connection.destroy();
@@ -121,10 +147,21 @@ export class UpstreamPool {
     return connection;
   }
 
+  /** A daemon that was started anew may have other settings, and trust others. */
+  private noticeRestart(): void {
+    const now = this.options.generation?.();
+    if (now === undefined || now === this.generation) return;
+    if (this.generation !== undefined) {
+      this.flush();
+      this.known = undefined;
+    }
+    this.generation = now;
+  }
+
   /** Notices another version of upstream behind the same socket: what was made for the old one is of no use. */
   private notice(greeting: DaemonGreeting): void {
     const minor = Math.min(greeting.daemonMinor, NEWEST_MINOR);
-    const { facts } = this;
+    const facts = this.known;
     const changed =
       facts &&
       (facts.minor !== minor ||
@@ -133,7 +170,7 @@ export class UpstreamPool {
           facts.nixVersion !== greeting.nixVersion));
     if (!changed) return;
     this.flush();
-    this.facts = undefined;
+    this.known = undefined;
   }
 
   /** @throws UpstreamError if upstream's store is in another folder than we were told */
@@ -172,7 +209,7 @@ export class UpstreamPool {
           shelf.idle.splice(at, 1);
           connection.destroy();
           // Upstream was stopped: what comes after it is asked anew what it is, and whether it trusts us.
-          this.facts = undefined;
+          this.known = undefined;
         };
       } catch {
         // Upstream is away; the next client's request will say so, and start filling anew.

@@ -17,17 +17,28 @@ interface Pending {
 interface Lane {
   readonly connection: UpstreamConnection;
   readonly pending: Pending[];
+  /** It is closed once all is answered. */
+  retired: boolean;
 }
 
 export class QueryChannel {
   private readonly open: () => Promise<UpstreamConnection>;
   private readonly answerSeconds: number;
+  private readonly isOutlived: (connection: UpstreamConnection) => boolean;
   private lane: Promise<Lane> | undefined;
   private closed = false;
 
-  /** @param answerSeconds how long upstream may leave what it was asked without an answer */
-  constructor(open: () => Promise<UpstreamConnection>, answerSeconds: number) {
+  /**
+   * @param answerSeconds how long upstream may leave what it was asked without an answer
+   * @param isOutlived whether another daemon listens than the one that a connection leads to; one to that is opened then
+   */
+  constructor(
+    open: () => Promise<UpstreamConnection>,
+    answerSeconds: number,
+    isOutlived: (connection: UpstreamConnection) => boolean = () => false,
+  ) {
     this.open = open;
+    this.isOutlived = isOutlived;
     this.answerSeconds = answerSeconds;
   }
 
@@ -56,11 +67,13 @@ export class QueryChannel {
     request: RequestOf<N>,
     body: Pending["body"],
   ): Promise<unknown> {
-    const { connection, pending } = await this.usableLane();
+    const lane = await this.usableLane();
+    const { connection, pending } = lane;
     return new Promise((resolve, reject) => {
       pending.push({ name, body, resolve, reject });
       connection.send(name, request);
-      if (pending.length === 1) void answer(connection, pending, this.answerSeconds);
+      if (pending.length === 1)
+        void answer(connection, pending, this.answerSeconds).then(() => closeIfRetired(lane));
     });
   }
 
@@ -68,17 +81,29 @@ export class QueryChannel {
   private async usableLane(): Promise<Lane> {
     for (;;) {
       if (this.closed) throw new UpstreamError("the sandbox has ended");
-      this.lane ??= this.open().then((connection) => ({ connection, pending: [] }));
+      this.lane ??= this.open().then((connection) => ({ connection, pending: [], retired: false }));
       const { lane } = this;
       const opened = await lane.catch((error: Error) => error);
-      if (!(opened instanceof Error) && isUsable(opened) && !this.closed) return opened;
+      const usable = !(opened instanceof Error) && isUsable(opened) && !this.closed;
+      if (usable && !this.isOutlived(opened.connection)) return opened;
       // Upstream may have hung up while nothing was asked: that is nobody's error. But what is forgotten must not be
       // the one that somebody else has begun to open meanwhile.
       if (this.lane === lane) this.lane = undefined;
       if (opened instanceof Error) throw opened;
-      opened.connection.destroy();
+      if (usable) retire(opened);
+      else opened.connection.destroy();
     }
   }
+}
+
+/** What others have asked there, or are just about to, is answered first. */
+function retire(lane: Lane): void {
+  lane.retired = true;
+  setImmediate(() => closeIfRetired(lane));
+}
+
+function closeIfRetired({ connection, pending, retired }: Lane): void {
+  if (retired && pending.length === 0) connection.destroy();
 }
 
 function isUsable({ connection, pending }: Lane): boolean {

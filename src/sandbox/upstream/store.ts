@@ -37,10 +37,11 @@ export class UpstreamStore {
 
   constructor(
     open: () => Promise<UpstreamConnection>,
+    isOutlived: (connection: UpstreamConnection) => boolean,
     storeDir: string,
     { textBytes, requestDeadline }: Pick<Limits, "textBytes" | "requestDeadline">,
   ) {
-    this.channel = new QueryChannel(open, requestDeadline);
+    this.channel = new QueryChannel(open, requestDeadline, isOutlived);
     this.storeDir = storeDir;
     this.textBytes = textBytes;
   }
