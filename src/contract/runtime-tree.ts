@@ -37,6 +37,8 @@ export interface SandboxPlaces {
   readonly ended: string;
   /** The folder of its roots. */
   readonly roots: string;
+  /** The folder of the roots that root itself creates. */
+  readonly gains: string;
   /** The copy of the record that survives a reboot. */
   readonly durable: string;
 }
@@ -56,6 +58,7 @@ export function sandboxPlaces(config: RootConfig, id: SandboxId): SandboxPlaces 
     linked: `${folder}/linked`,
     ended: `${folder}/ended`,
     roots: `${config.gcrootsDir}/${id}`,
+    gains: `${config.gcrootsDir}/${id}.gains`,
     durable: `${config.gcrootsDir}/${id}.json`,
   };
 }

@@ -3,14 +3,15 @@
  * rename, nest and re-mount as it likes in its own namespaces, but it can only mount folders that it sees,
  * and the chroot of another build is not one of them.
  */
-import { lstatSync, readFileSync } from "node:fs";
+import { lstatSync } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
 import { LinkError } from "../contract/link-error.ts";
 import { owner } from "../contract/trusted-file.ts";
 import { isStoreBase } from "../store/store-path.ts";
 import { effectiveUid, processStat } from "./process-tree.ts";
 
 /** One line of `/proc/<pid>/mountinfo`. Format: proc_pid_mountinfo(5). */
-export interface Mount {
+interface Mount {
   /** `major:minor`. */
   readonly device: string;
   /** The folder of the file system that is mounted. */
@@ -27,10 +28,11 @@ export interface BuildIdentity {
   readonly chroot: string;
 }
 
-/** Longer lists of mounts are not read. Characters. */
+/** Longer lists of mounts are not read: a builder can create as many mounts as the kernel allows. Bytes. */
 const MAX_MOUNTINFO = 16 * 1024 * 1024;
+const CHUNK = 64 * 1024;
 
-export function parseMounts(text: string): Mount[] {
+function parseMounts(text: string): Mount[] {
   const mounts: Mount[] = [];
   for (const line of text.split("\n")) {
     const [, , device, root, mountPoint, options] = line.split(" ");
@@ -42,7 +44,7 @@ export function parseMounts(text: string): Mount[] {
 }
 
 /** The mount that a folder is on: the deepest of those above it, and the last if there are several. */
-export function mountOf(path: string, mounts: readonly Mount[]): Mount | undefined {
+function mountOf(path: string, mounts: readonly Mount[]): Mount | undefined {
   let found: Mount | undefined;
   for (const mount of mounts) {
     const inside =
@@ -53,7 +55,7 @@ export function mountOf(path: string, mounts: readonly Mount[]): Mount | undefin
 }
 
 /** The derivations whose chroots are among the mounts, by the file names of their `.drv`. */
-export function chrootsAmong(mounts: readonly Mount[], store: Mount, storeReal: string): Set<string> {
+function chrootsAmong(mounts: readonly Mount[], store: Mount, storeReal: string): Set<string> {
   const below = store.mountPoint === "/" ? storeReal : storeReal.slice(store.mountPoint.length);
   const prefix = `${store.root === "/" ? "" : store.root}${below}/`;
   const found = new Set<string>();
@@ -70,12 +72,21 @@ export function chrootsAmong(mounts: readonly Mount[], store: Mount, storeReal: 
  * @param uid the peer's, as reported by the kernel
  * @throws LinkError `not-a-build`
  */
-export function identifyBuild(pid: number, uid: number, storeReal: string, storeDir: string): BuildIdentity {
+export async function identifyBuild(
+  pid: number,
+  uid: number,
+  storeReal: string,
+  storeDir: string,
+): Promise<BuildIdentity> {
   const before = processStat(pid);
   if (!before || effectiveUid(pid) !== uid) throw notABuild(`there is no process ${pid} of user ${uid}`);
-  const store = mountOf(storeReal, parseMounts(readMounts("self")));
+  let store: Mount | undefined;
+  for await (const mounts of mountsOf("self"))
+    store = mountOf(storeReal, store ? [store, ...mounts] : mounts);
   if (!store) throw notABuild("the store's own mount is not known");
-  const builds = chrootsAmong(parseMounts(readMounts(String(pid))), store, storeReal);
+  const builds = new Set<string>();
+  for await (const mounts of mountsOf(String(pid)))
+    for (const build of chrootsAmong(mounts, store, storeReal)) builds.add(build);
   const after = processStat(pid);
   if (after?.startTime !== before.startTime || effectiveUid(pid) !== uid)
     throw notABuild(`process ${pid} ended while it was looked at`);
@@ -95,15 +106,30 @@ function chrootLayout(storeReal: string, storeDir: string, derivationBase: strin
   throw notABuild(`the chroot of ${derivationBase} is gone`);
 }
 
-function readMounts(pid: string): string {
-  let text: string;
+/** The mounts of a process, in pieces, so that other work is done in between. */
+async function* mountsOf(pid: string): AsyncGenerator<Mount[]> {
+  let file: FileHandle;
   try {
-    text = readFileSync(`/proc/${pid}/mountinfo`, "latin1");
+    file = await open(`/proc/${pid}/mountinfo`, "r");
   } catch {
     throw notABuild(`the mounts of process ${pid} cannot be read`);
   }
-  if (text.length > MAX_MOUNTINFO) throw notABuild(`process ${pid} has too many mounts`);
-  return text;
+  try {
+    const chunk = Buffer.alloc(CHUNK);
+    let rest = "";
+    for (let length = 0; length <= MAX_MOUNTINFO; ) {
+      const { bytesRead } = await file.read(chunk, 0, CHUNK, null);
+      if (bytesRead === 0) return;
+      length += bytesRead;
+      const text = rest + chunk.toString("latin1", 0, bytesRead);
+      const end = text.lastIndexOf("\n") + 1;
+      rest = text.slice(end);
+      yield parseMounts(text.slice(0, end));
+    }
+  } finally {
+    await file.close();
+  }
+  throw notABuild(`process ${pid} has too many mounts`);
 }
 
 /** The kernel writes space, tab, newline and backslash as three octal digits. */

@@ -3,8 +3,10 @@
  * any time, so no path is resolved twice: each component is opened from the one before, and everything later
  * goes through `/proc/self/fd/N/<name>`.
  */
-import { closeSync, constants, fstatSync, mkdirSync, openSync, rmSync, type Stats } from "node:fs";
+import { closeSync, constants, fstatSync, mkdirSync, openSync, type Stats } from "node:fs";
 import { errorCode, owner } from "../contract/trusted-file.ts";
+import { removeTree } from "./remove-tree.ts";
+import { Turns } from "./turns.ts";
 
 /** The chroot is not the registered one, or it is not safe to write to. */
 export class ChrootError extends Error {
@@ -32,7 +34,7 @@ export class Chroot {
   private readonly stagingParent: number;
 
   /**
-   * Opens the store folder of a chroot and creates the staging folder, emptying one that a crash left behind.
+   * Opens the store folder of a chroot and creates the staging folder, or reuses one that a crash left behind.
    * @param storeReal the folder of the machine's store
    * @param chroot `<name>.drv.chroot` or `<name>.drv.chroot/root`, below it
    * @param storeDir the logical store, which is the path inside the chroot too
@@ -62,9 +64,9 @@ export class Chroot {
       // If there is a folder around the root (2.26 and later), the builder does not even see the staging folder.
       this.stagingParent = outer;
       this.store = current;
-      rmSync(`${at(outer)}/${STAGING}`, { recursive: true, force: true });
-      mkdirSync(`${at(outer)}/${STAGING}`, { mode: 0o700 });
+      makeStaging(`${at(outer)}/${STAGING}`);
       this.staging = step(at(outer), STAGING);
+      requireOwned(fstatSync(this.staging), `${chroot}/${STAGING}`, false);
       if (fstatSync(this.staging).dev !== fstatSync(current).dev)
         throw new ChrootError(`${chroot} spans two file systems`);
       for (const descriptor of opened)
@@ -100,13 +102,22 @@ export class Chroot {
     return fstatSync(this.store).nlink === 0;
   }
 
-  close(): void {
+  async close(): Promise<void> {
+    const turns = new Turns();
     try {
-      rmSync(`${at(this.stagingParent)}/${STAGING}`, { recursive: true, force: true });
+      await turns.during(() => removeTree(`${at(this.stagingParent)}/${STAGING}`, turns));
     } catch {
       // Nix removes it with the rest of the chroot, and may be doing so now.
     }
     for (const descriptor of [this.store, this.staging, this.stagingParent]) closeSync(descriptor);
+  }
+}
+
+function makeStaging(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (errorCode(error) !== "EEXIST") throw error;
   }
 }
 

@@ -7,6 +7,7 @@ import { errorCode, errorText } from "../contract/trusted-file.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { Chroot, ChrootError, type FolderIdentity } from "./chroot.ts";
 import { takeUsed } from "./copy-usage.ts";
+import { Gains } from "./gains.ts";
 import { type LockReading, readLocks } from "./output-locks.ts";
 import { hasEnded } from "./process-tree.ts";
 import { type CopyBudget, copyIntoChroot, linksAreCheap } from "./store-copy.ts";
@@ -24,6 +25,7 @@ export class LinkedSandbox {
   private readonly config: RootConfig;
   private readonly budget: CopyBudget;
   private chroot: Chroot | undefined;
+  private gains: Gains | undefined;
   private tail: Promise<unknown> = Promise.resolve();
   private goneSince: number | undefined;
   /** Whether the locks of its outputs were seen with its worker. */
@@ -50,14 +52,27 @@ export class LinkedSandbox {
       throw new ChrootError("the sandbox is not one of this store");
     // What is at its place now may be the chroot of the same derivation, built again.
     if (worker && hasEnded(worker)) throw new ChrootError("its build is over");
+    this.gains = new Gains(this.config, this.record.id);
     const chroot = new Chroot(this.config.storeReal, path, storeDir, known);
     const { identity } = chroot;
-    if (known) takeUsed(Buffer.from(chroot.folder), this.budget);
     this.chroot = chroot;
     this.problem = undefined;
+    if (known) this.tail = this.countUsed(chroot);
     // The hook still waits for this: the build cannot have released them yet, however short it is.
     this.locked = this.readLocks() === "held";
     return identity;
+  }
+
+  private async countUsed(chroot: Chroot): Promise<void> {
+    const turns = new Turns();
+    try {
+      await turns.during(async () => {
+        await takeUsed(Buffer.from(chroot.folder), this.budget, turns);
+        await this.gains?.countKnown(turns);
+      });
+    } catch (error) {
+      this.problem = `what was linked before cannot be counted: ${errorText(error)}`;
+    }
   }
 
   /**
@@ -72,7 +87,7 @@ export class LinkedSandbox {
     // The reason for a refusal is more useful than the fact that the build is over.
     if (this.record.kind !== "refused") this.problem = problem;
     await this.tail;
-    chroot?.close();
+    await chroot?.close();
   }
 
   /**
@@ -95,6 +110,7 @@ export class LinkedSandbox {
     if (!chroot) throw new LinkError("not-linkable", this.problem ?? "the sandbox is over");
     try {
       await requireValid();
+      this.gains?.add(path);
       const turns = new Turns();
       await turns.during(() =>
         copyIntoChroot(storePathBase(path), chroot, {

@@ -3,23 +3,26 @@
  * Unix socket; its requests are checked as if they came from an enemy. Sandboxes are known only from root's
  * own `sandbox.json`. Protocol and folders: docs/linker-and-hooks.md.
  */
-import { type FSWatcher, readFileSync, watch } from "node:fs";
+import { type FSWatcher, watch } from "node:fs";
 import type { Server } from "node:net";
 import { LinkError } from "../contract/link-error.ts";
 import type { LinkerRequest, LinkerStatus } from "../contract/linker-protocol.ts";
 import { type RootConfig, type ServiceAccount, serviceAccount } from "../contract/root-config.ts";
 import { ensureTree, linkerSocket, type SandboxId, sandboxesFolder } from "../contract/runtime-tree.ts";
 import { errorText } from "../contract/trusted-file.ts";
-import { parseDerivation } from "../store/derivation.ts";
+import { type Derivation, DerivationError } from "../store/derivation.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { identifyBuild } from "./build-identity.ts";
 import { DaemonQuery } from "./daemon-query.ts";
+import { readAskingDerivation } from "./derivation-file.ts";
 import { listenForService } from "./linker-server.ts";
-import { optIn, SYSTEM_FEATURE } from "./opt-in.ts";
+import { type OptIn, optIn, SYSTEM_FEATURE } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
+import { Questions } from "./questions.ts";
 import { judgement, recordOf, registerSandbox } from "./registration.ts";
 import { SandboxTable, type Settle } from "./sandbox-table.ts";
 import { storeProblem } from "./store-mount.ts";
+import { Turns } from "./turns.ts";
 
 /** Time between two checks of which builds are over. Milliseconds. */
 const TEND_MS = 1000;
@@ -29,13 +32,20 @@ const MAX_NOT_ASKING = 1000;
 /** A store path that no store has: used to check whether upstream answers. */
 const NO_SUCH_PATH = "00000000000000000000000000000000-x";
 
+/** A derivation that asks for a sandbox, and what it gets. */
+interface Asking {
+  readonly derivation: Derivation;
+  readonly answer: Exclude<OptIn, { readonly kind: "none" }>;
+}
+
 export class Linker {
   private readonly config: RootConfig;
   private readonly service: ServiceAccount;
   private readonly table: SandboxTable;
   private readonly upstream: DaemonQuery;
-  /** Derivations that did not opt in: the .drv of a build that keeps connecting must not be read each time. */
-  private readonly notAsking = new Set<string>();
+  /** Derivations that did not opt in, and why: the .drv of a build that keeps connecting must not be read each time. */
+  private readonly notAsking = new Map<string, LinkError>();
+  private readonly questions = new Questions();
   private linked = 0;
   private server: Server | undefined;
   private watcher: FSWatcher | undefined;
@@ -84,9 +94,11 @@ export class Linker {
       case "status":
         return { ...(await this.status()) };
       case "identify":
-        return { sandbox: this.identify(request.pid, request.uid) };
+        return {
+          sandbox: await this.questions.ask(request.uid, () => this.identify(request.pid, request.uid)),
+        };
       case "release":
-        this.table.release(request.sandbox);
+        await this.table.release(request.sandbox);
         return {};
     }
   }
@@ -129,36 +141,46 @@ export class Linker {
    * The sandbox of the build that a process belongs to; created now if there is none, as the pre-build hook would.
    * @throws LinkError
    */
-  private identify(pid: number, uid: number): SandboxId {
+  private async identify(pid: number, uid: number): Promise<SandboxId> {
     const { storeReal, storeDir } = this.config;
-    const { derivationBase, chroot } = identifyBuild(pid, uid, storeReal, storeDir);
+    const { derivationBase, chroot } = await identifyBuild(pid, uid, storeReal, storeDir);
     const known = this.table.inChroot(chroot);
     if (known) return known.record.id;
 
-    if (this.notAsking.has(derivationBase)) throw notOptedIn(derivationBase);
-    const derivation = parseDerivation(readFileSync(`${storeReal}/${derivationBase}`));
+    const refusal = this.notAsking.get(derivationBase);
+    if (refusal) throw refusal;
     const worker = daemonWorker(pid);
-    const answer = optIn(derivation, { hasChroot: true, hasWorker: worker !== undefined });
-    if (answer.kind === "none") {
-      if (this.notAsking.size >= MAX_NOT_ASKING) this.notAsking.clear();
-      this.notAsking.add(derivationBase);
-      throw notOptedIn(derivationBase);
-    }
+    const asking = await this.asking(derivationBase, worker !== undefined);
     const record = {
-      ...recordOf(this.config, `${storeDir}/${derivationBase}`, derivation),
-      ...judgement(this.config, answer, worker),
+      ...recordOf(this.config, `${storeDir}/${derivationBase}`, asking.derivation),
+      ...(await judgement(this.config, asking.answer, worker)),
       origin: "static",
       chroot,
     } as const;
+    // A process of another user of the same build may have been faster.
+    const made = this.table.inChroot(chroot);
+    if (made) return made.record.id;
     registerSandbox(this.config, this.service, record);
     this.table.scan();
     return record.id;
   }
-}
 
-function notOptedIn(derivationBase: string): LinkError {
-  return new LinkError(
-    "not-opted-in",
-    `this build does not ask for nix-broker: add requiredSystemFeatures = [ "${SYSTEM_FEATURE}" ] to ${derivationBase}`,
-  );
+  /** @throws LinkError when the derivation does not ask for us; that is remembered. */
+  private async asking(derivationBase: string, hasWorker: boolean): Promise<Asking> {
+    const turns = new Turns();
+    let reason: string;
+    try {
+      const derivation = await turns.during(() => readAskingDerivation(this.config, derivationBase, turns));
+      const answer: OptIn = derivation ? optIn(derivation, { hasChroot: true, hasWorker }) : { kind: "none" };
+      if (derivation && answer.kind !== "none") return { derivation, answer };
+      reason = `add requiredSystemFeatures = [ "${SYSTEM_FEATURE}" ] to ${derivationBase}`;
+    } catch (error) {
+      if (!(error instanceof DerivationError)) throw error;
+      reason = `its derivation cannot be read. ${error.message}`;
+    }
+    const refusal = new LinkError("not-opted-in", `this build does not ask for nix-broker: ${reason}`);
+    if (this.notAsking.size >= MAX_NOT_ASKING) this.notAsking.clear();
+    this.notAsking.set(derivationBase, refusal);
+    throw refusal;
+  }
 }

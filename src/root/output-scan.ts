@@ -15,17 +15,22 @@ const SLASH = Buffer.from("/");
 /**
  * @param storeReal where the store's files are
  * @param wanted the paths to look for
- * @returns those that `output` mentions
+ * @returns those that `output` mentions, by the hash part of their names
  */
 export function mentionedPaths(
   storeReal: string,
   output: StorePath,
   wanted: readonly StorePath[],
 ): StorePath[] {
-  const byHash = new Map(wanted.map((path) => [storePathHash(path), path]));
+  const byHash = new Map<string, StorePath[]>();
+  for (const path of wanted) {
+    const alike = byHash.get(storePathHash(path));
+    if (alike) alike.push(path);
+    else byHash.set(storePathHash(path), [path]);
+  }
   const scanner = new ReferenceScanner(byHash.keys());
   scanTree(Buffer.from(`${storeReal}/${storePathBase(output)}`), scanner, Buffer.allocUnsafe(CHUNK));
-  return [...scanner.found].map((hash) => byHash.get(hash)!);
+  return [...scanner.found].flatMap((hash) => byHash.get(hash) ?? []);
 }
 
 function scanTree(path: Buffer, scanner: ReferenceScanner, buffer: Buffer): void {

@@ -2,14 +2,15 @@
  * `pre-build-hook DRV [CHROOT]`, called as root by nix-daemon before each build: registers a sandbox for builds that
  * opted in, waits until linker and service are ready for it, and prints the folders to map into the build.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type RootConfig, type ServiceAccount, serviceAccount } from "../contract/root-config.ts";
 import { sandboxPlaces } from "../contract/runtime-tree.ts";
 import { isChrootPath, isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorText, readTrusted } from "../contract/trusted-file.ts";
-import { parseDerivation } from "../store/derivation.ts";
+import { noPause } from "../store/slices.ts";
 import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
+import { readAskingDerivation } from "./derivation-file.ts";
 import { hasCaller } from "./hook-caller.ts";
 import { optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
@@ -30,7 +31,8 @@ const MAX_LINKED = 4096;
 export async function preBuildHook(config: RootConfig, argv: readonly string[]): Promise<string> {
   const [path = "", chrootPath] = argv;
   const drvPath = parseStorePath(path, config.storeDir);
-  const derivation = parseDerivation(readFileSync(`${config.storeReal}/${storePathBase(drvPath)}`));
+  const derivation = await readAskingDerivation(config, storePathBase(drvPath), noPause);
+  if (!derivation) return "";
   const chroot = relativeChroot(config, drvPath, chrootPath);
   const worker = daemonWorker(process.ppid);
   const answer = optIn(derivation, { hasChroot: chroot !== null, hasWorker: worker !== undefined });
@@ -42,7 +44,7 @@ export async function preBuildHook(config: RootConfig, argv: readonly string[]):
   const service = serviceAccount(config.serviceUser);
   const record: SandboxRecord = {
     ...registration,
-    ...judgement(config, answer, worker),
+    ...(await judgement(config, answer, worker)),
     origin: "hook",
     chroot,
   };

@@ -36,7 +36,7 @@ import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { askerOf } from "./build-asker.ts";
 import { clientRegistry, clientSettings } from "./client-settings.ts";
 import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
-import { removeTree } from "./remove-tree.ts";
+import { letGo } from "./put-aside.ts";
 
 /**
  * The part of a record that follows from the derivation, with a new id. A derivation with too many outputs is
@@ -59,15 +59,15 @@ export function recordOf(
 }
 
 /** The part of a record that says whether the build gets what it asks for, and who asked for the build. */
-export function judgement(
+export async function judgement(
   config: RootConfig,
   answer: Exclude<OptIn, { readonly kind: "none" }>,
   found: ProcessIdentity | undefined,
-): Pick<SandboxRecord, "kind" | "reason" | "worker" | "asker"> {
+): Promise<Pick<SandboxRecord, "kind" | "reason" | "worker" | "asker">> {
   const worker = found ?? null;
   if (answer.kind === "refused") return { ...answer, worker, asker: "" };
   try {
-    return { kind: "ok", reason: "", worker, asker: worker ? askerOf(config, worker.pid) : "" };
+    return { kind: "ok", reason: "", worker, asker: worker ? await askerOf(config, worker) : "" };
   } catch (error) {
     return { kind: "refused", reason: errorText(error), worker, asker: "" };
   }
@@ -159,14 +159,15 @@ export function sandboxesOf(config: RootConfig, derivationBase: string): Sandbox
 }
 
 /** Removes the roots of a sandbox. The durable record is removed last, so that a crash half-way is noticed. */
-export function releaseRoots(config: RootConfig, id: SandboxId): void {
+export async function releaseRoots(config: RootConfig, id: SandboxId): Promise<void> {
   const places = sandboxPlaces(config, id);
-  removeTree(places.roots);
+  await letGo(places.roots);
+  await letGo(places.gains);
   rmSync(places.durable, { force: true });
 }
 
 /** Removes the folder of a sandbox and its entry in the index. Its roots are not touched. */
-export function removeSandbox(config: RootConfig, record: SandboxRecord): void {
+export async function removeSandbox(config: RootConfig, record: SandboxRecord): Promise<void> {
   const places = sandboxPlaces(config, record.id);
   const index = derivationIndex(config, storePathBase(record.drvPath));
   rmSync(`${index}/${record.id}`, { force: true });
@@ -175,7 +176,7 @@ export function removeSandbox(config: RootConfig, record: SandboxRecord): void {
   } catch {
     // Another sandbox of the same derivation is listed there.
   }
-  removeTree(places.folder);
+  await letGo(places.folder);
 }
 
 function list(path: string): string[] {

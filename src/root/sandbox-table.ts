@@ -2,14 +2,14 @@
 import { existsSync, lstatSync, statSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
-import { type SandboxId, sandboxPlaces } from "../contract/runtime-tree.ts";
+import { type SandboxId, sandboxesFolder, sandboxPlaces } from "../contract/runtime-tree.ts";
 import { isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorText, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
 import { ChrootError, type FolderIdentity } from "./chroot.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
 import { hasEnded } from "./process-tree.ts";
+import { letGo, removeLetGo } from "./put-aside.ts";
 import { listDurable, listSandboxes, readDurable, readSandbox, removeSandbox } from "./registration.ts";
-import { removeTree } from "./remove-tree.ts";
 import { Turns } from "./turns.ts";
 
 /** Settles a sandbox whose build is over, and writes `ended`; resolves when that is done or failed. */
@@ -39,6 +39,7 @@ export class SandboxTable {
   /** For what a reboot or a crash left behind. */
   private nextLook = 0;
   private tending = false;
+  private removing = false;
   private readonly turns = new Turns();
 
   constructor(config: RootConfig, service: ServiceAccount, settle: Settle) {
@@ -60,7 +61,7 @@ export class SandboxTable {
       complain(`cannot list the sandboxes: ${errorText(error)}`);
       return;
     }
-    for (const id of present) if (!this.find(id)) this.removeRemains(id);
+    for (const id of present) if (!this.find(id)) void this.removeRemains(id);
     for (const [id, { sandbox }] of this.entries)
       if (!present.has(id)) {
         sandbox.close("the sandbox is over");
@@ -69,10 +70,10 @@ export class SandboxTable {
   }
 
   /** A folder appears with its record in it: one without is what a linker before this one did not remove to its end. */
-  private removeRemains(id: SandboxId): void {
+  private async removeRemains(id: SandboxId): Promise<void> {
     const { folder, record } = sandboxPlaces(this.config, id);
     try {
-      if (!lstatSync(record, { throwIfNoEntry: false })) removeTree(folder);
+      if (!lstatSync(record, { throwIfNoEntry: false })) await letGo(folder);
     } catch (error) {
       complain(`cannot remove what is left of sandbox ${id}: ${errorText(error)}`);
     }
@@ -87,6 +88,18 @@ export class SandboxTable {
       complain(`cannot list the roots: ${errorText(error)}`);
     }
     for (const id of durable) if (!this.entries.has(id) && this.isLeftOver(id)) this.settleSoon(id);
+  }
+
+  private async removeLetGo(): Promise<void> {
+    if (this.removing) return;
+    this.removing = true;
+    try {
+      for (const folder of [this.config.gcrootsDir, sandboxesFolder(this.config)]) await removeLetGo(folder);
+    } catch (error) {
+      complain(`cannot remove what was let go: ${errorText(error)}`);
+    } finally {
+      this.removing = false;
+    }
   }
 
   /** A hook creates the durable record first: while its build runs, a sandbox without a folder is not a leftover. */
@@ -139,10 +152,11 @@ export class SandboxTable {
     if (now >= this.nextLook) {
       this.nextLook = now + LINGER_MS;
       this.settleLeftovers();
+      void this.removeLetGo();
     }
     const newest = this.newestOfEachBuild();
     for (const [id, entry] of [...this.entries]) {
-      if (this.turns.over) await this.turns.next();
+      if (this.turns.due) await this.turns.pause();
       if (!this.entries.has(id)) continue;
       try {
         this.tendOne(id, entry, now, newest);
@@ -159,7 +173,10 @@ export class SandboxTable {
     if (ended) sandbox.close("the sandbox is over");
     if (ended && !this.isPending(id)) {
       if (entry.due === undefined) entry.due = now + LINGER_MS;
-      else if (!waits) this.remove(id);
+      else if (!waits) {
+        entry.due = Number.POSITIVE_INFINITY;
+        void this.remove(id);
+      }
       return;
     }
     if (waits) return;
@@ -184,12 +201,12 @@ export class SandboxTable {
   }
 
   /** Removes the folder of a sandbox that has ended. @throws LinkError */
-  release(id: SandboxId): void {
+  async release(id: SandboxId): Promise<void> {
     if (!this.find(id)) throw new LinkError("unknown-sandbox", `there is no sandbox ${id}`);
     if (!this.hasEnded(id)) throw new LinkError("not-ended", `the build of sandbox ${id} is not over`);
     if (this.isPending(id))
       throw new LinkError("not-ended", `the references of sandbox ${id} are not registered yet`);
-    this.remove(id);
+    await this.remove(id);
   }
 
   close(): void {
@@ -219,15 +236,14 @@ export class SandboxTable {
     return this.settling;
   }
 
-  private remove(id: SandboxId): void {
+  private async remove(id: SandboxId): Promise<void> {
     const entry = this.entries.get(id);
     if (!entry) return;
     entry.sandbox.close("the sandbox is over");
     try {
-      removeSandbox(this.config, entry.sandbox.record);
+      await removeSandbox(this.config, entry.sandbox.record);
       this.entries.delete(id);
     } catch (error) {
-      // The service owns folders in there, and can make them hard to remove, but that affects only itself.
       entry.due = Date.now() + LINGER_MS;
       complain(`cannot remove sandbox ${id}: ${errorText(error)}`);
     }

@@ -3,15 +3,17 @@
  * reference of theirs, then the roots are removed. Done by the post-build hook, or by the linker if the hook
  * did not run to its end. Repeating it changes nothing, and references are only ever added.
  */
-import { existsSync, opendirSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { type RootConfig, serviceAccount } from "../contract/root-config.ts";
 import { sandboxPlaces } from "../contract/runtime-tree.ts";
 import type { SandboxRecord } from "../contract/sandbox-record.ts";
-import { errorCode, errorText, writeTrusted } from "../contract/trusted-file.ts";
-import { type Derivation, parseDerivation } from "../store/derivation.ts";
-import { isStoreBase, type StorePath, storePathBase } from "../store/store-path.ts";
+import { errorText, writeTrusted } from "../contract/trusted-file.ts";
+import { noPause } from "../store/slices.ts";
+import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { DaemonQuery } from "./daemon-query.ts";
 import { parseDatabaseRecord, printDatabaseRecord, withReferences } from "./database-record.ts";
+import { readDerivation } from "./derivation-file.ts";
+import { gainsOf } from "./gains.ts";
 import { nixSetting } from "./nix-settings.ts";
 import { NixStoreCommand } from "./nix-store-command.ts";
 import { mentionedPaths } from "./output-scan.ts";
@@ -32,8 +34,6 @@ export interface SandboxEnd {
   readonly error: string;
 }
 
-/** The service decides how many roots there are; more are not looked at. */
-const MAX_GAINS = 1_000_000;
 /** Of what `nix-store` said, in characters. */
 const MAX_ERROR = 4096;
 /** Paths of one question to the daemon. */
@@ -44,7 +44,7 @@ export async function settle(config: RootConfig, record: SandboxRecord): Promise
   let end: SandboxEnd;
   try {
     end = await registerReferences(config, record);
-    releaseRoots(config, record.id);
+    await releaseRoots(config, record.id);
   } catch (error) {
     end = { ...nothingDone("pending"), error: errorText(error).slice(0, MAX_ERROR) };
   }
@@ -63,12 +63,17 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
     const valid = await daemon.validPaths(outputs.map(([, path]) => path));
     const built = outputs.filter(([, path]) => valid.has(path));
     if (built.length === 0) return nothingDone("failed");
-    const gains = await validGains(config, record, daemon);
+    const gains = gainsOf(config, record.id);
     const references: Record<StorePath, StorePath[]> = Object.create(null);
     if (gains.length > 0) {
+      const mentions = built.map(([, path]) => ({
+        path,
+        found: mentionedPaths(config.storeReal, path, gains),
+      }));
+      const known = await validAmong(new Set(mentions.flatMap(({ found }) => found)), daemon);
       const nix = new NixStoreCommand(config, record.worker);
-      for (const [, path] of built) {
-        const mentioned = mentionedPaths(config.storeReal, path, gains).filter((each) => each !== path);
+      for (const { path, found } of mentions) {
+        const mentioned = found.filter((each) => each !== path && known.has(each));
         if (mentioned.length === 0) continue;
         addReferences(config, nix, path, mentioned);
         // Including what an earlier attempt added that was interrupted before it signed or checked.
@@ -83,40 +88,14 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
   }
 }
 
-/** The gained paths: the names of the roots that the service created. Anything that is not a valid path is skipped. */
-async function validGains(
-  config: RootConfig,
-  record: SandboxRecord,
-  daemon: DaemonQuery,
-): Promise<StorePath[]> {
-  const candidates: StorePath[] = [];
-  for (const name of rootNames(sandboxPlaces(config, record.id).roots))
-    if (isStoreBase(name)) candidates.push(`${config.storeDir}/${name}`);
-  const gains: StorePath[] = [];
-  for (let start = 0; start < candidates.length; start += QUESTION) {
-    const asked = new Set(candidates.slice(start, start + QUESTION));
-    for (const path of await daemon.validPaths([...asked])) if (asked.has(path)) gains.push(path);
-  }
-  return gains;
-}
-
-function* rootNames(folder: string): Generator<string> {
-  let entries: ReturnType<typeof opendirSync>;
-  try {
-    entries = opendirSync(folder);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return;
-    throw error;
-  }
-  try {
-    for (let count = 0; count < MAX_GAINS; count++) {
-      const entry = entries.readSync();
-      if (!entry) return;
-      yield entry.name;
-    }
-  } finally {
-    entries.closeSync();
-  }
+/** Which of the paths are valid; the others are passed over. */
+async function validAmong(paths: ReadonlySet<StorePath>, daemon: DaemonQuery): Promise<Set<StorePath>> {
+  const asked = [...paths];
+  const valid = new Set<StorePath>();
+  for (let start = 0; start < asked.length; start += QUESTION)
+    for (const path of await daemon.validPaths(asked.slice(start, start + QUESTION)))
+      if (paths.has(path)) valid.add(path);
+  return valid;
 }
 
 /** Registers the references that the output does not have yet. */
@@ -147,7 +126,7 @@ async function violationsOf(
   daemon: DaemonQuery,
 ): Promise<string[]> {
   if (Object.keys(references).length === 0) return [];
-  const derivation = readDerivation(config, record.drvPath);
+  const derivation = await readDerivation(config, storePathBase(record.drvPath), noPause);
   const outputs: CheckedOutput[] = [];
   for (const [name, path] of built)
     outputs.push({ name, path, added: references[path] ?? [], ...(await closureOf(path, daemon)) });
@@ -166,10 +145,6 @@ async function closureOf(
     for (const reference of info?.references ?? []) closure.add(reference);
   }
   return { closure, closureSize };
-}
-
-function readDerivation(config: RootConfig, drvPath: StorePath): Derivation {
-  return parseDerivation(readFileSync(`${config.storeReal}/${storePathBase(drvPath)}`));
 }
 
 function nothingDone(outcome: SandboxEnd["outcome"]): SandboxEnd {

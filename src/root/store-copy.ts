@@ -14,11 +14,9 @@ import {
   lutimesSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readlinkSync,
   readSync,
   renameSync,
-  rmSync,
   type Stats,
   statfsSync,
   symlinkSync,
@@ -29,6 +27,8 @@ import { promisify } from "node:util";
 import { LinkError } from "../contract/link-error.ts";
 import { errorCode, owner } from "../contract/trusted-file.ts";
 import type { Chroot } from "./chroot.ts";
+import { namesIn } from "./folder-names.ts";
+import { removeEntry } from "./remove-tree.ts";
 import type { Turns } from "./turns.ts";
 
 /** What a sandbox may still use; counted down as copies appear. */
@@ -88,7 +88,7 @@ async function copyAndPlace(name: string, chroot: Chroot, options: CopyOptions):
   const source = Buffer.from(`${options.storeReal}/${name}`);
   const stats = sourceStats(source);
   const staged = Buffer.from(chroot.staged(name));
-  rmSync(staged, { recursive: true, force: true });
+  await removeEntry(chroot.staged(name), options.turns);
   const copy = new Copy(options);
   try {
     await copy.entry(source, stats, staged);
@@ -97,7 +97,7 @@ async function copyAndPlace(name: string, chroot: Chroot, options: CopyOptions):
     options.budget.entries -= copy.entries;
     options.budget.bytes -= copy.bytes;
   } catch (error) {
-    rmSync(staged, { recursive: true, force: true });
+    await removeEntry(chroot.staged(name), options.turns);
     throw error;
   }
 }
@@ -122,10 +122,18 @@ class Copy {
       if (!this.options.hardLinks || !tryLink(source, target)) await this.contents(source, stats, target);
     } else {
       mkdirSync(target, { mode: 0o700 });
-      for (const name of readdirSync(source, "buffer")) {
+      // Folders come last: no more than one is held open, however deep they are.
+      const folders: Buffer[] = [];
+      for (const name of namesIn(source)) {
+        const below = join(source, name);
+        const found = sourceStats(below);
+        if (found.isDirectory()) folders.push(name);
+        else await this.entry(below, found, join(target, name));
+        if (this.options.turns.due) await this.options.turns.pause();
+      }
+      for (const name of folders) {
         const below = join(source, name);
         await this.entry(below, sourceStats(below), join(target, name));
-        if (this.options.turns.over) await this.options.turns.next();
       }
       chmodSync(target, 0o555);
       utimesSync(target, STORE_TIME, STORE_TIME);
@@ -210,7 +218,7 @@ async function sameContents(source: Buffer, target: Buffer, turns: Turns): Promi
         if (readSync(wanted, a, 0, length, position) !== length) return false;
         if (readSync(present, b, 0, length, position) !== length) return false;
         if (a.compare(b, 0, length, 0, length) !== 0) return false;
-        if (turns.over) await turns.next();
+        if (turns.due) await turns.pause();
       }
       return true;
     } finally {

@@ -1,10 +1,12 @@
 /** Whose inner build a build is: its rights and quotas are its asker's, and nobody else's (docs/recursive-nix.md). */
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
+import { parseSandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { addDerivation, makeDerivation } from "../attack/derivations.ts";
 import { innerDerivation, outer, writeFile } from "./scripts.ts";
 
@@ -17,6 +19,11 @@ limits = { builds = 1 }
 [[listen]]
 path = "${folder}/poor"
 profile = "poor"
+view = "empty"
+allow_uids = ["*"]
+[[listen]]
+path = "${folder}/rich"
+profile = "build"
 view = "empty"
 allow_uids = ["*"]
 [profiles.floating]
@@ -74,6 +81,46 @@ nix-build --no-out-link inner.nix > $out`,
       .filter(({ detail }) => detail?.depth === 1)
       .flatMap(({ reason = "" }) => (reason === "static socket" ? [] : [reason]));
     expect(reasons).toEqual(["outer build"]);
+  });
+
+  test("G8: whoever reads a sandbox's mark at the daemon, and has it among its own roots, does not join its family", async () => {
+    const inner = (name: string) =>
+      makeDerivation({
+        name,
+        script: `touch /signal/${name}; until [ -e /signal/go-${name} ]; do sleep 0.1; done; echo > $out`,
+        env: { requiredSystemFeatures: "nix-broker" },
+      });
+    const appears = async (name: string) => {
+      while (!existsSync(signal(name))) await sleep(20);
+    };
+    const begun = async (client: RawClient, path: string) => {
+      expect((await client.build(`${path}!out`)).error).toBeUndefined();
+    };
+    const victim = await RawClient.connect(made.daemon.hostPath(`${folder}/rich`));
+    const victims = await addDerivation(victim, inner("victims"));
+    const victimBuilds = begun(victim, victims);
+    await Promise.race([victimBuilds, appears("victims")]);
+
+    const alice = await RawClient.connect(made.daemon.socket);
+    const roots = await alice.must("FindRoots", undefined);
+    const marks = roots.map(({ target }) => target).filter((path) => path.endsWith("-nix-broker-asker"));
+    expect(marks.length).toBeGreaterThan(0);
+    for (const path of new Set(marks)) await alice.must("AddTempRoot", { path });
+    const stolen = await addDerivation(alice, inner("stolen"));
+    const aliceBuilds = begun(alice, stolen);
+    await Promise.race([aliceBuilds, appears("stolen")]);
+    const askers = new Map<string, string>();
+    for (const id of readdirSync(made.daemon.hostPath("/run/nix-broker/sandboxes"))) {
+      const file = made.daemon.hostPath(`/run/nix-broker/sandboxes/${id}/sandbox.json`);
+      const { drvPath, asker } = parseSandboxRecord(readFileSync(file, "utf8"));
+      askers.set(drvPath, asker);
+    }
+    expect(marks).toContain(askers.get(victims));
+    expect(askers.get(stolen)).toBe("");
+
+    await made.daemon.run(["touch", "/tmp/signal/go-victims", "/tmp/signal/go-stolen"]);
+    await Promise.all([victimBuilds, aliceBuilds]);
+    for (const client of [alice, victim]) client.close();
   });
 
   if (version !== "2.3")

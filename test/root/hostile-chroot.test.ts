@@ -38,12 +38,15 @@ function valid() {
 
 let folder: string;
 let store: string;
+let gcrootsDir: string;
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "hostile-"));
   chmodSync(folder, 0o755);
   store = join(folder, "store");
   mkdirSync(store);
+  gcrootsDir = join(folder, "gcroots");
+  mkdirSync(gcrootsDir);
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -94,7 +97,10 @@ function sandbox(
     asker: "",
     created: 0,
   };
-  return new LinkedSandbox({ ...parseRootConfig("", "test"), storeReal: store, ...config }, record);
+  return new LinkedSandbox(
+    { ...parseRootConfig("", "test"), storeReal: store, gcrootsDir, ...config },
+    record,
+  );
 }
 
 function opened(chroot: string, config: Partial<RootConfig> = {}): LinkedSandbox {

@@ -13,7 +13,9 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { letGo, removeLetGo } from "../../src/root/put-aside.ts";
 import { RemoveTreeError, removeTree } from "../../src/root/remove-tree.ts";
+import { Turns } from "../../src/root/turns.ts";
 
 const enemy = 31_337;
 let folder: string;
@@ -26,7 +28,7 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-test("folders, files, symlinks, pipes and odd names go; what symlinks point to stays", () => {
+test("folders, files, symlinks, pipes and odd names go; what symlinks point to stays", async () => {
   const tree = join(folder, "tree");
   const kept = join(folder, "kept");
   mkdirSync(join(tree, "a/b/c"), { recursive: true });
@@ -36,23 +38,54 @@ test("folders, files, symlinks, pipes and odd names go; what symlinks point to s
   writeFileSync(Buffer.concat([Buffer.from(`${tree}/`), Buffer.from([0xff, 0xfe])]), "");
   symlinkSync(kept, join(tree, "a/b/link"));
   symlinkSync("/", join(tree, "root"));
-  removeTree(tree);
+  await removeTree(tree, new Turns());
   expect(readdirSync(folder)).toEqual(["kept"]);
   expect(readdirSync(kept)).toEqual(["file"]);
-  removeTree(tree);
+  await removeTree(tree, new Turns());
 });
 
-test("a symlink in the folder's own place is not followed", () => {
+test("a symlink in the folder's own place is not followed", async () => {
   mkdirSync(join(folder, "kept"));
   symlinkSync(join(folder, "kept"), join(folder, "tree"));
-  expect(() => removeTree(join(folder, "tree"))).toThrow("ENOTDIR");
+  await expect(removeTree(join(folder, "tree"), new Turns())).rejects.toThrow("ENOTDIR");
   expect(existsSync(join(folder, "kept"))).toBe(true);
 });
 
-test("a tree that is too deep is an error", () => {
+test("no tree is too deep, nor too wide; others run meanwhile", async () => {
   const tree = join(folder, "tree");
-  mkdirSync(join(tree, "x/".repeat(100)), { recursive: true });
-  expect(() => removeTree(tree)).toThrow(RemoveTreeError);
+  mkdirSync(join(tree, "x/".repeat(300)), { recursive: true });
+  mkdirSync(join(tree, "wide"));
+  for (let i = 0; i < 3000; i++) symlinkSync("nowhere", join(tree, "wide", String(i)));
+  let others = 0;
+  const other = setInterval(() => others++, 0);
+  const turns = new Turns();
+  await turns.during(() => removeTree(tree, turns));
+  clearInterval(other);
+  expect(existsSync(tree)).toBe(false);
+  expect(others).toBeGreaterThan(1);
+});
+
+test("of a tree with more entries than may be removed at once, the rest can be removed later", async () => {
+  const tree = join(folder, "tree");
+  mkdirSync(join(tree, "below"), { recursive: true });
+  for (let i = 0; i < 100; i++) writeFileSync(join(tree, "below", String(i)), "");
+  await expect(removeTree(tree, new Turns(), 40)).rejects.toThrow(RemoveTreeError);
+  await removeTree(tree, new Turns());
+  expect(existsSync(tree)).toBe(false);
+});
+
+test("what is let go vanishes from its place at once, and is removed", async () => {
+  const tree = join(folder, "tree");
+  mkdirSync(join(tree, "below"), { recursive: true });
+  for (let i = 0; i < 100; i++) writeFileSync(join(tree, "below", String(i)), "");
+  const done = letGo(tree, 50);
+  expect(existsSync(tree)).toBe(false);
+  await done;
+  // It was too much for one time.
+  expect(readdirSync(folder)).toHaveLength(1);
+  await removeLetGo(folder);
+  expect(readdirSync(folder)).toEqual([]);
+  await letGo(tree);
 });
 
 test("an owner that swaps folders for symlinks all the time leads nobody astray", async () => {
@@ -82,7 +115,7 @@ test("an owner that swaps folders for symlinks all the time leads nobody astray"
     await once(child.stdout!, "data");
     for (let attempt = 0; existsSync(tree) && attempt < 100; attempt++)
       try {
-        removeTree(tree);
+        await removeTree(tree, new Turns());
       } catch (error) {
         // What it adds between the look and the end makes a try fail; it can add nothing more in the next.
         expect(String(error)).toMatch(/ENOTEMPTY|ENOENT|ENOTDIR/);

@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lab, sandboxScript } from "../../lab/lab.ts";
+import { lab, nixString, sandboxScript } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
 import { type PeerCredentials, peerCredentials } from "../../src/host/peer-credentials.ts";
 import { BrokeredLab } from "./brokered-lab.ts";
@@ -125,6 +125,26 @@ describe.each(lab.versions)("static sockets in build sandboxes [daemon %s]", (ve
       code: "not-opted-in",
       message: expect.stringContaining("requiredSystemFeatures"),
     });
+  });
+
+  test("G8: a derivation that cannot be read does not ask for nix-broker, as little as one that does not name it", async () => {
+    // Nix takes it, and does not look at what means nothing to it.
+    const deep = `{"x":["nix-broker"],"y":${"[".repeat(200)}${"]".repeat(200)}}`;
+    const before = seen.length;
+    const { code } = await brokered.daemon.tryBuild(
+      sandboxScript(
+        // With structured attributes the environment is not the builder's.
+        `export HOME=$TMPDIR NIX_REMOTE=daemon PATH=/lab/${version}/bin:/usr/bin:/bin\n${`${call} &\n`.repeat(8)}wait; exit 3`,
+        { name: "unreadable", attributes: { __json: nixString(deep) } },
+      ),
+    );
+    expect(code).not.toBe(0);
+    expect(seen.length - before).toBe(8);
+    for (const one of seen.slice(before))
+      expect(one).toMatchObject({
+        code: "not-opted-in",
+        message: expect.stringContaining("cannot be read"),
+      });
   });
 
   test("a process outside of builds is none, whatever it says of its uid", async () => {

@@ -3,7 +3,7 @@
  * folders, makes the sandboxes, and listens in their socket folders. Since the folders are the registration,
  * a restarted service resumes the sandboxes that still live, with their views.
  */
-import { existsSync, type FSWatcher, lstatSync, readdirSync, readFileSync, watch } from "node:fs";
+import { existsSync, type FSWatcher, readdirSync, readFileSync, watch } from "node:fs";
 import type { Config } from "../../config/config.ts";
 import { isSandboxId } from "../../contract/runtime-tree.ts";
 import {
@@ -200,7 +200,8 @@ export class BuildSandboxes {
     try {
       record = this.recordOf(id);
     } catch (error) {
-      if (isBeingRemoved(folder)) return;
+      // Root's programs move a folder away before they empty it.
+      if (!existsSync(folder)) return;
       this.log.error({ sandbox: id, error: (error as Error).message }, "a sandbox that cannot be taken up");
       return;
     }
@@ -363,10 +364,4 @@ function readRecord(path: string): SandboxRecord {
   const text = readFileSync(path, "utf8");
   if (text.length > MAX_RECORD) throw new Error(`${path} is too long`);
   return parseSandboxRecord(text);
-}
-
-/** Root's programs take a folder back before they empty it. */
-function isBeingRemoved(folder: string): boolean {
-  const there = lstatSync(folder, { throwIfNoEntry: false });
-  return there === undefined || (there.mode & 0o070) === 0;
 }
