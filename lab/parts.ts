@@ -74,7 +74,7 @@ async function failIfDead(): Promise<void> {
     if (exitCode === null && signalCode === null) continue;
     parts.delete(part);
     if (killed) continue;
-    // Its last words may be on their way still; a child of its own may keep the pipe open for ever.
+    // Its last words may be on their way still; a child of its own may keep the pipe open forever.
     const { stderr } = part.process;
     if (stderr && !stderr.readableEnded) await Promise.race([once(stderr, "end"), sleep(500)]);
     throw new PartDied(part.name, signalCode ?? `exit code ${exitCode}`, part.said());

@@ -15,8 +15,8 @@ interface Hook {
 }
 
 export function checkNix(config: Config, settings: NixSettings): Finding[] {
-  const before = lookAtHook("pre-build-hook", settings);
-  const after = lookAtHook("post-build-hook", settings);
+  const before = checkHookFile("pre-build-hook", settings);
+  const after = checkHookFile("post-build-hook", settings);
   return [
     ...settings.unreadable.map((path) => unseen("nix.conf", path)),
     ...checkHooks(config, before, after),
@@ -29,7 +29,7 @@ export function checkNix(config: Config, settings: NixSettings): Finding[] {
   ];
 }
 
-function lookAtHook(setting: Hook["setting"], settings: NixSettings): Hook {
+function checkHookFile(setting: Hook["setting"], settings: NixSettings): Hook {
   const path = settings.get(setting);
   if (path === "") return { setting, path, ours: false, findings: [] };
   try {

@@ -1,13 +1,14 @@
 /**
- * What of SetOptions the broker heeds, itself. Upstream gets no SetOptions at all: the message carries max-jobs,
- * cores and substitution too, so none of it could be passed on without overriding the daemon's own settings.
+ * The parts of SetOptions that the broker applies itself. Upstream gets no SetOptions at all: the message
+ * also carries max-jobs, cores and substitution, so none of it could be passed on without overriding the
+ * daemon's own settings.
  */
 import type { RequestOf } from "../protocol/operations.ts";
 import { fromWireText } from "../protocol/wire.ts";
 import type { Exchange } from "./forward/exchange.ts";
 
 export interface ClientOptions {
-  /** Whether builds that do not need what failed are to go on. */
+  /** Whether builds that do not depend on a failed one continue. */
   keepGoing: boolean;
   /** Seconds; `Infinity` for none. */
   maxSilentTime: number;
@@ -26,7 +27,7 @@ export async function setOptions(
   { options, detail }: Exchange<"SetOptions">,
   request: RequestOf<"SetOptions">,
 ): Promise<undefined> {
-  const dropped = heedOptions(options, request);
+  const dropped = applyOptions(options, request);
   if (dropped.length > 0) detail.settingsDropped = dropped.slice(0, MOST_NAMED).map(fromWireText);
   if (dropped.length > MOST_NAMED) detail.settingsOmitted = dropped.length - MOST_NAMED;
 }
@@ -35,7 +36,7 @@ export async function setOptions(
  * Takes what may be.
  * @returns the names of the settings that were left out
  */
-function heedOptions(options: ClientOptions, request: RequestOf<"SetOptions">): string[] {
+function applyOptions(options: ClientOptions, request: RequestOf<"SetOptions">): string[] {
   const timeout = Number(request.overrides.get("timeout") ?? request.overrides.get("build-timeout") ?? 0);
   options.keepGoing = request.keepGoing !== 0;
   options.maxSilentTime = request.maxSilentTime || Number.POSITIVE_INFINITY;

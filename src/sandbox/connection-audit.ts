@@ -1,4 +1,4 @@
-/** What one client's connection tells the audit: each request, and what went wrong between them. */
+/** What one client's connection records in the audit: each request, and errors between them. */
 import type { Verdict } from "../policy/rules.ts";
 import { EndOfStream } from "../protocol/byte-stream.ts";
 import type { OperationName } from "../protocol/operations.ts";
@@ -61,19 +61,22 @@ export class ConnectionAudit {
       this.write(operation, subjects, judged, started, exchange);
   }
 
-  /** A client that may not have a connection: not among the sandbox's own rows, which strangers shall not use up. */
+  /**
+   * A client that may not have a connection: not counted among the sandbox's own rows, which strangers must
+   * not use up.
+   */
   refused(reason: string): void {
     if (this.sandbox.quota.recordsRefusal(Date.now()))
       this.write("handshake", [], denied(reason), performance.now(), undefined);
   }
 
-  /** What ended the connection. A client that left before it had greeted is none. */
+  /** What ended the connection. A client that leaves before the greeting is not recorded. */
   fault(error: Error): void {
     const { greeted } = this;
     if (error instanceof EndOfStream && !greeted) return;
     const reason = isPeerFault(error)
       ? error.message
-      : `a fault of nix-broker's: ${error.stack ?? error.message}`;
+      : `an internal error of nix-broker: ${error.stack ?? error.message}`;
     this.request(greeted ? "unknown" : "handshake", [], denied(reason), performance.now());
   }
 

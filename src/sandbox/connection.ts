@@ -1,6 +1,6 @@
 /**
- * One client connection, from greeting to end: `serve` is its story. What becomes of a request is in `respond.ts`, and
- * what is decided of it in `decide.ts`.
+ * One client connection, from greeting to end: start reading at `serve`. `respond.ts` handles each request,
+ * `decide.ts` decides about it.
  */
 import { u64 } from "../protocol/codec.ts";
 import { compile } from "../protocol/compile.ts";
@@ -40,7 +40,10 @@ export interface ClientTransport extends Transport {
   end(): void;
 }
 
-/** Of the byte streams of clients: how much they may send in one piece is `limits.request_bytes` of their profile. */
+/**
+ * Of the byte streams of clients: they may send as much in one piece as `limits.request_bytes` of their
+ * profile says.
+ */
 export const CLIENT_STREAM = { maxBuffer: Number.POSITIVE_INFINITY };
 
 export interface ConnectionServices {
@@ -61,10 +64,13 @@ export class Connection {
   private readonly reader: MessageReader;
   private readonly replies: Replies;
   private readonly upstream: OwnUpstream;
-  /** Set while a request is under way; a graceful stop waits for it. */
+  /** Set while a request is in progress; a graceful stop waits for it. */
   busy = false;
   private stopping = false;
-  /** Uncounts the client; undefined once its socket is closed. One that lingers counts: it holds a descriptor. */
+  /**
+   * Stops counting the client; undefined once its socket is closed. A lingering client counts, because it
+   * holds a descriptor.
+   */
   private release: (() => void) | undefined;
   private linger: Deadline | undefined;
   private leaving: NodeJS.Timeout | undefined;
@@ -98,11 +104,11 @@ export class Connection {
       const client = await this.greet();
       while (client && (await this.respondToNext(client)));
     } catch (error) {
-      // The client left in the middle of something, or what it says is not the protocol; or the fault is ours, and
-      // then it ends this connection and no other. Upstream may be in the middle of something, too.
+      // The client left in the middle of something or violated the protocol; or it is our own bug, which ends
+      // only this connection. Upstream may be in the middle of something, too.
       this.upstream.destroy();
       this.audit.fault(error as Error);
-      await this.tellFault(error as Error);
+      await this.reportError(error as Error);
     } finally {
       this.leave();
       this.hangUp();
@@ -129,7 +135,7 @@ export class Connection {
     }
   }
 
-  /** Ends as soon as the client asks nothing: commands ask several things, one right after the other. At once if `now`. */
+  /** Ends as soon as the client asks nothing: commands send several requests in quick succession. At once if `now`. */
   stop(now: boolean): void {
     this.stopping = true;
     if (now) this.client.destroy();
@@ -151,7 +157,7 @@ export class Connection {
     look();
   }
 
-  /** The client is gone: what was asked for it is asked no more. */
+  /** The client is gone: requests made for it are abandoned. */
   private leave(): void {
     this.upstream.leave(this.busy);
   }
@@ -166,7 +172,7 @@ export class Connection {
     this.release = undefined;
   }
 
-  /** Lets what was written go out; a client that does not hang up too is not waited for. */
+  /** Sends what was written, but does not wait for a client that does not hang up. */
   private hangUp(): void {
     if (this.release)
       this.linger = new Deadline(LINGER_SECONDS, () => {
@@ -235,7 +241,7 @@ export class Connection {
     }
   }
 
-  /** How long its body is cannot be known, so the connection cannot go on. */
+  /** The length of its body is unknown, so the connection cannot continue. */
   private async refuseUnknown(number: number): Promise<false> {
     const reason = `operation ${number} is not one that nix-broker knows`;
     await this.replies.error(reason);
@@ -247,8 +253,8 @@ export class Connection {
     if (limit) this.sandbox.quota.onLimit(limit);
   }
 
-  /** Says why the connection is closed, where the protocol still allows it. */
-  private async tellFault(error: Error): Promise<void> {
+  /** Tells why the connection is closed, if the protocol still allows it. */
+  private async reportError(error: Error): Promise<void> {
     if (error instanceof TooLongError) this.sandbox.quota.onLimit("requestBytes");
     if (!this.audit.greeted) return;
     const reason = isPeerFault(error)
@@ -258,7 +264,7 @@ export class Connection {
   }
 }
 
-/** How long a client of a service that stops may take from one request to the next. */
+/** How long a client may take from one request to the next while the service is stopping. */
 const QUIET_SECONDS = 0.3;
 /** How often a client that sends no more is looked at. */
 const LOOK_MS = 200;

@@ -1,9 +1,9 @@
 /**
- * What is decided of each request. To review the security of nix-broker, read this ladder, then the table of
+ * What is decided about each request. To review the security of nix-broker, read this ladder, then the table of
  * `policy/rules.ts`, then the handlers of the operations that it forwards.
  *
- * A request has been decoded when it comes here, in full but for its body, and nothing of it has been believed. It
- * passes these gates in this order. Each lets it through or throws, and what is thrown ends the request: the client
+ * When a request arrives here, it has been decoded, except for its body, and nothing in it is trusted. It
+ * passes these gates in this order. Each lets it through or throws, and throwing ends the request: the client
  * gets the text of a `Refusal`, the audit the row.
  *
  * 1. The sandbox has not ended.
@@ -11,21 +11,21 @@
  * 3. The sandbox has rows left in the audit (`limits.audit_rows`).
  * 4. The operation is not denied, and the profile permits its group (`refuseOperation`; G4).
  *
- * From here on the operation is allowed; what it may name is not yet.
+ * From here on the operation is allowed, but not yet the paths that it names.
  *
  * 5. Where the profile says so (`admit_fixed_outputs`), fixed outputs that it names enter the view.
- * 6. A rule with an `answer` is answered by it: a function of the request and the view, and of nothing else (G1, G3).
- *    The request does not reach upstream. (With `view = "store"` the view itself is upstream's: it is asked by
- *    `StoreView`, in the broker's own words.) Most operations end here.
- * 7. The others are done by their handler (`forward/handlers.ts`). Before it asks upstream, it has seen to these:
+ * 6. A rule with an `answer` is answered by that: a function of the request and the view, and of nothing else (G1, G3).
+ *    The request does not reach upstream. (With `view = "store"` the view itself is upstream's: `StoreView`
+ *    asks it, in the broker's own words.) Most operations end here.
+ * 7. The others are handled in `forward/handlers.ts`. Before asking upstream, the handler has made sure of the following:
  *    - all that the request names is in the view (`requireInView`), or it is refused as if it did not exist;
  *    - contents and derivations are what the policy allows: `methodOf`, `judge` and `refuseInputs` when they are added,
  *      `approveClosure` when they are to be built;
  *    - it is within the quotas;
  *    - the intent is on the disk, if it changes anything (`recordIntent`, G7).
- *    Then upstream gets a request that is written anew, of the client's bytes the contents alone. What was made enters
- *    the view (G2), and of upstream's reply the client gets what it may know (G3).
- * 8. What has neither is refused.
+ *    Then upstream gets a rewritten request, in which only the contents are the client's bytes. The results
+ *    enter the view (G2), and the client gets from upstream's reply what it may know (G3).
+ * 8. An operation with neither is refused.
  */
 import { type Rule, refuseOperation, rules } from "../policy/rules.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
@@ -62,7 +62,7 @@ function requireOngoing({ ended }: Sandbox): void {
 function requireAudit({ failure }: Recorder): void {
   if (failure === undefined) return;
   throw new Refusal(
-    "nix-broker cannot write its audit log, so it serves nothing; the administrator must mend it",
+    "nix-broker cannot write its audit log, so it serves nothing; the administrator must fix it",
     { reason: `the audit log cannot be written: ${failure}` },
   );
 }

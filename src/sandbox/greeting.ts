@@ -10,16 +10,16 @@ import { troubleOf } from "./told-errors.ts";
 import type { Transport } from "./upstream/connection.ts";
 import type { UpstreamPool } from "./upstream/pool.ts";
 
-/** A greeting is a few small messages; who takes longer has nothing to say. */
+/** A greeting consists of a few small messages; a client that takes longer is not worth waiting for. */
 export const GREETING_SECONDS = 60;
-/** Greetings hold a few names of features: who may not even connect shall not make us hold more. */
+/** Greetings contain a few names of features: a client that may not even connect must not make us store more. */
 const GREETING_BYTES = 64 * 1024;
-/** Told as the daemon's version, always the same: which Nix it is says something of the host. */
+/** Reported as the daemon's version, always the same: the real version would reveal something about the host. */
 const VERSION_TEXT = "nix-broker";
-/** Served by the broker itself, whatever upstream has. */
+/** Implemented by the broker itself, whatever upstream supports. */
 const OWN_FEATURES: readonly Feature[] = ["add-to-store-scanning"];
 
-/** For those who get nothing but the reason. */
+/** For clients that get nothing but the reason. */
 export const NOTHING_OFFERED: Dialect = { minor: NEWEST_MINOR, features: new Set() };
 
 export interface Offer {
@@ -28,7 +28,7 @@ export interface Offer {
   readonly trouble: Refusal | undefined;
 }
 
-/** Finds out what upstream has, and makes the view. Never throws: a client is told after the greeting. */
+/** Finds out what upstream supports, and creates the view. Never throws: a client is told after the greeting. */
 export async function makeOffer(sandbox: Sandbox, pool: UpstreamPool): Promise<Offer> {
   let trouble = sandbox.ended === undefined ? undefined : new Refusal(sandbox.ended);
   let { facts } = pool;
@@ -42,7 +42,7 @@ export async function makeOffer(sandbox: Sandbox, pool: UpstreamPool): Promise<O
   return { dialect: { minor: facts?.minor ?? NEWEST_MINOR, features }, trouble };
 }
 
-/** Shakes hands: from now on the client is spoken to in the dialect that it and the offer have both. */
+/** Shakes hands: from now on the client is addressed in the dialect that both it and the offer support. */
 export async function agree(client: Transport, replies: Replies, offered: Dialect): Promise<ClientGreeting> {
   const greeting = await greetClient(
     new MessageReader(client, GREETING_BYTES),
@@ -63,7 +63,7 @@ export function refuseOld({ tooOld, minor }: ClientGreeting): Refusal | undefine
   );
 }
 
-/** What upstream is asked in, for a client that is spoken to in `dialect`. */
+/** The dialect for upstream, for a client that uses `dialect`. */
 export function upstreamDialect({ minor, features }: Dialect): Dialect {
   return { minor, features: new Set([...features].filter((feature) => !OWN_FEATURES.includes(feature))) };
 }

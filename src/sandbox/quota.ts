@@ -1,15 +1,15 @@
 /**
- * What a sandbox, with all that is nested in it, has used up. Each bound is a limit of the profile; the error
- * names it, so that whoever runs into one knows which key to raise.
+ * What a sandbox, including everything nested in it, has used. Each bound is a limit of the profile; the
+ * error names it, so that anyone who reaches it knows which key to raise.
  */
 import { type LimitName, type Limits, limitTable } from "../policy/limits.ts";
 import { Refusal } from "./refusal.ts";
 
 const MINUTE_MS = 60_000;
 const SECOND_MS = 1000;
-/** Audit rows a second about clients that are turned away. */
+/** Audit rows per second about rejected clients. */
 const MOST_REFUSAL_ROWS = 16;
-/** How many clients that are turned away are told why at once. */
+/** How many rejected clients are told why at once. */
 const MOST_REFUSALS = 16;
 
 /** Of the subjects of one audit row, in characters. */
@@ -17,7 +17,7 @@ const ROW_CHARACTERS = 4096;
 
 export class Quota {
   private readonly limits: Limits;
-  /** Told which bound was hit; for the metrics. */
+  /** Called with the limit that was hit; for the metrics. */
   readonly onLimit: (limit: LimitName) => void;
   /** Connections whose sockets are still open. */
   connections = 0;
@@ -38,8 +38,10 @@ export class Quota {
 
   /**
    * Counts a connection.
-   * @returns what ends it
-   * @throws Refusal when there are as many as there may be
+   *
+   * @returns the function that ends it
+   *
+   * @throws Refusal when the maximum is reached
    */
   openConnection(): () => void {
     this.check("connections", this.connections + 1, "open connections");
@@ -50,8 +52,10 @@ export class Quota {
   }
 
   /**
-   * Counts a build request that runs.
-   * @returns what ends it
+   * Counts a running build request.
+   *
+   * @returns the function that ends it
+   *
    * @throws Refusal
    */
   startBuild(now: number): () => void {
@@ -75,20 +79,21 @@ export class Quota {
     this.check("buildTargets", targets, "paths and outputs in one build request");
   }
 
-  /** @throws Refusal when the bytes would be too many in all. */
+  /** @throws Refusal when the total of bytes would be too large. */
   addBytes(bytes: number): void {
     this.check("bytesAdded", this.bytesAdded + bytes, "bytes added");
     this.bytesAdded += bytes;
   }
 
-  /** @throws Refusal unless so many more audit rows may be caused. */
+  /** @throws Refusal unless this many more audit rows may be caused. */
   checkAuditRows(rows = 1): void {
     this.check("auditRows", this.auditRows + rows, "audit rows");
   }
 
   /**
-   * Counts an audit row; one with much in it as several.
-   * @returns false for what is not to be recorded: beyond the bound nothing is served, and the first row says so
+   * Counts an audit row; a large one counts as several.
+   *
+   * @returns false for what is not to be recorded: beyond the limit nothing is served, and the first row says so
    */
   countAuditRow(subjects: readonly string[] = []): boolean {
     const served = this.auditRows <= this.limits.auditRows;
@@ -99,8 +104,10 @@ export class Quota {
   }
 
   /**
-   * Counts a client that is turned away, which takes a moment: it is told why, if it listens.
-   * @returns undefined when so many are being told already that this one is not; else what ends it
+   * Counts a rejected client, which takes a moment: it is told why, if it listens.
+   *
+   * @returns undefined if so many are already being told that this one is not; otherwise the function that ends
+   * it
    */
   startRefusal(): (() => void) | undefined {
     if (this.refusals >= MOST_REFUSALS) return undefined;
@@ -110,7 +117,7 @@ export class Quota {
     };
   }
 
-  /** Whether a client that is turned away is recorded: not every one of thousands, for they use up nothing else. */
+  /** Whether a rejected client is recorded: not every one of thousands, because they use up nothing else. */
   recordsRefusal(now: number): boolean {
     if (now - this.refusalSecond >= SECOND_MS) {
       this.refusalSecond = now;

@@ -1,4 +1,4 @@
-/** What a connection tells the audit and the metrics. `service/` connects it to both. */
+/** What a connection reports to the audit and the metrics. `service/` connects it to both. */
 
 import type { Verdict } from "../policy/rules.ts";
 import type { OperationName } from "../protocol/operations.ts";
@@ -9,7 +9,7 @@ import type { Sandbox } from "./sandbox.ts";
 /** Who asks. */
 export interface Asker {
   readonly sandbox: Sandbox;
-  /** Numbers the connections of the service's life. */
+  /** Numbers the connections while the service runs. */
   readonly connection: number;
   /** -1 where it is not known. */
   readonly uid: number;
@@ -25,13 +25,13 @@ export interface RequestRecord {
   readonly verdict: Verdict;
   /** What `intend` returned. */
   readonly intent: number | undefined;
-  /** Why, if it was not simply done. */
+  /** The reason, unless it was simply done. */
   readonly reason: string;
   readonly durationMs: number;
   /** Bulk data and request from the client; to the client. */
   readonly bytesIn: number;
   readonly bytesOut: number;
-  /** Upstream's own words, which the client did not get. */
+  /** Upstream's own message, which the client did not get. */
   readonly upstreamError: string | undefined;
   readonly detail: Readonly<Partial<Detail>> | undefined;
 }
@@ -49,9 +49,10 @@ export interface BuildRecord {
 
 export interface Recorder {
   /**
-   * Records that something that changes upstream is about to be asked.
-   * @returns the number of that record, for the request's own
-   * @throws Error when it cannot be recorded: then it must not be asked (G7)
+   * Records that a change of upstream is about to be requested.
+   *
+   * @returns the number of that record, for the request's own record
+   * @throws Error when it cannot be recorded: then it must not be requested (G7)
    */
   intend(asker: Asker, operation: OperationName, subjects: readonly string[]): number;
   request(record: RequestRecord): void;

@@ -1,23 +1,23 @@
 /**
- * A request that gets an error instead of a reply. The text is ours, made from the request alone, for it goes
- * to the client; what upstream said stays in `upstreamError`, for the audit.
+ * A request that gets an error instead of a reply. The text is ours, made from the request alone, because it
+ * goes to the client; what upstream said stays in `upstreamError`, for the audit.
  */
 import type { LimitName } from "../policy/limits.ts";
 import type { Verdict } from "../policy/rules.ts";
 
 export interface RefusalDetails {
-  /** What the audit says was decided: `deny` unless the policy allowed the request and it failed. */
+  /** The verdict for the audit: `deny`, unless the policy allowed the request and it failed. */
   readonly verdict?: Verdict;
-  /** For the audit, where the client must not be told as much. */
+  /** For the audit, if the client must not be told as much. */
   readonly reason?: string;
   readonly upstreamError?: string;
   /** Upstream has answered in full: its connection can take the next request. */
   readonly upstreamInStep?: boolean;
   /** The client's connection is out of step or gone, and is closed after the error. */
   readonly fatal?: boolean;
-  /** What the client exits with, where the protocol tells it (before 1.26); 1 if not given. */
+  /** The client's exit code, where the protocol has it (before 1.26); 1 if not given. */
   readonly status?: number;
-  /** The bound that was run into, for the metrics. */
+  /** The limit that was reached, for the metrics. */
   readonly limit?: LimitName;
 }
 
@@ -44,7 +44,7 @@ export class Refusal extends Error {
   }
 }
 
-/** In whole sentences, by which docs/troubleshooting.md finds them. */
+/** As whole sentences, which docs/troubleshooting.md quotes. */
 const tooLongTexts = {
   textBytes: (bytes: number) => `the text is longer than ${bytes} bytes (limits.text_bytes)`,
   bodyBytes: (bytes: number) => `the contents are longer than ${bytes} bytes (limits.body_bytes)`,

@@ -1,4 +1,4 @@
-/** What a client is told: replies and errors, in the dialect that was agreed on. */
+/** What a client is sent: replies and errors, in the agreed dialect. */
 import type { BoundOperation, DialectTable } from "../protocol/dialect-table.ts";
 import { logCodecs, makeError, STDERR } from "../protocol/log-messages.ts";
 import type { OperationName, ReplyOf } from "../protocol/operations.ts";
@@ -42,7 +42,11 @@ export class Replies {
     return sent + length;
   }
 
-  /** Sends what is being written whenever it has become long. @returns how many bytes that were; the last ones are left */
+  /**
+   * Sends what is being written whenever it has become long.
+   *
+   * @returns how many bytes were sent; the last ones are left
+   */
   private async sendAlong(writing: Slices<void>): Promise<number> {
     const { encoder, sandbox } = this;
     let sent = 0;
@@ -71,7 +75,7 @@ export class Replies {
     await this.deliver(this.encoder.finish());
   }
 
-  /** Cuts off a client that does not read. */
+  /** Disconnects a client that does not read. */
   private async deliver(message: Buffer): Promise<void> {
     const waiting = this.client.write(message);
     if (!waiting) return;

@@ -1,4 +1,4 @@
-/** The story of one request: read it, have it decided, reply, record. */
+/** Handles one request: read it, have it decided, reply, record. */
 import { rules } from "../policy/rules.ts";
 import type { BoundOperation } from "../protocol/dialect-table.ts";
 import type { MessageReader } from "../protocol/message-reader.ts";
@@ -34,7 +34,7 @@ export interface Client {
 
 /**
  * @returns false when the connection cannot go on
- * @throws what went wrong with the connection, or in here
+ * @throws any error of the connection, or in here
  */
 export async function respond<N extends OperationName>(
   client: Client,

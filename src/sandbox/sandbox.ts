@@ -1,4 +1,4 @@
-/** One brokered sandbox: who it is, what it may, what it knows, and how paths enter its view. */
+/** One brokered sandbox: its identity, its rights, what it knows, and how paths enter its view. */
 import { randomBytes } from "node:crypto";
 import type { Profile } from "../policy/profile.ts";
 import type { PathInfo } from "../policy/view-queries.ts";
@@ -11,11 +11,11 @@ import { KeptUpstreams } from "./upstream/kept.ts";
 import type { UpstreamStore } from "./upstream/store.ts";
 import type { View } from "./view.ts";
 
-/** Where a sandbox keeps and shows the paths of its view. */
+/** Where a sandbox keeps the paths of its view, and makes them visible. */
 export interface Home {
   /** Keeps the closures of these paths from the garbage collector until the sandbox ends (G6). */
   keep(paths: readonly StorePath[]): Promise<void>;
-  /** Makes these paths readable in the sandbox (G5); nothing where the whole store is mounted. */
+  /** Makes these paths readable in the sandbox (G5); does nothing if the whole store is mounted. */
   show(paths: readonly StorePath[]): Promise<void>;
   /** Lets go of everything. */
   end(): Promise<void>;
@@ -30,11 +30,11 @@ export interface SandboxOptions {
   readonly store: UpstreamStore;
   /** The derivation of the outer build; undefined for a static socket. */
   readonly derivation: StorePath | undefined;
-  /** The sandbox whose inner build this one is the sandbox of. */
+  /** The sandbox whose inner build this sandbox belongs to. */
   readonly parent: Sandbox | undefined;
   /** The path of its static socket; undefined for a build and for standard input. */
   readonly socket?: string | undefined;
-  /** Makes the view as it is at the start. */
+  /** Creates the initial view. */
   fill(sandbox: Sandbox): Promise<void>;
   /** As `Waits.released`. */
   released(paths: readonly StorePath[]): Promise<boolean>;
@@ -45,21 +45,21 @@ export class Sandbox {
   readonly profile: Profile;
   readonly view: View;
   readonly quota: Quota;
-  /** For long work that its clients ask for. */
+  /** For long work requested by its clients. */
   readonly pace: Pace = new Lane();
   readonly derivation: StorePath | undefined;
   readonly parent: Sandbox | undefined;
   readonly socket: string | undefined;
   readonly since = new Date();
-  /** By which its inner builds are told from everybody else's. */
+  /** Distinguishes its inner builds from everybody else's. */
   readonly mark: StorePath;
-  /** What the view has gained since the start, in that order. */
+  /** What the view has gained since the start, in order. */
   readonly gained: StorePath[] = [];
   /** Derivations that were judged and may run; texts do not change. */
   readonly approved = new Set<StorePath>();
-  /** Left behind by its clients, for its next ones. */
+  /** Connections left by its clients, for its next ones. */
   readonly upstreams = new KeptUpstreams();
-  /** Why requests are no longer taken; undefined while they are. */
+  /** Why requests are no longer accepted; undefined while they are. */
   ended: string | undefined;
   private begun: Promise<void> | undefined;
   private readonly fill: SandboxOptions["fill"];
@@ -87,7 +87,7 @@ export class Sandbox {
     return this.parent ? this.parent.depth + 1 : 1;
   }
 
-  /** Makes the view as it is at the start, once; clients wait for it. @throws as `admit`; then the next client tries again. */
+  /** Creates the initial view, once; clients wait for it. @throws as `admit`; then the next client tries again. */
   async begin(): Promise<void> {
     this.begun ??= this.fill(this).catch((error) => {
       this.begun = undefined;
@@ -110,8 +110,9 @@ export class Sandbox {
   }
 
   /**
-   * Lets paths with their closures into the view. When it resolves they are kept, and readable in the sandbox.
-   * Upstream must hold the paths until then, which it does while the connection that made them is open.
+   * Lets paths with their closures into the view. When it resolves, they are kept, and readable in the
+   * sandbox. Upstream must hold the paths until then, which it does while the connection that created them is
+   * open.
    * @throws Refusal when the view would be too large; UpstreamError, UpstreamRefusal
    */
   async admit(paths: readonly StorePath[]): Promise<void> {
@@ -122,7 +123,7 @@ export class Sandbox {
     const infos = await this.closure(fresh);
     this.quota.checkView(this.view.size + infos.length);
     const gained = infos.map((info) => info.path);
-    // All of them, not the given ones alone: what an outer output mentions of any of them is among its references.
+    // All of them, not only the given ones: any of them that an outer output mentions becomes one of its references.
     await this.home.keep(gained.filter((path) => !fresh.includes(path)));
     await this.home.show(gained);
     this.view.add(infos);
@@ -130,7 +131,7 @@ export class Sandbox {
   }
 
   /**
-   * Where the profile says so, lets those of the named paths into the view that upstream has and that are fixed
+   * If the profile says so, lets those of the named paths into the view that upstream has and that are fixed
    * outputs: paths that follow from a hash of their contents, and refer to nothing. Names may be anything.
    * @throws as `admit`
    */
@@ -153,7 +154,7 @@ export class Sandbox {
     await this.home.end();
   }
 
-  /** What is fresh to the view of these closures, with all references that these paths will have. */
+  /** The paths of these closures that are new to the view, with all references that they will have. */
   private async closure(paths: readonly StorePath[]): Promise<PathInfo[]> {
     for (;;) {
       const infos = await this.store.closure(paths, (path) => this.inMemory(path));

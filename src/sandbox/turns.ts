@@ -1,14 +1,18 @@
 /**
- * Turns on the one loop that serves everybody. Long work is done in slices: when one has lasted a few milliseconds it waits for
- * its next turn, and the loop goes round once between any two turns. So however many requests are long, those that are
- * short wait for one slice. Sandboxes take turns with each other, whatever they have under way.
+ * Turns on the event loop that serves everybody. Long work is done in slices: after a few milliseconds it
+ * waits for its next turn, and the loop goes round once between any two turns. So however many long requests
+ * there are, short ones wait for only one slice. Sandboxes take turns with each other, whatever they are
+ * doing.
  */
 import type { Pace } from "../store/slices.ts";
 
-/** Far below the 50 ms that nobody may hold the loop for: garbage is collected too, and what a slice began is ended. */
+/**
+ * Far below the 50 ms for which anybody may hold the loop: garbage is also collected, and a slice finishes
+ * what it began.
+ */
 const SLICE_MS = 5;
 
-/** Those with somebody who waits, the next one first. */
+/** Those with somebody waiting, the next one first. */
 const queue: Lane[] = [];
 let scheduled = false;
 let sliceEnds = 0;
@@ -17,7 +21,7 @@ let sliceEnds = 0;
 export class Lane implements Pace {
   private readonly waiting: (() => void)[] = [];
 
-  /** True for whoever has had no turn, too: long work begins with waiting for one. */
+  /** Also true for anyone who has had no turn yet: long work begins by waiting for one. */
   get due(): boolean {
     return performance.now() >= sliceEnds;
   }
@@ -30,7 +34,7 @@ export class Lane implements Pace {
     });
   }
 
-  /** @returns whether somebody waits still */
+  /** @returns whether somebody is still waiting */
   grant(): boolean {
     sliceEnds = performance.now() + SLICE_MS;
     this.waiting.shift()?.();
@@ -38,7 +42,7 @@ export class Lane implements Pace {
   }
 }
 
-/** The loop has looked at all that is ready before it comes to this. */
+/** The loop has handled everything that is ready before it gets here. */
 function schedule(): void {
   scheduled = true;
   setImmediate(() => {

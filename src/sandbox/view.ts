@@ -5,11 +5,11 @@ import { isDerivationPath, type StorePath, storePathHash } from "../store/store-
 import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream/store.ts";
 
 export interface View extends ViewQueries {
-  /** Whether it is a closed world: what is not in it does not exist. */
+  /** Whether it is a closed world: whatever is not in it does not exist. */
   readonly closed: boolean;
   /** Paths in the view, as far as they are counted. */
   readonly size: number;
-  /** Takes up a closure: of every path that `infos` refer to, the info is there or among them. */
+  /** Adds a closure: the info of every path that `infos` refer to is already there or among them. */
   add(infos: Iterable<PathInfo>): void;
 }
 
@@ -24,14 +24,14 @@ export class ClosedView implements View {
   private readonly referrersOf = new Map<StorePath, StorePath[]>();
   /** Undefined since the view grew. A client may ask for it all the time, and views are large: they are not sorted either. */
   private listed: readonly StorePath[] | undefined;
-  /** Derivations that `deriversOf` does not tell of yet: reading them all takes time, and few ask. */
+  /** Derivations that are not in `deriversOf` yet: reading them all takes time, and few clients ask. */
   private unread: StorePath[] = [];
   private reading: Promise<void> = Promise.resolve();
   private readonly deriversOf = new Map<StorePath, StorePath[]>();
-  /** Derivations with outputs that they do not tell themselves. */
+  /** Derivations with outputs whose paths they do not contain. */
   private readonly floating: StorePath[] = [];
 
-  /** @param minor upstream's protocol version: older ones know no floating outputs */
+  /** @param minor upstream's protocol version: older ones do not know floating outputs */
   constructor(store: UpstreamStore, minor: () => number) {
     this.store = store;
     this.storeDir = store.storeDir;
@@ -83,13 +83,13 @@ export class ClosedView implements View {
     return [...(this.deriversOf.get(path) ?? []), ...floating];
   }
 
-  /** @throws UpstreamError; then the next who asks tries again */
+  /** @throws UpstreamError; then the next caller tries again */
   private async readDerivations(): Promise<void> {
     const fresh = [...this.unread];
     const read = await Promise.all(
       fresh.map((path) =>
         this.derivation(path).catch((error) => {
-          // A file with such a name that is no derivation: nothing is known to come from it.
+          // A file with such a name that is not a derivation: it has no known outputs.
           if (error instanceof DerivationError) return undefined;
           throw error;
         }),
@@ -179,7 +179,7 @@ export class StoreView implements View {
   }
 }
 
-/** The outputs whose paths the derivation itself tells; "" for the others. */
+/** The outputs whose paths are in the derivation itself; "" for the others. */
 function staticOutputs(derivation: Derivation): Map<string, StorePath | ""> {
   return new Map(
     [...derivation.outputs].map(([name, output]) => {

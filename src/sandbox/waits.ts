@@ -1,7 +1,7 @@
 /**
- * Who waits for whom (G9). A build holds the locks of its output paths while it runs, and the builds that run in
- * our sandboxes ask for other builds meanwhile: two that ask for each other would wait for ever, and so would
- * outer builds that use up all build users while each waits for one more.
+ * Who waits for whom (G9). A build holds the locks of its output paths while it runs, and the builds that run
+ * in our sandboxes ask for other builds meanwhile: two that ask for each other would wait forever, and so
+ * would outer builds that use up all build users while each waits for one more.
  *
  * Keys are output paths, and derivation paths for outputs that are not known before: derivations that share an
  * output path share a lock.
@@ -17,16 +17,16 @@ export const WAIT_REASONS = ["cycle", "build_users", "unregistered"] as const;
 export type WaitReason = (typeof WAIT_REASONS)[number];
 
 export interface WaitsOptions {
-  /** How many builds Nix runs at once; `Infinity` if it makes users as it needs them. */
+  /** How many builds Nix runs at once; `Infinity` if it allocates users as needed. */
   readonly buildUsers: number;
-  /** Told of each request that is refused; for the metrics. */
+  /** Called for each refused request; for the metrics. */
   onRefused(reason: WaitReason): void;
   /** How long `released` waits, in milliseconds; default 60 000. */
   readonly patience?: number;
 }
 
 export class Waits {
-  /** Sandboxes of builds, oldest first, with what lets go of what their builds hold. */
+  /** Sandboxes of builds, oldest first, with the functions that release what their builds hold. */
   private readonly builds = new Map<Sandbox, () => void>();
   private readonly holders = new Map<StorePath, Set<Holder>>();
   private readonly requests = new Map<Sandbox, Set<ReadonlySet<StorePath>>>();
@@ -48,8 +48,10 @@ export class Waits {
   }
 
   /**
-   * Outputs that nobody may have yet. Without a holder: those of a build that is over, whose references are still to be registered.
-   * @returns what lets go of them
+   * Outputs that nobody may have yet. Without a holder: those of a build that is over, whose references are
+   * still to be registered.
+   *
+   * @returns the release function
    */
   hold(outputs: readonly StorePath[], holder: Holder = Symbol("unsettled")): () => void {
     for (const output of outputs) {
@@ -108,8 +110,9 @@ export class Waits {
 
   /**
    * A sandbox is about to ask for builds that need these outputs.
-   * @returns what ends the wait
-   * @throws Refusal when the request could wait for ever
+   *
+   * @returns the function that ends the wait
+   * @throws Refusal when the request could wait forever
    */
   begin(sandbox: Sandbox, outputs: ReadonlySet<StorePath>): () => void {
     this.requireFreeUser(sandbox);
@@ -125,8 +128,8 @@ export class Waits {
   }
 
   /**
-   * Of so many build users one must stay free for inner builds. The sandbox that took the last one was the
-   * newest: it is the one that gets no inner builds, and so ends, and frees its user.
+   * One of the build users must stay free for inner builds. The sandbox that took the last one was the
+   * newest: that one gets no inner builds, therefore ends, and frees its user.
    */
   private requireFreeUser(sandbox: Sandbox): void {
     const { buildUsers } = this.options;
@@ -141,7 +144,7 @@ export class Waits {
     );
   }
 
-  /** What is over waits for nobody, so that no cycle goes through it. */
+  /** What is over waits for nobody, so no cycle goes through it. */
   private holdersOf(outputs: ReadonlySet<StorePath>): Set<Sandbox> {
     const found = new Set<Sandbox>();
     for (const output of outputs)
@@ -149,7 +152,7 @@ export class Waits {
     return found;
   }
 
-  /** Whether what `from` waits for now, and so on, ends at `target`. */
+  /** Whether following what `from` waits for leads to `target`. */
   private reaches(from: Sandbox, target: Sandbox, visited: Set<Sandbox>): boolean {
     if (visited.has(from)) return false;
     visited.add(from);
@@ -162,9 +165,9 @@ export class Waits {
   private cycle(sandbox: Sandbox, holder: Sandbox): Refusal {
     const what =
       holder === sandbox
-        ? "needs the outputs of the very build that asks"
-        : "needs the outputs of a build that, by way of inner builds, waits for this one";
-    const text = `the requested build ${what}: they would wait for each other for ever`;
+        ? "needs the outputs of the build that asks for it"
+        : "needs the outputs of a build that, through inner builds, waits for this one";
+    const text = `the requested build ${what}: they would wait for each other forever`;
     return this.refusal("cycle", text, { reason: "wait cycle" });
   }
 

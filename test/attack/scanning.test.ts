@@ -57,7 +57,7 @@ describeAttack("contents that the broker scans for references", ({ minor, bare, 
     const drv = await client.ask("AddToStoreScanning", { name: "x.drv", method: "text:sha256" }, [
       Buffer.from("x"),
     ]);
-    expect(drv.error).toContain("is named as a derivation");
+    expect(drv.error).toContain("has the name of a derivation");
     const weak = await client.ask("AddToStoreScanning", { name: "x", method: "fixed:r:sha1" }, [
       writeNar({ type: "regular", contents: Buffer.from("x") }),
     ]);

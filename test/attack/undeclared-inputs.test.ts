@@ -109,7 +109,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
         const client = await brokered();
         const made = thief(`${how}-brokered`);
         const { error } = await addContents(client, how, made.name, made.text);
-        expect(error).toContain("can be added as a text only");
+        expect(error).toContain("can be added only as a text");
         expect((await client.addText("after", "after")).error).toBeUndefined();
       });
     }
@@ -128,7 +128,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       const made = thief("metadata-brokered");
       for (const how of client.minor >= 32 ? (["metadata", "many"] as const) : (["metadata"] as const)) {
         const { error } = await addContents(client, how, made.name, made.text);
-        expect(error, how).toContain("derivations can be added as texts only");
+        expect(error, how).toContain("derivations can be added only as texts");
       }
       expect((await client.addText("after", "after")).error).toBeUndefined();
     });
@@ -186,7 +186,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
     test("G1: a symlink that is named as a derivation is neither added nor, as an output, built", async () => {
       const client = await brokered();
       const made = thief("link-brokered");
-      expect((await addLink(client, made)).error).toContain("can be added as a text only");
+      expect((await addLink(client, made)).error).toContain("can be added only as a text");
       const { path: target } = await addContents(client, "flat", "harmless", made.text);
       const linker = makeDerivation({ name: made.name, script: `ln -s ${target} $out`, inputSrcs: [target] });
       const path = await addDerivation(client, linker);

@@ -63,7 +63,7 @@ test("G9: a wait that could not end, and one for the last build user, are refuse
   const waits = new Waits({ buildUsers: 2, onRefused: (reason) => refused.push(reason) });
   const [first, second] = [sandbox("first"), sandbox("second")];
   waits.began(first, [path("a")]);
-  expect(() => waits.begin(first, new Set([path("a")]))).toThrow("the very build that asks");
+  expect(() => waits.begin(first, new Set([path("a")]))).toThrow("the build that asks for it");
   expect(refused).toEqual(["cycle"]);
   waits.began(second, [path("b")]);
   waits.begin(first, new Set([path("c")]))();

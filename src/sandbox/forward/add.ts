@@ -1,4 +1,4 @@
-/** Operations that bring paths into the store: what is checked of them, and how they go upstream. */
+/** Operations that add paths to the store: what is checked, and how they are forwarded. */
 import { refuseInputs } from "../../policy/derivation-rules.ts";
 import { censored } from "../../policy/rules.ts";
 import { type PathInfo, requireInView } from "../../policy/view-queries.ts";
@@ -48,7 +48,7 @@ export async function addToStore(
   const references = await requireInView(view, "references" in request ? request.references : [], pace);
   if (name.endsWith(DERIVATION_SUFFIX)) {
     if (by.method !== "text")
-      throw new Refusal(`'${name}' can be added as a text only, for it is named as a derivation`);
+      throw new Refusal(`'${name}' has the name of a derivation, so it can be added only as a text`);
     const text = await exchange.body.collect(textLimit(exchange));
     return told(exchange, await addDerivation(exchange, name, references, text));
   }
@@ -82,7 +82,7 @@ export async function addTextToStore(
 }
 
 /**
- * A derivation is judged before upstream sees it, and its path is known before too.
+ * A derivation is judged before upstream sees it, and its path is also known before.
  * @param announced the path that the client says it has, if it says so
  * @throws Refusal
  */
@@ -122,7 +122,7 @@ export async function addDerivation(
   return info;
 }
 
-/** What upstream would refuse with an error of its parser. */
+/** What upstream would refuse with a parser error. */
 function refuseTooNew({ outputs }: Derivation, minor: number): string | undefined {
   if (minor >= OUTPUT_MAP_SINCE) return undefined;
   const floating = [...outputs].find(([, output]) => outputKind(output) === "floating");
@@ -175,7 +175,7 @@ async function addText(
   return admitAdded(exchange, upstream, "AddTextToStore");
 }
 
-/** Reads which path upstream has just added, and lets it into the view. */
+/** Reads which path upstream has just added, and adds it to the view. */
 export async function admitAdded(
   exchange: Exchange,
   upstream: UpstreamConnection,
@@ -194,7 +194,7 @@ export async function admitOne(exchange: Exchange, path: StorePath): Promise<Pat
   return info;
 }
 
-/** Passes a body on that needs no look inside but for its length. */
+/** Passes on a body of which only the length has to be checked. */
 async function passBody(
   exchange: Exchange,
   upstream: UpstreamConnection,
@@ -225,7 +225,7 @@ export function methodOf(text: string): HashedBy {
   return parseContentAddressMethod(text);
 }
 
-/** Before 1.25: `fixed` unset means sha256 of the NAR, whatever else is said. */
+/** Before 1.25: `fixed` unset means sha256 of the NAR, whatever the other fields say. */
 function oldMethod(request: { fixed: boolean; recursive: boolean; hashAlgorithm: string }): string {
   return request.fixed ? `fixed:${request.recursive ? "r:" : ""}${request.hashAlgorithm}` : "fixed:r:sha256";
 }

@@ -1,10 +1,10 @@
 /**
- * Which derivations a build request may run (docs/approval.md has the argument). Judged is what may run, and nothing
- * else: the walk starts at what is asked for, skips what is held, judges the rest, and goes on to its inputs.
+ * Which derivations a build request may run (docs/approval.md has the argument). Only what may run is judged:
+ * the walk starts with what is asked for, skips what is held, judges the rest, and continues with its inputs.
  *
- * - A daemon builds a derivation only if a wanted output is not valid. So outputs are looked at one by one, and where
- *   more outputs of a derivation are wanted later, those are looked at too.
- * - What was skipped is not remembered as approved: the next request looks again.
+ * - A daemon builds a derivation only if a wanted output is not valid. So outputs are looked at one by one,
+ *   and if more outputs of a derivation are wanted later, those are looked at, too.
+ * - What was skipped is not remembered as approved: the next request checks again.
  * - Floating and deferred outputs have no path yet, so they never end the walk.
  */
 import {
@@ -23,7 +23,7 @@ import type { Sandbox } from "../sandbox.ts";
 import { refuseExportedGraphs } from "./exported-graphs.ts";
 import type { HeldOutputs } from "./held-outputs.ts";
 
-/** A derivation that a request may run: what is kept of it until the build ends. */
+/** A derivation that a request may run, as it is kept until the build ends. */
 export interface Approved {
   /** Every output by name; "" where the path is known only after the build. */
   readonly outputs: ReadonlyMap<string, StorePath | "">;
@@ -31,7 +31,7 @@ export interface Approved {
   readonly inputs: readonly StorePath[];
   /** Whether it fetches. */
   readonly fetches: boolean;
-  /** Whether it asks for a sandbox of its own. */
+  /** Whether it asks for its own sandbox. */
   readonly optsIn: boolean;
   readonly exportsGraphs: boolean;
 }
@@ -66,14 +66,14 @@ export async function approve(
   };
 }
 
-/** So many derivations are read at once, and held in memory until they are judged. */
+/** How many derivations are read at once, and held in memory until they are judged. */
 const READ_AT_ONCE = 16;
 
 interface Read {
   readonly path: StorePath;
   readonly info: PathInfo;
   readonly derivation: Derivation;
-  /** The wanted outputs that nobody looked at before. */
+  /** The wanted outputs that have not been looked at before. */
   readonly fresh: readonly string[];
 }
 
@@ -82,7 +82,7 @@ class Walk {
   private readonly sandbox: Sandbox;
   private readonly held: HeldOutputs;
   private readonly outputs = new Map<StorePath, Approved["outputs"]>();
-  /** The outputs that were found held, by derivation. */
+  /** The outputs that were found to be held, by derivation. */
   private readonly skipped = new Map<StorePath, Set<string>>();
 
   constructor(sandbox: Sandbox, held: HeldOutputs) {
@@ -94,7 +94,7 @@ class Walk {
     return this.outputs.get(derivation) ?? new Map();
   }
 
-  /** @returns what the derivations among these that have to run need */
+  /** @returns what those of these derivations that have to run need */
   async look(wanted: readonly WantedOutputs[]): Promise<WantedOutputs[]> {
     const { pace } = this.sandbox;
     const unread: [StorePath, ReadonlySet<string> | undefined][] = [];
@@ -113,7 +113,7 @@ class Walk {
     return next;
   }
 
-  /** Whether all is known of these outputs: their derivation was judged, or they were found held. */
+  /** Whether everything is known about these outputs: their derivation was judged, or they were found to be held. */
   private isSettled(path: StorePath, names: ReadonlySet<string> | undefined): boolean {
     const outputs = this.outputs.get(path);
     if (!outputs) return false;
@@ -138,7 +138,7 @@ class Walk {
     return { path, info, derivation, fresh };
   }
 
-  /** Those of which a wanted output is not held, after what upstream can fetch was fetched. */
+  /** Those of which a wanted output is not held, after fetching what upstream can fetch. */
   private async missing(read: readonly Read[]): Promise<Read[]> {
     const paths = read.flatMap(({ path, fresh }) =>
       fresh.map((name) => this.outputsOf(path).get(name) ?? ""),
@@ -174,7 +174,7 @@ export function byDerivation(
   return names;
 }
 
-/** Every output by name; "" where the derivation does not tell its path. */
+/** Every output by name; "" if the derivation does not contain its path. */
 function staticOutputs({ outputs }: Derivation): Map<string, StorePath | ""> {
   return new Map(
     [...outputs].map(([name, output]) => [name, isStatic(outputKind(output)) ? output.path : ""]),
@@ -185,7 +185,7 @@ function isStatic(kind: ReturnType<typeof outputKind>): boolean {
   return kind === "input-addressed" || kind === "fixed";
 }
 
-/** Some daemons take an unknown output as built, and others build all. @throws Refusal */
+/** Some daemons treat an unknown output as built, others build all outputs. @throws Refusal */
 function requireOutput(path: StorePath, outputs: Approved["outputs"], name: string): void {
   if (!outputs.has(name)) throw new Refusal(`derivation '${path}' has no output '${name.slice(0, 200)}'`);
 }
@@ -214,8 +214,8 @@ async function judge(sandbox: Sandbox, { path, info, derivation }: Read): Promis
 }
 
 /**
- * Upstream resolves such a derivation into another one, whose outputs it locks: which these are is not known here, so
- * nobody could say who would wait for whom.
+ * Upstream resolves such a derivation into another one, whose outputs it locks: these are not known here, so
+ * there would be no way to tell who would wait for whom.
  */
 const DEFERRED_WITH_SANDBOX =
   "it asks for nix-broker, and its output paths are not known before its content-addressed inputs are built; give it ordinary inputs, or drop the system feature";

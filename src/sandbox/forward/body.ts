@@ -1,6 +1,6 @@
 /**
- * The bulk data behind a request: passed on with back-pressure, collected within a bound, or read to its end
- * and dropped. A request that is refused must still be read to its end, or the next one would be taken from
+ * The bulk data behind a request: passed on with back-pressure, collected within a limit, or read to its end
+ * and dropped. A request that is refused must still be read to its end, or the next one would be read from
  * the middle of it.
  */
 import { type ByteSource, EndOfStream } from "../../protocol/byte-stream.ts";
@@ -16,7 +16,7 @@ export interface PassOptions {
   readonly write: Write;
   /** Sees the contents, slice by slice; throws to stop. */
   readonly onContents?: (slice: Buffer) => void;
-  /** Called when all contents were seen, before the end of the body is passed on; throws to withhold it. */
+  /** Called when all contents have been seen, before the end of the body is passed on; throws to withhold it. */
   readonly onEnd?: () => void;
   /** True when nobody wants the rest: upstream has answered. */
   readonly stopped: () => boolean;
@@ -27,7 +27,7 @@ export class Body {
   /** Longest body, in bytes. */
   readonly limit: number;
   private readonly source: ByteSource;
-  // Most requests have no body, and need no walker.
+  // Most requests have no body and need no walker.
   private readonly frames: FrameWalker | undefined;
   private readonly nar: NarWalker | undefined;
 
@@ -75,7 +75,7 @@ export class Body {
     return true;
   }
 
-  /** Collects the contents. @throws Refusal beyond the limit, before the rest was read. */
+  /** Collects the contents. @throws Refusal beyond the limit, before the rest has been read. */
   async collect(limit: number): Promise<Buffer> {
     const collected = new GrowingBuffer();
     while (!this.done) {
@@ -98,11 +98,11 @@ export class Body {
       if (stopped()) return;
       const { available } = this.source;
       const taken = this.push(available, watched.see);
-      // What was walked over is consumed whatever happens: the rest will be drained from there.
+      // What has been walked over is consumed in any case: the rest will be drained from there.
       try {
         watched.requireGood();
         if (this.length > this.limit) throw tooLong("bodyBytes", this.limit);
-        // The end is held back until all was looked at: without it upstream does nothing.
+        // The end is held back until everything has been checked: without it upstream does nothing.
         const held = this.done ? Math.min(HEADER, taken) : 0;
         const waiting = taken > held ? write(available.subarray(0, taken - held)) : undefined;
         if (waiting) await waiting;
@@ -145,7 +145,7 @@ export class Body {
   }
 }
 
-/** Keeps what the look at the contents throws until the walker is past them: in between it cannot be stopped. */
+/** Keeps an error from checking the contents until the walker is past them: in between it cannot be stopped. */
 class Watched {
   private readonly onContents: PassOptions["onContents"];
   private failure: { readonly error: unknown } | undefined;

@@ -1,6 +1,6 @@
 /**
- * What a client may know of how a build went: success or failure, its outputs, and how its own builder failed.
- * Nothing of how else, where, when and by whom (G3). Upstream's words go to the audit.
+ * What a client may know about a build: success or failure, its outputs, and how its own builder failed; but
+ * not how else, where, when and by whom (G3). Upstream's messages go to the audit.
  */
 import { BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
 import { isStorePath, type StorePath } from "../../store/store-path.ts";
@@ -17,18 +17,18 @@ const LEFT: Outcome = { kind: "left" };
 
 type Status = (typeof BUILD_STATUS)[keyof typeof BUILD_STATUS];
 
-/** For the audit, of a request whose build failed. */
+/** For the audit of a request whose build failed. */
 const BUILD_FAILED = "the build failed";
 /** As the daemon has it: nix-build ends with 100 when a build failed (src/libstore/build.cc, 2.3). */
 const BUILD_FAILED_STATUS = 100;
 
-/** How the builds of a request ended, and what could run for it. */
+/** How the builds of a request ended, and which could run for it. */
 export interface Built {
   readonly outcomes: Outcomes;
   readonly runs: ApprovedRuns;
 }
 
-/** For an operation that tells of no single results. @throws Refusal if anything was not built */
+/** For an operation that does not report single results. @throws Refusal if anything was not built */
 export async function requireAllBuilt(exchange: BuildExchange, { outcomes, runs }: Built): Promise<void> {
   const failed = [...outcomes].filter(([, { kind }]) => kind !== "built");
   const failure = failed.map(([, outcome]) => outcome).find((outcome) => outcome.kind === "failed");
@@ -70,10 +70,10 @@ async function failureText(
 
 /** Failures of one request that its record names; the others are counted. */
 const MOST_FAILURES = 32;
-/** Of each text of a failure, in characters: together they fit into a record, whatever a client asks for. */
+/** For each text of a failure, in characters: together they fit into a record, whatever a client asks for. */
 const LONGEST_FAILURE_TEXT = 500;
 
-/** The reply to a request: one result for each target, in the client's words; failures are noted in the exchange. */
+/** The reply to a request: one result for each target, in the client's terms; failures are noted in the exchange. */
 export async function censoredResults(
   exchange: Exchange<"BuildPathsWithResults">,
   targets: readonly Target[],
@@ -129,7 +129,7 @@ function shortText(text: string): string {
   return text.length > LONGEST_FAILURE_TEXT ? `${text.slice(0, LONGEST_FAILURE_TEXT)}…` : text;
 }
 
-/** What is there, whoever built it and whenever. */
+/** Existing outputs, whoever built them and whenever. */
 function builtResult(asked: string): KeyedBuildResult {
   return resultOf(asked, BUILD_STATUS.built, "");
 }
@@ -149,20 +149,20 @@ function resultOf(path: string, status: Status, error: string): KeyedBuildResult
   };
 }
 
-/** What upstream told of the outputs that it built, in the form of its dialect. */
-type ToldOutputs = NonNullable<KeyedBuildResult["builtOutputs"]>;
+/** What upstream reported about the outputs that it built, in the form of its dialect. */
+type ReportedOutputs = NonNullable<KeyedBuildResult["builtOutputs"]>;
 
 async function censoredOutputs(
   { sandbox: { view } }: Exchange,
   { told }: Extract<Outcome, { kind: "built" }>,
-): Promise<ToldOutputs> {
+): Promise<ReportedOutputs> {
   const outputs = new Map<string, string | { path: string; signatures: string[] }>();
   for (const [key, output] of told?.builtOutputs ?? []) {
     const censored = censoredOutput(output, view.storeDir);
     if (censored && (await view.info(censored.path))) outputs.set(key, censored.text);
   }
-  // One form or the other, as the dialect has it: never both.
-  return outputs as ToldOutputs;
+  // One form or the other, depending on the dialect: never both.
+  return outputs as ReportedOutputs;
 }
 
 function censoredOutput(output: string | { readonly path: StorePath }, storeDir: string) {
@@ -171,8 +171,8 @@ function censoredOutput(output: string | { readonly path: StorePath }, storeDir:
     : { path: output.path, text: { path: output.path, signatures: [] } };
 }
 
-/** Names and paths of the outputs that upstream told of: keys are `sha256:…!NAME`, or names alone. */
-export function outputsTold(
+/** Names and paths of the outputs that upstream reported: keys are `sha256:…!NAME`, or names alone. */
+export function reportedOutputs(
   { told }: Extract<Outcome, { kind: "built" }>,
   storeDir: string,
 ): Map<string, StorePath> {

@@ -1,4 +1,4 @@
-/** What a client sees of the log of its inner builds, and what of the rest the audit keeps. */
+/** What a client sees of the log of its inner builds, and what the audit keeps of the rest. */
 import { fromWireText } from "../../protocol/wire.ts";
 import type { ApprovedRuns } from "./approve.ts";
 import type { BuildExchange } from "./exchange.ts";
@@ -26,12 +26,12 @@ export function buildLog(exchange: BuildExchange, runs: ApprovedRuns): LogFilter
     visible(path) {
       if (innerLogs === "none") return false;
       if (!sandbox.view.closed) return true;
-      // Upstream resolves derivations with content-addressed inputs into others, which nobody asked for by name.
+      // Upstream resolves derivations with content-addressed inputs to others, which nobody asked for by name.
       return !(runs.get(path)?.fetches ?? fetching);
     },
     hidden(path, line) {
       if (hidden.length >= MOST_HIDDEN_LINES || hiddenLength >= MOST_HIDDEN) return;
-      // Decoded, it is a copy: a mere piece would keep the whole line in memory.
+      // Decoded, it is a copy: a slice would keep the whole line in memory.
       const text = fromWireText(`${path}: ${line.slice(0, LONGEST_HIDDEN_LINE)}`);
       hiddenLength += text.length;
       hidden.push(text);

@@ -1,4 +1,4 @@
-/** In which order the derivations of a request depend on each other. Pure. */
+/** The order in which the derivations of a request depend on each other. Pure. */
 import type { StorePath } from "../../store/store-path.ts";
 import type { ApprovedRuns } from "./approve.ts";
 
@@ -7,7 +7,7 @@ export function inputsFirst(runs: ApprovedRuns): StorePath[] {
   const ordered: StorePath[] = [];
   const visited = new Set<StorePath>();
   for (const root of runs.keys()) {
-    // By hand: graphs are deeper than the stack.
+    // Without recursion: graphs can be deeper than the stack.
     const stack = [{ path: root, inputs: inputsIn(runs, root), next: 0 }];
     if (visited.has(root)) continue;
     visited.add(root);
@@ -25,14 +25,15 @@ export function inputsFirst(runs: ApprovedRuns): StorePath[] {
   return ordered;
 }
 
-/** Its inputs that may run, too; the others are held. */
+/** Those of its inputs that may run, too; the others are held. */
 export function inputsIn(runs: ApprovedRuns, path: StorePath): StorePath[] {
   return (runs.get(path)?.inputs ?? []).filter((input) => runs.has(input));
 }
 
 /**
- * Those that have a sandbox of ours while they are built, and that others need, inputs first. Nix registers their outputs
- * before their references are complete, so what needs them must not be built until those are (G6).
+ * Those that have one of our sandboxes while they are built, and that others need, inputs first. Nix
+ * registers their outputs before their references are complete, so whatever needs them must not be built
+ * until they are (G6).
  */
 export function neededWithSandbox(runs: ApprovedRuns): StorePath[] {
   if (![...runs.values()].some(({ optsIn }) => optsIn)) return [];

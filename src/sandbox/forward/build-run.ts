@@ -1,7 +1,7 @@
 /**
- * Has upstream build what was approved: in one request, unless outputs have to be complete before others are built on
- * them (G6), or the client wants to go on after a failure. Upstream is not told of `keep-going`: the message that could do it
- * carries settings which would override the daemon's own.
+ * Makes upstream build what was approved: in one request, unless outputs have to be complete before others
+ * are built on them (G6), or the client wants to continue after a failure. Upstream is not told of
+ * `keep-going`: the message for it carries settings that would override the daemon's own.
  */
 import { printDerivedPath } from "../../policy/derived-path.ts";
 import { BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
@@ -26,12 +26,12 @@ export interface NamedOutputs {
 export type Outcome =
   | {
       readonly kind: "built";
-      /** What upstream told of it, where it tells anything. */
+      /** What upstream reported about it, if anything. */
       readonly told: KeyedBuildResult | undefined;
     }
-  /** @field upstreamError upstream's words, not for clients */
+  /** @field upstreamError upstream's message, not for clients */
   | { readonly kind: "failed"; readonly upstreamError: string; readonly timedOut: boolean }
-  /** Upstream did not come to it, once something else had failed. */
+  /** Upstream did not get to it, because something else had failed. */
   | { readonly kind: "left" };
 
 /** By derivation. */
@@ -41,7 +41,7 @@ const LEFT: Outcome = { kind: "left" };
 const COMPLAINT = /error|fail|cannot|cycle|mismatch|not allowed|unsupported|timed out|required/i;
 /** Of complaints, what is kept: the last ones. Characters. */
 const MOST_COMPLAINTS = 32 * 1024;
-/** From this version on upstream tells how each of several builds ended. */
+/** From this version on upstream reports how each of several builds ended. */
 const RESULTS_SINCE = 34;
 
 export class BuildRun {
@@ -76,14 +76,14 @@ export class BuildRun {
     const outcomes = await this.request(targets);
     for (const [path, outcome] of outcomes) {
       if (outcome.kind !== "failed") continue;
-      // Which it was that failed below it, if that can be told: it need not fail twice.
+      // Which of its dependencies failed, if that is known: it need not fail twice.
       const culprit = culpritOf(this.runs, path, outcome.upstreamError)?.derivation ?? path;
       if (this.runs.has(culprit)) failures.set(culprit, outcome);
     }
     return keepGoing && failures.size > 0 ? this.buildEach(targets, failures) : outcomes;
   }
 
-  /** Goes on after failures: builds all that does not need what failed. */
+  /** Continues after failures: builds everything that does not depend on a failure. */
   private async buildEach(
     targets: readonly NamedOutputs[],
     failures: Map<StorePath, Outcome>,
@@ -117,7 +117,7 @@ export class BuildRun {
     return culprit === undefined ? undefined : failures.get(culprit);
   }
 
-  /** One request to upstream, within what is left of the time. */
+  /** One request to upstream, within the remaining time. */
   private async request(wanted: readonly NamedOutputs[]): Promise<Outcomes> {
     const seconds = Math.max(0, this.timeout.seconds - (performance.now() - this.started) / 1000);
     return guarded(this.exchange, this.upstream, { ...this.timeout, seconds }, () => this.ask(wanted));

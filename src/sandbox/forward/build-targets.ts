@@ -1,4 +1,4 @@
-/** What a build request names, each read once. */
+/** What a build request names, each parsed once. */
 import { parseDerivedPath } from "../../policy/derived-path.ts";
 import { BUILD_MODES } from "../../protocol/types.ts";
 import { paced } from "../../store/slices.ts";
@@ -15,7 +15,7 @@ export interface BuildRequest {
 export interface Target {
   /** The client's words. */
   readonly asked: string;
-  /** Undefined for a path that is in the view: it is there. */
+  /** Undefined for a path that is in the view, and therefore exists. */
   readonly wanted: WantedOutputs | undefined;
 }
 
@@ -38,7 +38,7 @@ export async function targetsOf(exchange: BuildExchange, request: BuildRequest):
   return targets;
 }
 
-/** What is to be built: each derivation once, with all its outputs that are asked for. */
+/** What is to be built: each derivation once, with all its requested outputs. */
 export function wantedOf(targets: readonly Target[]): WantedOutputs[] {
   const wanted = targets.map((target) => target.wanted).filter((outputs) => outputs !== undefined);
   return [...byDerivation(wanted)].map(([derivation, names]) => ({

@@ -1,4 +1,4 @@
-/** How long builds may take: as long as the profile says, or less where the client says so. */
+/** How long builds may take: as long as the profile says, or less if the client says so. */
 import type { LimitName } from "../../policy/limits.ts";
 import { limitTable } from "../../policy/limits.ts";
 import { Refusal } from "../refusal.ts";
@@ -33,7 +33,7 @@ export function silentTimeout(exchange: Exchange): Timeout {
   );
 }
 
-/** @param limit what upstream is given for a request that is no build */
+/** @param limit how long upstream gets for a request that is not a build */
 export function upstreamTimeout(exchange: Exchange, limit: LimitName): Timeout {
   return shorter(exchange, limit, Number.POSITIVE_INFINITY, "the nix-daemon took longer than", "");
 }

@@ -1,10 +1,10 @@
-/** Build requests: what may run is judged, then built upstream; what was made is let into the view. */
+/** Build requests: what may run is judged, then built upstream; the results are added to the view. */
 import type { ReplyOf } from "../../protocol/operations.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { type Approval, approve, type WantedOutputs } from "./approve.ts";
-import { type Built, censoredResults, outputsTold, requireAllBuilt } from "./build-censor.ts";
+import { type Built, censoredResults, reportedOutputs, requireAllBuilt } from "./build-censor.ts";
 import { buildLog } from "./build-log.ts";
 import { BuildRun, type NamedOutputs, type Outcome } from "./build-run.ts";
 import { type BuildRequest, targetsOf, wantedOf } from "./build-targets.ts";
@@ -31,11 +31,11 @@ export async function buildPathsWithResults(
 async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]): Promise<Built> {
   if (wanted.length === 0) return { outcomes: new Map(), runs: new Map() };
   const { sandbox } = exchange;
-  // Each is a row of its own, whatever comes of it.
+  // Each is its own row, whatever the outcome.
   sandbox.quota.checkAuditRows(wanted.length);
   const endBuild = sandbox.quota.startBuild(Date.now());
   try {
-    // What is held on a connection is held for that one alone: it then carries the build, and no other does.
+    // What is held on a connection is held for that connection only: that one, and no other, then carries the build.
     const holder = sandbox.view.closed ? undefined : await exchange.upstream();
     const held = holder ? heldOnConnection(exchange, holder, wanted) : heldInView(sandbox.view, sandbox.pace);
     const approval = await approve(sandbox, held, wanted);
@@ -99,13 +99,16 @@ async function approvedBuild(
   }
 }
 
-/** So that root's programs can tell whose inner build it is that gets a sandbox of its own. */
+/** So that root's programs know whose inner build it is that gets its own sandbox. */
 async function leaveMark(exchange: Exchange, upstream: UpstreamConnection): Promise<void> {
   const { mark } = exchange.sandbox;
   await guarded(exchange, upstream, "requestDeadline", () => upstream.ask("AddTempRoot", { path: mark }));
 }
 
-/** The paths of outputs that were built. Those of content-addressed derivations are known only now, and only upstream. */
+/**
+ * The paths of the outputs that were built. Those of content-addressed derivations are known only now, and
+ * only by upstream.
+ */
 async function outputPaths(
   exchange: Exchange,
   upstream: UpstreamConnection,
@@ -116,7 +119,7 @@ async function outputPaths(
   if (outcome?.kind !== "built") return new Map();
   const paths = new Map(names.map((name) => [name, asked.get(derivation)?.get(name) ?? ""]));
   if ([...paths.values()].includes(""))
-    for (const [name, path] of outputsTold(outcome, exchange.sandbox.view.storeDir))
+    for (const [name, path] of reportedOutputs(outcome, exchange.sandbox.view.storeDir))
       if (paths.get(name) === "") paths.set(name, path);
   if ([...paths.values()].includes("")) {
     const resolved = await guarded(exchange, upstream, "requestDeadline", () =>

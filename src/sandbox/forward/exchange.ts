@@ -1,4 +1,4 @@
-/** One request under way: what the handlers work with. */
+/** One request in progress: what the handlers work with. */
 
 import type { DialectTable } from "../../protocol/dialect-table.ts";
 import type { MessageReader } from "../../protocol/message-reader.ts";
@@ -35,14 +35,14 @@ export interface Exchange<N extends OperationName = OperationName> {
   readonly store: UpstreamStore;
   readonly recorder: Recorder;
   readonly waits: Waits;
-  /** Part of the reply is out: an error can no longer be told, only the connection closed. */
+  /** Part of the reply has been sent: an error can no longer be reported, only the connection closed. */
   replying: boolean;
-  /** The reply says that what was asked for failed: so shall the record. */
+  /** The reply says that the request failed, and so must the record. */
   failed: { readonly reason: string; readonly upstreamError: string | undefined } | undefined;
   /** The request itself; the body counts itself. */
   bytesIn: number;
   bytesOut: number;
-  /** The audit's number of the intent to change upstream, once there is one. */
+  /** The record number of the intent to change upstream, once there is one. */
   intent: number | undefined;
   /** For the audit. */
   readonly detail: DetailOf<N>;
@@ -69,14 +69,14 @@ export function recordIntent(exchange: Exchange, subjects: readonly string[]): v
   }
 }
 
-/** Gives upstream at most `length` bytes of the body, which it asked for (protocol 1.21 and 1.22). */
+/** Sends upstream at most `length` bytes of the body, as it asked for (protocol 1.21 and 1.22). */
 export type Pull = (length: number, deadline: Deadline) => Promise<void>;
 
 /**
  * Waits for upstream's outcome while `sending` passes the body on; either may end first.
  *
  * After an error upstream may not have read the body, and would take it for requests: such a connection is
- * destroyed, whatever it says.
+ * always destroyed.
  * @throws Refusal when upstream answers with an error or breaks off, and what `sending` throws.
  */
 export async function outcomeWithBody(
@@ -101,7 +101,7 @@ export async function outcomeWithBody(
       },
     );
     outcome.catch(() => undefined);
-    // For its larger send buffer: upstream hashes while it reads, and takes the data in bursts.
+    // For the larger send buffer: upstream hashes while it reads, and takes the data in bursts.
     upstream.transport.bulk(true);
     try {
       await sending(deadline, () => answered);
@@ -121,7 +121,7 @@ export async function outcomeWithBody(
   });
 }
 
-/** The error for a client whose request upstream refused; upstream's words go to the audit. */
+/** The error for a client whose request upstream refused; upstream's message goes to the audit. */
 export function refusedByUpstream(exchange: Exchange, upstreamError: string): Refusal {
   return new Refusal(
     `the nix-daemon refused ${exchange.operation}; the reason is in nix-broker's audit log`,
@@ -135,8 +135,8 @@ export function refusedByUpstream(exchange: Exchange, upstreamError: string): Re
 }
 
 /**
- * Runs a piece of work on an upstream connection, within a deadline and while the client is there. When it
- * fails the connection is out of step, and destroyed.
+ * Runs a piece of work on an upstream connection, within a deadline and while the client is there. If it
+ * fails, the connection is out of step and gets destroyed.
  * @throws Refusal; errors of the client's own side as they are
  */
 export async function guarded<T>(

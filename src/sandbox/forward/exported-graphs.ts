@@ -1,7 +1,7 @@
 /**
- * With `exportReferencesGraph` over a closure that has a derivation in it, Nix adds that derivation's outputs to the
- * graph as far as they are there (`exportReferences` in src/libstore/misc.cc and kin): it would tell what the host has
- * built. Refused is what could make such a graph, and nothing else.
+ * With `exportReferencesGraph` over a closure that has a derivation in it, Nix adds that derivation's outputs
+ * to the graph if they exist (`exportReferences` in src/libstore/misc.cc and similar code): this would reveal
+ * what the host has built. Only what could make such a graph is refused.
  */
 import type { Derivation } from "../../store/derivation.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../../store/store-path.ts";
@@ -13,7 +13,7 @@ const ATTRIBUTE = "exportReferencesGraph";
 
 /** @throws Refusal naming a derivation that may run and asks for such a graph */
 export async function refuseExportedGraphs(sandbox: Sandbox, runs: ApprovedRuns): Promise<void> {
-  // Where the view is the whole store, there is nothing that the graph could tell.
+  // If the view is the whole store, there is nothing that the graph could reveal.
   if (!sandbox.view.closed) return;
   for (const [path, { exportsGraphs }] of runs) {
     if (!exportsGraphs) continue;
@@ -25,7 +25,7 @@ export async function refuseExportedGraphs(sandbox: Sandbox, runs: ApprovedRuns)
 class GraphCheck {
   private readonly sandbox: Sandbox;
   private readonly runs: ApprovedRuns;
-  /** What makes an output that is still to be built. */
+  /** The derivation of an output that is still to be built. */
   private readonly makers = new Map<StorePath, StorePath>();
   private readonly pending: StorePath[] = [];
   private readonly visited = new Set<StorePath>();
@@ -63,7 +63,7 @@ class GraphCheck {
     return undefined;
   }
 
-  /** An output that is still to be built may refer to all that its derivation reads. */
+  /** An output that is still to be built may refer to everything that its derivation reads. */
   private async addMaker(path: StorePath): Promise<void> {
     if (this.made.has(path)) return;
     this.made.add(path);
@@ -107,7 +107,7 @@ class GraphCheck {
     return paths.length > 0 && known ? paths : undefined;
   }
 
-  /** A path of the view, or one that this request makes. Anything else stands for what is known only after a build. */
+  /** A path of the view, or one that this request makes. Anything else is known only after a build. */
   private couldBeRead(path: StorePath): boolean {
     return this.makers.has(path) || this.sandbox.view.info(path) !== undefined;
   }

@@ -1,4 +1,4 @@
-/** The contents of a framed body as a source of bytes, for what is parsed out of it. */
+/** The contents of a framed body as a source of bytes, for parsing. */
 import type { ByteSource } from "../../protocol/byte-stream.ts";
 import type { Body } from "./body.ts";
 import { GrowingBuffer } from "./growing-buffer.ts";

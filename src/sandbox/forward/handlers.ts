@@ -1,7 +1,7 @@
 /**
- * Who does what `policy/rules.ts` neither answers from the view nor denies: one row for each such rule, under the same
- * name, by which editors lead from the rule to its handler and back. A missing row, one too many, and a handler of
- * another operation are errors of the compiler.
+ * The handlers of what `policy/rules.ts` neither answers from the view nor denies: one row for each such
+ * rule, under the same name, so that editors can go from a rule to its handler and back. A missing row, a
+ * superfluous one, or a handler of another operation is a compiler error.
  */
 import type { HandledRules } from "../../policy/rules.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";

@@ -1,6 +1,7 @@
 /**
- * Which outputs a build request need not build, for they are there and cannot vanish while it runs. What a request may
- * run rests on these answers alone (docs/approval.md): a daemon builds a derivation only if a wanted output is not valid.
+ * Which outputs a build request need not build, because they exist and cannot vanish while it runs. What a
+ * request may run depends on these answers alone (docs/approval.md): a daemon builds a derivation only if a
+ * wanted output is not valid.
  */
 import { printDerivedPath } from "../../policy/derived-path.ts";
 import { infoInView } from "../../policy/view-queries.ts";
@@ -13,7 +14,7 @@ import type { WantedOutputs } from "./approve.ts";
 import { buildTimeout } from "./build-timeouts.ts";
 import { type BuildExchange, type Exchange, guarded, recordIntent } from "./exchange.ts";
 
-/** Operations by which a client may have a path fetched. */
+/** Operations with which a client can have a path fetched. */
 export type SubstitutingExchange = Exchange<"BuildPaths" | "BuildPathsWithResults" | "EnsurePath">;
 
 export interface HeldOutputs {
@@ -21,15 +22,15 @@ export interface HeldOutputs {
   among(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>>;
   /** Keeps derivations that may run until the request is over. */
   keep(derivations: readonly StorePath[]): Promise<void>;
-  /** Has upstream fetch those of the paths that it can. @returns whether it tried any */
+  /** Makes upstream fetch those of the paths that it can. @returns whether it tried any */
   fetch(paths: readonly StorePath[]): Promise<boolean>;
-  /** Waits until no path in the closures of these will gain references any more. */
+  /** Waits until no path in their closures can gain references any more. */
   settled(paths: ReadonlySet<StorePath>): Promise<void>;
 }
 
 /**
- * A closed view holds what is in it: that is rooted as long as the sandbox lives, and complete. Upstream is never asked:
- * whether a request is refused would tell what the host has (G1).
+ * A closed view holds what is in it: that is rooted as long as the sandbox lives, and complete. Upstream is
+ * never asked: otherwise a refusal would reveal what the host has (G1).
  */
 export function heldInView(view: View, pace: Pace): HeldOutputs {
   return {
@@ -44,8 +45,8 @@ export function heldInView(view: View, pace: Pace): HeldOutputs {
 }
 
 /**
- * Where the view is the whole store: what is valid and has a temporary root on the connection that carries the build.
- * The root comes first, or a garbage collection could slip in between.
+ * If the view is the whole store: what is valid and has a temporary root on the connection that carries the
+ * build. The root comes first, or a garbage collection could happen in between.
  * @param targets what the request asks for
  */
 export function heldOnConnection(
@@ -54,7 +55,7 @@ export function heldOnConnection(
   targets: readonly WantedOutputs[],
 ): HeldOutputs {
   const ask = <T>(work: () => Promise<T>): Promise<T> => guarded(exchange, upstream, "requestDeadline", work);
-  /** What upstream says that it would fetch: a hint of what to try, no more. A cache may lie, or be gone. */
+  /** What upstream says that it would fetch: only a hint of what to try. A cache may lie, or be gone. */
   let hinted: ReadonlySet<StorePath> | undefined;
   const root = (paths: readonly StorePath[]): Promise<unknown> =>
     upstream.askEach(
@@ -82,7 +83,8 @@ export function heldOnConnection(
     fetch: async (paths) => {
       if (!exchange.sandbox.profile.substitute || paths.length === 0) return false;
       const hopeful = await fetchable(paths);
-      // One request each: of several, one damaged archive keeps the good ones from coming (2.3, 2.8).
+      // One request each: in a common request, one damaged archive would prevent the good ones from being
+      // fetched (2.3, 2.8).
       for (const path of hopeful) await fetchPath(exchange, upstream, path);
       return hopeful.length > 0;
     },
@@ -96,7 +98,10 @@ export function heldOnConnection(
   };
 }
 
-/** Has upstream fetch a path. It is fetched, or that fails: nothing is ever built for a bare path, in any version. */
+/**
+ * Makes upstream fetch a path. Either it is fetched, or that fails: no version ever builds anything for a
+ * bare path.
+ */
 async function fetchPath(
   exchange: SubstitutingExchange,
   upstream: UpstreamConnection,
@@ -121,7 +126,7 @@ export async function ensurePath(
   return 1;
 }
 
-/** Where the view is the whole store, a path that is not there may be fetched. @throws NotInView */
+/** If the view is the whole store, a path that does not exist may be fetched. @throws NotInView */
 export async function requirePath(exchange: SubstitutingExchange, path: StorePath): Promise<void> {
   const { view, profile } = exchange.sandbox;
   if (!view.closed && profile.substitute && !(await view.info(path)))
@@ -129,7 +134,7 @@ export async function requirePath(exchange: SubstitutingExchange, path: StorePat
   await infoInView(path, view);
 }
 
-/** Those of the held paths that one of the other paths is, or refers to, directly or not. */
+/** Those of the held paths that are among the other paths, or that those refer to, directly or indirectly. */
 async function touchedBy(
   upstream: UpstreamConnection,
   held: readonly StorePath[],

@@ -1,7 +1,8 @@
 /**
- * Of upstream's log of a build the client gets the build's own lines, under activities that are made here. All
- * else stays behind: which hosts built it, who waits for which lock, what was copied or substituted (G3).
- * The lines of fixed-output derivations stay behind too: they tell of the network and of the host.
+ * From upstream's log of a build the client gets the build's own lines, under activities that are created
+ * here. Everything else is withheld: which hosts built it, who waits for which lock, what was copied or
+ * substituted (G3). The lines of fixed-output derivations are withheld, too: they reveal things about the
+ * network and the host.
  */
 
 import type { CodecContext } from "../../protocol/compile.ts";
@@ -21,7 +22,7 @@ export interface LogFilterOptions {
   readonly dialect: CodecContext;
   /** The client's own newest version, whatever was agreed on. */
   readonly clientMinor: number;
-  /** Sends to the client, unless it does not read: then returns false, and the line is dropped. */
+  /** Sends to the client, unless it does not read: then it returns false, and the line is dropped. */
   send(message: Buffer): boolean;
   /** Whether the client may see the lines of this derivation's build. */
   visible(derivation: StorePath): boolean;
@@ -32,15 +33,15 @@ export interface LogFilterOptions {
 interface Activity {
   readonly derivation: StorePath;
   readonly visible: boolean;
-  /** The number of the activity that the client was told of. */
+  /** The number of the activity that the client was told about. */
   shownAs: bigint | undefined;
 }
 
 /** Up to here (Nix 2.3) clients print the lines that come as plain text, and ignore those of activities. */
 const PLAIN_TEXT_UNTIL = 21;
-/** Nobody builds so much at once; more is a daemon gone wild. */
+/** Nobody builds this much at once; more means that the daemon is misbehaving. */
 const MOST_ACTIVITIES = 10_000;
-/** In characters; what is beyond is cut off, for what waits for a client that does not read is bounded. */
+/** In characters; anything beyond is cut off, because what waits for a client that does not read is limited. */
 const LONGEST_LINE = 256 * 1024;
 
 export class LogFilter {
@@ -63,7 +64,7 @@ export class LogFilter {
     else if (message.kind === "stop") this.stop(message.id);
   }
 
-  /** Ends what was begun, as the client expects before the reply. */
+  /** Ends the activities that were started, as the client expects before the reply. */
   finish(): void {
     for (const id of [...this.activities.keys()]) this.stop(id);
   }
@@ -101,7 +102,7 @@ export class LogFilter {
     this.flush();
   }
 
-  /** Tells the client of the activity before its first line. @returns whether the client knows of it. */
+  /** Tells the client about the activity before its first line. @returns whether the client knows about it. */
   private show(activity: Activity): boolean {
     if (activity.shownAs !== undefined) return true;
     const id = this.nextId++;

@@ -1,6 +1,7 @@
 /**
- * Watches a NAR on its way upstream: it must be canonical, as long as was said, and have the content address that
- * its path is made of. (Daemons of Nix 2.3 believe the last; others take a NAR's end where they please.)
+ * Watches a NAR on its way upstream: it must be canonical, have the announced length, and have the content
+ * address that determines its path. (Daemons of Nix 2.3 do not check the last; others differ on where a NAR
+ * ends.)
  */
 import { createHash, type Hash } from "node:crypto";
 import type { ContentAddress } from "../../store/content-address.ts";
@@ -15,7 +16,7 @@ export class NarCheck {
   private readonly hash: Hash | undefined;
 
   /**
-   * @param size in bytes, as the client said
+   * @param size in bytes, as announced by the client
    * @param address whose hash is checked, unless it is that of the NAR by SHA-256, which upstream checks
    */
   constructor(size: number, address: ContentAddress) {
@@ -38,7 +39,7 @@ export class NarCheck {
 
   /**
    * @returns how many bytes of `slice` belong to the NAR
-   * @throws NarError when it is not canonical, Refusal when it is longer than was said.
+   * @throws NarError when it is not canonical, Refusal when it is longer than announced.
    */
   push(slice: Buffer): number {
     const taken = this.walker.push(slice);
@@ -47,7 +48,7 @@ export class NarCheck {
     return taken;
   }
 
-  /** @throws Refusal unless all is as was said. */
+  /** @throws Refusal unless everything is as announced. */
   finish(): void {
     if (!this.walker.done || this.walker.length < this.size) throw this.wrongSize("shorter");
     if (this.flat && this.walker.rootType !== "regular")

@@ -1,4 +1,4 @@
-/** Operations that add paths with their metadata. Only what is content-addressed can be believed. */
+/** Operations that add paths with their metadata. Only content-addressed paths can be trusted. */
 
 import { requireInView } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
@@ -70,13 +70,13 @@ async function addDerivationNar(
   nar: NarText,
 ): Promise<void> {
   if (!contentAddress.startsWith("text:sha256:"))
-    throw new Refusal(`'${path}' is named as a derivation; derivations can be added as texts only`);
+    throw new Refusal(`'${path}' has the name of a derivation; derivations can be added only as texts`);
   const { view, pace } = exchange.sandbox;
   const references = await requireInView(view, named, pace);
   await addDerivation(exchange, storePathName(path), references, nar.text(), path);
 }
 
-/** Taken apart: daemons disagree where an item ends, so each goes upstream by itself. */
+/** Split up: daemons disagree on where an item ends, so each is forwarded separately. */
 export async function addMultipleToStore(exchange: Exchange<"AddMultipleToStore">): Promise<undefined> {
   try {
     await addItems(exchange, new FramedSource(exchange.body));
@@ -142,7 +142,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
   await admitOne(exchange, info.path);
 }
 
-/** Of a path that is in the view already, nothing is believed and nothing is needed. */
+/** About a path that is already in the view, nothing is believed and nothing is needed. */
 const SKIPPED: ContentAddress = { method: "nar", hash: { algorithm: "sha256", digest: Buffer.alloc(32) } };
 
 /** Reads one NAR, no byte more. */
@@ -180,7 +180,7 @@ async function readNar(exchange: Exchange, nar: NarText): Promise<void> {
   } else while (await body.next((slice) => requireAll(nar.push(slice), slice)));
 }
 
-/** Upstream asks, the client is asked, and its piece is passed on (protocol 1.21 and 1.22). */
+/** Upstream asks, so the client is asked, and its piece is passed on (protocol 1.21 and 1.22). */
 function pulling(exchange: Exchange, upstream: UpstreamConnection, check: NarCheck): Pull {
   const pull = pullFrom(exchange);
   const encoder = new Encoder();
@@ -224,11 +224,11 @@ function requireAll(taken: number, slice: Buffer): void {
 interface Judged {
   /** What the contents must be. */
   readonly check: NarCheck;
-  /** The request for upstream, in our words, without what only a trusted client may say. */
+  /** The request for upstream, rewritten, without what only a trusted client may set. */
   readonly forwarded: RequestOf<"AddToStoreNar">;
 }
 
-/** @throws Refusal for what cannot be checked by its contents alone. */
+/** @throws Refusal if the path cannot be checked by its contents alone. */
 async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToStoreNar">): Promise<Judged> {
   const { sandbox } = exchange;
   const { path } = info;

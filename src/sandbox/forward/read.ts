@@ -27,7 +27,7 @@ export async function narFromPath(
   return REPLIED;
 }
 
-/** Passes the NAR on behind "last". One that has arrived whole goes out in one write, and needs no bulk buffers. */
+/** Passes on the NAR after "last". One that has arrived completely is sent in one write, and needs no bulk buffers. */
 async function passNar(exchange: Exchange, upstream: UpstreamConnection, deadline: Deadline): Promise<void> {
   const { client } = exchange;
   const { transport } = upstream;
@@ -109,7 +109,7 @@ function requireOutputId(text: string): void {
 /**
  * A realisation as JSON (1.28 to 1.38 without the feature; src/libstore/realisation.cc) without its signatures
  * and dependencies.
- * @returns undefined for a text that is none
+ * @returns undefined for any other text
  */
 export function censorRealisation(
   text: string,

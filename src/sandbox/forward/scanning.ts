@@ -1,7 +1,7 @@
 /**
- * AddToStoreScanning: the client does not say what its contents refer to. Served here for any upstream: the
- * contents are spooled to a file while they are scanned for the hash parts of the view, then go upstream as an
- * AddToStore with the references that were found.
+ * AddToStoreScanning: the client does not say what its contents refer to. Implemented here for any upstream:
+ * the contents are spooled to a file while they are scanned for the hash parts of the view, then sent
+ * upstream as an AddToStore with the references that were found.
  */
 
 import { type FileHandle, mkdtemp, open, rm } from "node:fs/promises";
@@ -24,7 +24,7 @@ export async function addToStoreScanning(
   const by = methodOf(method);
   requireName(name);
   if (name.endsWith(".drv"))
-    throw new Refusal(`'${name}' is named as a derivation; add it as a text, with its references`);
+    throw new Refusal(`'${name}' has the name of a derivation; add it as a text, with its references`);
   const { view } = exchange.sandbox;
   const scanner = await ReferenceScanner.gradually((await view.all()).map(storePathHash), setImmediate);
   const file = await temporaryFile().catch(cannotSpool);
@@ -57,7 +57,7 @@ export async function addToStoreScanning(
   }
 }
 
-/** A file that has no name any more: whatever happens, it leaves nothing behind. */
+/** A file that no longer has a name, so that nothing is left behind whatever happens. */
 async function temporaryFile(): Promise<FileHandle> {
   const folder = await mkdtemp(join(tmpdir(), "nix-broker-scan-"));
   try {
@@ -67,9 +67,9 @@ async function temporaryFile(): Promise<FileHandle> {
   }
 }
 
-/** The disk is full, or the folder not there: what the system says of it is no business of the client's. */
+/** The disk is full, or the folder is missing: the system's message is not for the client. */
 function cannotSpool(error: unknown): never {
-  throw new Refusal("nix-broker has no room to look through the contents; the reason is in its audit log", {
+  throw new Refusal("nix-broker has no room to scan the contents; the reason is in its audit log", {
     verdict: "forward",
     reason: `cannot write to ${tmpdir()}: ${(error as Error).message}`,
   });

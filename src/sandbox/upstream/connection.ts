@@ -24,7 +24,7 @@ export interface Transport extends ByteSource, ByteSink {
 /** Opens a new connection to upstream. @throws the system's error. */
 export type Connect = () => Promise<Transport>;
 
-/** A log message of upstream's. Texts are byte strings of the wire. */
+/** A log message from upstream. Texts are byte strings of the wire. */
 export type LogMessage =
   | { readonly kind: "text"; readonly text: string }
   | {
@@ -37,20 +37,20 @@ export type LogMessage =
   | { readonly kind: "stop"; readonly id: bigint }
   | { readonly kind: "result"; readonly id: bigint; readonly type: number; readonly fields: Fields };
 
-/** How a request ended: undefined when upstream did it, else upstream's error, as text for people. */
+/** How a request ended: undefined if upstream succeeded, otherwise upstream's error, as text for people. */
 export type Outcome = string | undefined;
 
-/** What upstream may ask and tell before it answers. */
+/** What upstream may ask and report before it answers. */
 export interface Listener {
   log?(message: LogMessage): void;
   /** Upstream asks for at most `length` bytes of the body (protocol 1.21 and 1.22). */
   pull?(length: number): Promise<void>;
 }
 
-/** Upstream cannot be reached, or what it says makes no sense. The message is ours, and clients may read it. */
+/** Upstream cannot be reached, or what it sends makes no sense. The message is ours, and clients may read it. */
 export class UpstreamError extends Error {
   override name = "UpstreamError";
-  /** The message, and what upstream or the system said, which is not for clients. */
+  /** The message, plus what upstream or the system said, which is not for clients. */
   readonly explained: string;
 
   constructor(message: string, words?: string) {
@@ -63,13 +63,16 @@ export function explained(error: Error): string {
   return error instanceof UpstreamError ? error.explained : error.message;
 }
 
-/** Messages of upstream's are bounded too: whole stores of path names fit. Bytes. */
+/** Messages from upstream are limited, too: the path names of a whole store fit. Bytes. */
 export const LONGEST_REPLY = 512 * 1024 * 1024;
-/** Builders write these, and lines without end: they are held in memory, many builds' at once. */
+/** Builders write these, possibly without line ends, and they are held in memory, for many builds at once. */
 const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
-/** Both ends hold so many questions and answers in their sockets' buffers. */
+/** Both ends can hold this many questions and answers in their sockets' buffers. */
 const ASKED_AT_ONCE = 64;
-/** A daemon greets as soon as it has forked. Shorter than clients have for their own greeting, so they are told. */
+/**
+ * A daemon greets as soon as it has forked. Shorter than the time clients have for their own greeting, so
+ * that they can be told.
+ */
 export const OPEN_SECONDS = 20;
 
 export class UpstreamConnection {
@@ -77,7 +80,7 @@ export class UpstreamConnection {
   readonly table: DialectTable;
   readonly transport: Transport;
   readonly reader: MessageReader;
-  /** Set once it was given to a sandbox; such a connection never goes to another. */
+  /** Set once it was given to a sandbox; such a connection is never given to another. */
   destroyed = false;
   /** Of the daemon that it was opened to: see `PoolOptions.generation`. */
   generation: string | undefined;
@@ -108,7 +111,7 @@ export class UpstreamConnection {
     };
   }
 
-  /** Called when upstream has hung up, perhaps twice. */
+  /** Called when upstream has hung up, possibly twice. */
   onClose: (() => void) | undefined;
 
   /**
@@ -147,12 +150,12 @@ export class UpstreamConnection {
     }
   }
 
-  /** Nothing can be asked here: upstream has hung up, or bytes arrived although nothing was asked. */
+  /** This connection is unusable: upstream has hung up, or bytes arrived although nothing was asked. */
   get outOfStep(): boolean {
     return this.ended || this.transport.available.length > 0;
   }
 
-  /** Writes a request; its body, if any, is the caller's. */
+  /** Writes a request; sending its body, if any, is up to the caller. */
   send<N extends OperationName>(name: N, request: RequestOf<N>): undefined | Promise<void> {
     const operation = this.table.byName[name];
     this.encoder.u64(operation.number);
@@ -169,7 +172,7 @@ export class UpstreamConnection {
           return undefined;
         case STDERR.error:
           return fromWireText((await this.readLog(this.logs.error)).message);
-        // Read first: `log?.(await …)` would leave the message unread where nobody listens.
+        // Read first: `log?.(await …)` would leave the message unread if nobody listens.
         case STDERR.next: {
           const text = await this.readLog(this.logs.string);
           listener.log?.({ kind: "text", text });
@@ -202,7 +205,7 @@ export class UpstreamConnection {
     }
   }
 
-  /** Hangs up if upstream says nothing for so many seconds. To be cleared once it has answered. */
+  /** Hangs up if upstream sends nothing for this many seconds. To be cleared once it has answered. */
   answerDeadline(seconds: number): Deadline {
     return new Deadline(seconds, () =>
       this.transport.destroy(new Error(`it said nothing for ${seconds} seconds`)),
@@ -215,7 +218,7 @@ export class UpstreamConnection {
 
   /**
    * A request without bodies, from sending to reply.
-   * @param seconds how long upstream may take; by default the caller sees to that
+   * @param seconds how long upstream may take; by default the caller takes care of that
    * @throws UpstreamRefusal with upstream's text when it answers with an error.
    */
   async ask<N extends OperationName>(
@@ -236,7 +239,7 @@ export class UpstreamConnection {
   }
 
   /**
-   * Asks the same of many, without waiting for each answer before the next question.
+   * Asks the same about many, without waiting for each answer before the next question.
    * @throws UpstreamRefusal with upstream's text when it answers one with an error
    */
   async askEach<N extends OperationName>(name: N, requests: readonly RequestOf<N>[]): Promise<ReplyOf<N>[]> {

@@ -1,11 +1,12 @@
 /**
- * Upstream connections that a client of a sandbox has left behind in good order. The sandbox's next client gets one of
- * them, and no other sandbox ever does. A build that calls Nix in a loop so has the daemon fork once, not each time.
+ * Upstream connections that clients of a sandbox have left in a clean state. The sandbox's next client gets
+ * one of them, and no other sandbox ever does. For a build that calls Nix in a loop, the daemon therefore
+ * forks once, not each time.
  */
 import { dialectName } from "../../protocol/version.ts";
 import type { UpstreamConnection } from "./connection.ts";
 
-/** How many a sandbox keeps: each is a process of the daemon's. */
+/** How many a sandbox keeps: each is a process of the daemon. */
 const MOST_KEPT = 2;
 /** How long one waits for the next client. */
 const KEPT_MS = 5000;
@@ -19,7 +20,7 @@ export class KeptUpstreams {
   private readonly kept: Kept[] = [];
   private closed = false;
 
-  /** Takes over a connection on which nothing is asked. It is destroyed if it cannot be kept. */
+  /** Takes over an idle connection. It is destroyed if it cannot be kept. */
   keep(connection: UpstreamConnection): void {
     if (this.closed || connection.destroyed || connection.outOfStep || this.kept.length >= MOST_KEPT) {
       connection.destroy();
@@ -31,8 +32,9 @@ export class KeptUpstreams {
   }
 
   /**
-   * The one that was left last, of those that speak this dialect.
-   * @param dialect as `dialectName` has it
+   * The one that was left last, among those that speak this dialect.
+   *
+   * @param dialect as named by `dialectName`
    * @param isCurrent whether a connection may be used; others are destroyed
    */
   take(

@@ -16,7 +16,7 @@ export class OwnUpstream {
     this.pool = pool;
   }
 
-  /** Another one if the last one is gone or out of step. @throws UpstreamError */
+  /** A new one if the last one is gone or out of step. @throws UpstreamError */
   async take(dialect: Dialect): Promise<UpstreamConnection> {
     const { held } = this;
     if (held && !held.destroyed && !held.outOfStep) return held;
@@ -33,7 +33,7 @@ export class OwnUpstream {
     this.held?.destroy();
   }
 
-  /** The client is gone. @param busy a request is under way */
+  /** The client is gone. @param busy a request is in progress */
   leave(busy: boolean): void {
     this.gone = true;
     const { held } = this;

@@ -1,6 +1,6 @@
 /**
- * Fresh upstream connections, already shaken, kept ready: the daemon forks a process for each, which takes
- * milliseconds; taking one from here takes nothing. One that was used by a sandbox never comes back.
+ * Fresh upstream connections with the handshake done, kept ready: the daemon forks a process for each, which takes
+ * milliseconds; taking one from here takes nothing. A connection that was used by a sandbox never comes back.
  */
 import { type DaemonGreeting, TRUST } from "../../protocol/handshake.ts";
 import { type Dialect, dialectName, FEATURES, NEWEST_MINOR } from "../../protocol/version.ts";
@@ -20,13 +20,13 @@ export interface PoolOptions {
    */
   readonly generation?: () => string | undefined;
   readonly storeDir: string;
-  /** How many to keep ready for each of the dialects that were used last. */
+  /** How many to keep ready for each of the most recently used dialects. */
   readonly size: number;
   /** Accept an upstream that trusts the service's user: a private single-user daemon. */
   readonly allowTrusted: boolean;
 }
 
-/** What upstream offers: clients are offered no more. */
+/** What upstream offers: clients are not offered more. */
 export interface UpstreamFacts extends Dialect {
   readonly nixVersion: string | undefined;
 }
@@ -34,10 +34,13 @@ export interface UpstreamFacts extends Dialect {
 const NEWEST: Dialect = { minor: NEWEST_MINOR, features: new Set(FEATURES) };
 /** One at a time, with a pause: the daemon's listen queue has five places up to Nix 2.8. */
 const REFILL_PAUSE_MS = 20;
-/** Before 1.35 the daemon does not say whether it trusts us; a harmless request that only the trusted may make does. */
+/**
+ * Before 1.35 the daemon does not say whether it trusts us; a harmless request that only trusted users may
+ * make does.
+ */
 const TRUST_TOLD_SINCE = 35;
 const BUILD_MODE_REPAIR = 1;
-/** Dialects kept ready at once: clients of many versions must not make connections without end. */
+/** Dialects kept ready at once: clients of many versions must not cause an unlimited number of connections. */
 const MOST_DIALECTS = 4;
 
 export class UpstreamPool {
@@ -81,13 +84,13 @@ export class UpstreamPool {
 
   /**
    * Reaches upstream once, to learn its version, and whether it trusts this service.
-   * @throws UpstreamError when it cannot be reached, or trusts us and may not.
+   * @throws UpstreamError when it cannot be reached, or trusts us although it may not.
    */
   async probe(): Promise<UpstreamFacts> {
     const connection = await this.open(NEWEST);
     try {
       await this.requireStore(connection);
-      // Last: daemons that do not tell hang up after this.
+      // Last, because daemons that do not tell hang up after this.
       if (connection.greeting.minor < TRUST_TOLD_SINCE && !this.options.allowTrusted)
         await refuseTrusted(connection);
     } finally {
@@ -158,7 +161,7 @@ export class UpstreamPool {
     this.generation = now;
   }
 
-  /** Notices another version of upstream behind the same socket: what was made for the old one is of no use. */
+  /** Notices another version of upstream behind the same socket: what was created for the old one is useless. */
   private notice(greeting: DaemonGreeting): void {
     const minor = Math.min(greeting.daemonMinor, NEWEST_MINOR);
     const facts = this.known;
@@ -208,11 +211,11 @@ export class UpstreamPool {
           if (at < 0) return;
           shelf.idle.splice(at, 1);
           connection.destroy();
-          // Upstream was stopped: what comes after it is asked anew what it is, and whether it trusts us.
+          // Upstream was stopped: its successor is asked again for its version, and whether it trusts us.
           this.known = undefined;
         };
       } catch {
-        // Upstream is away; the next client's request will say so, and start filling anew.
+        // Upstream is down; the next client's request will report it, and start filling again.
         return;
       }
     }

@@ -1,19 +1,19 @@
 /**
- * One upstream connection for requests of the broker's own, many under way at once: they are written as they
- * come, and the replies are read in the same order. It opens when first used, and anew after it broke.
+ * One upstream connection for the broker's own requests, many in progress at once: they are written as they
+ * come, and the replies are read in the same order. It is opened when first used, and again after it broke.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import { explained, type UpstreamConnection, UpstreamError, UpstreamRefusal } from "./connection.ts";
 
 interface Pending {
   readonly name: OperationName;
-  /** Reads what follows the reply, if anything does. */
+  /** Reads what follows the reply, if anything. */
   readonly body: ((connection: UpstreamConnection) => Promise<unknown>) | undefined;
   resolve(reply: unknown): void;
   reject(error: Error): void;
 }
 
-/** What was asked on one connection: after it broke, nothing of its successor's may be mixed up with it. */
+/** What was asked on one connection: after it broke, this must not be mixed up with its successor's. */
 interface Lane {
   readonly connection: UpstreamConnection;
   readonly pending: Pending[];
@@ -29,7 +29,7 @@ export class QueryChannel {
   private closed = false;
 
   /**
-   * @param answerSeconds how long upstream may leave what it was asked without an answer
+   * @param answerSeconds how long upstream may take to answer
    * @param isOutlived whether another daemon listens than the one that a connection leads to; one to that is opened then
    */
   constructor(
@@ -47,7 +47,7 @@ export class QueryChannel {
     return this.enqueue(name, request, undefined) as Promise<ReplyOf<N>>;
   }
 
-  /** As `ask`, for an operation whose reply is followed by bulk data, which `body` reads to its end. */
+  /** Like `ask`, for an operation whose reply is followed by bulk data, which `body` reads to its end. */
   read<N extends OperationName, T>(
     name: N,
     request: RequestOf<N>,
@@ -56,7 +56,7 @@ export class QueryChannel {
     return this.enqueue(name, request, body) as Promise<T>;
   }
 
-  /** Ends the connection; what upstream kept for it (temporary roots) is let go. */
+  /** Ends the connection; what upstream kept for it (temporary roots) is released. */
   close(): void {
     this.closed = true;
     void this.lane?.then(({ connection }) => connection.destroy()).catch(() => undefined);
@@ -86,8 +86,8 @@ export class QueryChannel {
       const opened = await lane.catch((error: Error) => error);
       const usable = !(opened instanceof Error) && isUsable(opened) && !this.closed;
       if (usable && !this.isOutlived(opened.connection)) return opened;
-      // Upstream may have hung up while nothing was asked: that is nobody's error. But what is forgotten must not be
-      // the one that somebody else has begun to open meanwhile.
+      // Upstream may have hung up while nothing was asked, which is not an error. But the connection that is
+      // forgotten must not be one that somebody else has meanwhile begun to open.
       if (this.lane === lane) this.lane = undefined;
       if (opened instanceof Error) throw opened;
       if (usable) retire(opened);
@@ -110,7 +110,7 @@ function isUsable({ connection, pending }: Lane): boolean {
   return !connection.destroyed && !(pending.length === 0 && connection.outOfStep);
 }
 
-/** Reads replies until none is awaited. */
+/** Reads replies until none is outstanding. */
 async function answer(
   connection: UpstreamConnection,
   pending: Pending[],

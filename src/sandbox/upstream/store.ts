@@ -1,4 +1,7 @@
-/** What the broker itself asks upstream, for all sandboxes: infos, closures, derivations. Nothing here is for clients unread. */
+/**
+ * What the broker itself asks upstream, for all sandboxes: infos, closures, derivations. Nothing here may be
+ * passed to clients unchecked.
+ */
 
 import { parseDerivedPath, printDerivedPath } from "../../policy/derived-path.ts";
 import type { Limits } from "../../policy/limits.ts";
@@ -15,11 +18,11 @@ import type { UpstreamConnection } from "./connection.ts";
 import { UpstreamRefusal } from "./connection.ts";
 import { QueryChannel } from "./query-channel.ts";
 
-/** Before it the daemon knows no QueryDerivationOutputMap (and no floating outputs either). */
+/** Before this version the daemon does not know QueryDerivationOutputMap (nor floating outputs). */
 export const OUTPUT_MAP_SINCE = 22;
 /** Parsed derivations are kept: their paths are hashes of their texts, so they cannot change. Bytes of text. */
 const MOST_KEPT = 32 * 1024 * 1024;
-/** A few huge ones shall not push out all others. Bytes of text. */
+/** A few huge ones must not evict all others. Bytes of text. */
 const LONGEST_KEPT = 1024 * 1024;
 
 export class UpstreamStore {
@@ -52,8 +55,9 @@ export class UpstreamStore {
   }
 
   /**
-   * The infos of these paths and all that they refer to.
-   * @param known paths whose closure is wanted no more
+   * The infos of these paths and everything that they refer to.
+   *
+   * @param known paths whose closure is not needed
    * @throws UpstreamRefusal if one of them is not valid
    */
   async closure(roots: Iterable<StorePath>, known: (path: StorePath) => boolean): Promise<PathInfo[]> {
@@ -72,7 +76,7 @@ export class UpstreamStore {
 
   /**
    * What upstream would build and fetch for a request.
-   * @param clientMinor the version by which the targets are written
+   * @param clientMinor the version whose format the targets have
    */
   async missing(
     targets: readonly string[],
@@ -102,13 +106,13 @@ export class UpstreamStore {
 
   /**
    * A derivation as upstream stores it.
-   * @param known the path's info, if it is at hand
+   * @param known the path's info, if available
    * @throws DerivationError if the file is not a derivation, UpstreamRefusal if it is not valid.
    */
   async derivation(path: StorePath, known?: PathInfo): Promise<Derivation> {
     const held = this.derivations.get(path);
     if (held) return held.derivation;
-    // Outputs of any size can have such a name, and while one is read all other questions wait.
+    // Outputs of any size can have such a name, and while one is being read all other questions wait.
     const narSize = (known ?? (await this.info(path)))?.narSize ?? 0;
     if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
     const text = await this.channel.read("NarFromPath", { path }, (connection) =>
@@ -121,7 +125,7 @@ export class UpstreamStore {
   }
 
   /**
-   * Saves reading back what was parsed when it was added.
+   * Avoids reading back what was parsed when it was added.
    * @param length of its text, in bytes
    */
   remember(path: StorePath, derivation: Derivation, length: number): void {
@@ -135,7 +139,7 @@ export class UpstreamStore {
     }
   }
 
-  /** Output names and paths as upstream knows them by now; "" where the path is not known yet. */
+  /** Output names and paths as upstream currently knows them; "" if the path is not known yet. */
   outputMap(path: StorePath): Promise<Map<string, StorePath | "">> {
     return this.channel.ask("QueryDerivationOutputMap", { path });
   }
@@ -145,7 +149,7 @@ export class UpstreamStore {
   }
 }
 
-/** More than a NAR of one file has around its contents. */
+/** More than the overhead of a NAR with one file. */
 const NAR_OVERHEAD = 256;
 
 function tooLong(limit: number): DerivationError {
@@ -158,8 +162,8 @@ export function pathInfo(path: StorePath, info: UnkeyedValidPathInfo): PathInfo 
 }
 
 /**
- * The contents of the regular file that a bare NAR holds. One that is none, or too long, is no fault of the
- * connection's, which others use too: that error is returned, not thrown.
+ * The contents of the regular file that a bare NAR holds. If it is something else, or too long, that is not
+ * an error of the connection, which others use, too: this error is returned, not thrown.
  */
 async function readFileOfNar(
   { transport }: UpstreamConnection,

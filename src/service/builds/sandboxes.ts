@@ -148,7 +148,7 @@ export class BuildSandboxes {
     const names = this.list(this.folder);
     if (!names) return;
     for (const id of names)
-      if (isSandboxId(id) && !this.live.has(id) && !this.unsettled.has(id)) this.takeUp(id);
+      if (isSandboxId(id) && !this.live.has(id) && !this.unsettled.has(id)) this.resume(id);
     for (const [id] of this.unsettled) this.checkSettled(id);
     for (const [id, release] of this.leftovers)
       if (names.includes(id) || !existsSync(this.durableOf(id))) {
@@ -189,7 +189,7 @@ export class BuildSandboxes {
     this.watcher = undefined;
   }
 
-  private takeUp(id: string): void {
+  private resume(id: string): void {
     const folder = `${this.folder}/${id}`;
     const outcome = this.outcomeOf(id);
     if (outcome !== undefined && outcome !== PENDING) {
