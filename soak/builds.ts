@@ -21,7 +21,10 @@ const failures: readonly (readonly [kind: string, log: RegExp])[] = [
   ["its asker was gone", /the build that asked for this one is gone/],
   ["it got no sandbox", /as a chroot store|creating directory .\/nix\/var/],
   ["the linker was away", /linker/],
-  ["the service was away", /cannot connect to socket|nix-broker service does not run|the service stops/],
+  [
+    "the service was away",
+    /cannot connect to (?:socket|daemon at)|nix-broker service does not run|the service stops/,
+  ],
   ["the daemon was away", /the connection to the nix-daemon broke|cannot ask the nix-daemon/],
   ["a connection broke", /end-of-file|reset by peer|[Bb]roken pipe|disconnected|reading from file/],
   ["its client was killed", /exit code 137|signal 9/],
