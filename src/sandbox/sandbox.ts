@@ -1,7 +1,7 @@
 /** One brokered sandbox: its identity, its rights, what it knows, and how paths enter its view. */
 import { randomBytes } from "node:crypto";
 import type { Profile } from "../policy/profile.ts";
-import type { PathInfo } from "../policy/view-queries.ts";
+import type { MaybePromise, PathInfo } from "../policy/view-queries.ts";
 import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
 import { mapInSlices, type Pace } from "../store/slices.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
@@ -55,6 +55,8 @@ export class Sandbox {
   readonly mark: StorePath;
   /** What the view has gained since the start, in order. */
   readonly gained: StorePath[] = [];
+  /** Outputs that its builds told of, named as QueryRealisation names them up to 2.33: `sha256:…!out`. */
+  readonly realised = new Set<string>();
   /** Derivations that were judged and may run; texts do not change. */
   readonly approved = new Set<StorePath>();
   /** Connections left by its clients, for its next ones. */
@@ -110,12 +112,16 @@ export class Sandbox {
   }
 
   /**
-   * Lets paths with their closures into the view. When it resolves, they are kept, and readable in the
-   * sandbox. Upstream must hold the paths until then, which it does while the connection that created them is
-   * open.
+   * Lets paths with their closures into the view. When it resolves they are kept, and readable in the sandbox.
+   * Upstream must hold the paths until then, which it does while the connection that made them is open.
+   * @param addressOf the content address of a path that has none upstream, or "": what the client knows by itself must
+   * not depend on how upstream came by it
    * @throws Refusal when the view would be too large; UpstreamError, UpstreamRefusal
    */
-  async admit(paths: readonly StorePath[]): Promise<void> {
+  async admit(
+    paths: readonly StorePath[],
+    addressOf?: (info: PathInfo) => MaybePromise<string>,
+  ): Promise<void> {
     const fresh = paths.filter((path) => !this.inMemory(path));
     if (fresh.length === 0) return;
     await this.home.keep(fresh);
@@ -126,6 +132,9 @@ export class Sandbox {
     // All of them, not only the given ones: any of them that an outer output mentions becomes one of its references.
     await this.home.keep(gained.filter((path) => !fresh.includes(path)));
     await this.home.show(gained);
+    for (const [i, info] of infos.entries())
+      if (info.contentAddress === "" && addressOf)
+        infos[i] = { ...info, contentAddress: await addressOf(info) };
     this.view.add(infos);
     for (const path of gained) this.gained.push(path);
   }

@@ -1,7 +1,7 @@
 /** Operations that add paths to the store: what is checked, and how they are forwarded. */
 import { refuseInputs } from "../../policy/derivation-rules.ts";
 import { censored } from "../../policy/rules.ts";
-import { type PathInfo, requireInView } from "../../policy/view-queries.ts";
+import { type MaybePromise, type PathInfo, requireInView } from "../../policy/view-queries.ts";
 import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import type { ValidPathInfo } from "../../protocol/types.ts";
@@ -20,6 +20,7 @@ import { Refusal, tooLong } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { OUTPUT_MAP_SINCE } from "../upstream/store.ts";
 import { type Exchange, guarded, outcomeWithBody, recordIntent, refusedByUpstream } from "./exchange.ts";
+import { ownAddress } from "./own-address.ts";
 
 /**
  * How contents may be addressed. An unknown method makes upstream answer before it reads the body, and weak
@@ -32,6 +33,7 @@ export const ALLOWED_METHODS = new Set([
   "fixed:sha512",
   "fixed:r:sha512",
 ]);
+const TEXT: HashedBy = { method: "text", algorithm: "sha256" };
 const DERIVATION_SUFFIX = ".drv";
 
 /** AddToStore has the newer form from this version on. */
@@ -64,7 +66,7 @@ export async function addToStore(
     );
     await passBody(exchange, upstream, deadline, stopped, limit);
   });
-  return told(exchange, await admitAdded(exchange, upstream, "AddToStore"));
+  return told(exchange, await admitAdded(exchange, upstream, "AddToStore", by));
 }
 
 export async function addTextToStore(
@@ -161,7 +163,7 @@ async function addText(
       // In frames, the first of which has two bytes (see `protocol/frames.ts`).
       for (const piece of [...new FrameWriter().frames(text), END_OF_FRAMES]) await upstream.write(piece);
     });
-    return admitAdded(exchange, upstream, "AddToStore");
+    return admitAdded(exchange, upstream, "AddToStore", TEXT);
   }
   await guarded(exchange, upstream, "requestDeadline", async () => {
     void upstream.send("AddTextToStore", {
@@ -172,7 +174,7 @@ async function addText(
     const refused = await upstream.outcome({});
     if (refused !== undefined) throw refusedByUpstream(exchange, refused);
   });
-  return admitAdded(exchange, upstream, "AddTextToStore");
+  return admitAdded(exchange, upstream, "AddTextToStore", TEXT);
 }
 
 /** Reads which path upstream has just added, and adds it to the view. */
@@ -180,14 +182,22 @@ export async function admitAdded(
   exchange: Exchange,
   upstream: UpstreamConnection,
   operation: "AddToStore" | "AddTextToStore",
+  by: HashedBy,
 ): Promise<PathInfo> {
   const { path } = await guarded(exchange, upstream, "requestDeadline", () => upstream.reply(operation));
-  return admitOne(exchange, path);
+  return admitOne(exchange, path, (info) => ownAddress(exchange, info, by));
 }
 
-/** @throws Refusal if upstream does not have the path after all */
-export async function admitOne(exchange: Exchange, path: StorePath): Promise<PathInfo> {
-  await exchange.sandbox.admit([path]);
+/**
+ * @param address the content address by which the client added it
+ * @throws Refusal if upstream does not have the path after all
+ */
+export async function admitOne(
+  exchange: Exchange,
+  path: StorePath,
+  address: (info: PathInfo) => MaybePromise<string>,
+): Promise<PathInfo> {
+  await exchange.sandbox.admit([path], (info) => (info.path === path ? address(info) : ""));
   const info = await exchange.sandbox.view.info(path);
   if (!info)
     throw new Refusal(`upstream does not have '${path}', which it has just added`, { verdict: "forward" });

@@ -15,7 +15,8 @@ import {
   refuseToRun,
 } from "../../policy/derivation-rules.ts";
 import { infoInView, type PathInfo } from "../../policy/view-queries.ts";
-import { type Derivation, DerivationError, outputKind } from "../../store/derivation.ts";
+import { printContentAddress } from "../../store/content-address.ts";
+import { type Derivation, DerivationError, fixedOutputAddress, outputKind } from "../../store/derivation.ts";
 import { paced } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
@@ -31,7 +32,9 @@ export interface Approved {
   readonly inputs: readonly StorePath[];
   /** Whether it fetches. */
   readonly fetches: boolean;
-  /** Whether it asks for its own sandbox. */
+  /** The content address of its one output, if that is fixed. */
+  readonly contentAddress: string;
+  /** Whether it asks for a sandbox of its own. */
   readonly optsIn: boolean;
   readonly exportsGraphs: boolean;
 }
@@ -208,9 +211,15 @@ async function judge(sandbox: Sandbox, { path, info, derivation }: Read): Promis
     outputs,
     inputs: [...derivation.inputDrvs.keys()],
     fetches: isFixedOutput(derivation),
+    contentAddress: fixedAddress(derivation),
     optsIn: asksForSandbox,
     exportsGraphs: derivation.attributes.has("exportReferencesGraph"),
   };
+}
+
+function fixedAddress({ outputs }: Derivation): string {
+  const [address] = [...outputs.values()].map(fixedOutputAddress);
+  return address ? printContentAddress(address) : "";
 }
 
 /**

@@ -171,7 +171,15 @@ function censoredOutput(output: string | { readonly path: StorePath }, storeDir:
     : { path: output.path, text: { path: output.path, signatures: [] } };
 }
 
-/** Names and paths of the outputs that upstream reported: keys are `sha256:…!NAME`, or names alone. */
+/** The outputs that upstream told of by hashes of their derivations. */
+export function realisedBy(outcome: Outcome): string[] {
+  if (outcome.kind !== "built") return [];
+  return [...(outcome.told?.builtOutputs ?? [])].flatMap(([id, output]) =>
+    typeof output === "string" ? id : [],
+  );
+}
+
+/** Names and paths of the outputs that upstream told of: keys are `sha256:…!NAME`, or names alone. */
 export function reportedOutputs(
   { told }: Extract<Outcome, { kind: "built" }>,
   storeDir: string,

@@ -4,7 +4,7 @@ import type { StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { type Approval, approve, type WantedOutputs } from "./approve.ts";
-import { type Built, censoredResults, reportedOutputs, requireAllBuilt } from "./build-censor.ts";
+import { type Built, censoredResults, realisedBy, reportedOutputs, requireAllBuilt } from "./build-censor.ts";
 import { buildLog } from "./build-log.ts";
 import { BuildRun, type NamedOutputs, type Outcome } from "./build-run.ts";
 import { type BuildRequest, targetsOf, wantedOf } from "./build-targets.ts";
@@ -86,7 +86,14 @@ async function approvedBuild(
       for (const output of outputs.values()) entering.push(output);
     }
     // Upstream's connection is still open, so the outputs cannot be collected meanwhile.
-    await exchange.sandbox.admit(entering);
+    const fixed = new Map(
+      [...runs.values()].flatMap(({ outputs, contentAddress }) =>
+        [...outputs.values()].map((path) => [path, contentAddress]),
+      ),
+    );
+    await exchange.sandbox.admit(entering, ({ path }) => fixed.get(path) ?? "");
+    for (const outcome of outcomes.values())
+      for (const id of realisedBy(outcome)) exchange.sandbox.realised.add(id);
     return { outcomes, runs };
   } catch (error) {
     for (const derivation of unrecorded) record(derivation, new Map());

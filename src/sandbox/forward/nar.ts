@@ -59,7 +59,7 @@ export async function addToStoreNar(
     });
   };
   await outcomeWithBody(exchange, upstream, sending, pull);
-  await admitOne(exchange, request.path);
+  await admitOne(exchange, request.path, () => forwarded.contentAddress);
   return undefined;
 }
 
@@ -139,7 +139,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
     });
     await upstream.write(END_OF_FRAMES);
   });
-  await admitOne(exchange, info.path);
+  await admitOne(exchange, info.path, () => forwarded.contentAddress);
 }
 
 /** About a path that is already in the view, nothing is believed and nothing is needed. */

@@ -74,8 +74,11 @@ export async function queryRealisation(
 ): Promise<Realisations> {
   const { view } = exchange.sandbox;
   const { output } = request;
-  if (typeof output === "string") requireOutputId(output);
-  else if (!(await view.info(output.derivation))) return undefined;
+  if (typeof output === "string") {
+    requireOutputId(output);
+    // A hash says nothing of the view: whoever guesses it would learn that somebody has built that derivation.
+    if (view.closed && !exchange.sandbox.realised.has(output)) return [];
+  } else if (!(await view.info(output.derivation))) return undefined;
   const upstream = await exchange.upstream();
   const reply = await guarded(exchange, upstream, "requestDeadline", async () => {
     void upstream.send("QueryRealisation", request);

@@ -51,7 +51,7 @@ export async function addToStoreScanning(
       }
       await upstream.write(END_OF_FRAMES);
     });
-    return told(exchange, await admitAdded(exchange, upstream, "AddToStore"));
+    return told(exchange, await admitAdded(exchange, upstream, "AddToStore", by));
   } finally {
     await file.close();
   }
