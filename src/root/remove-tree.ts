@@ -42,6 +42,8 @@ export async function removeTree(path: string, turns: Turns, most = Number.POSIT
     throw error;
   }
   try {
+    // Before its owner changes: the service, which may not enter any more, sees by the mode that it is being removed.
+    fchmodSync(top, 0o700);
     takeOver(top);
     const flat = new FlatTree(top, path, turns, most);
     // What comes and goes while a folder is read may not be in the reading.
