@@ -1,6 +1,6 @@
 # Makes Nix usable inside of a build, and builds with it. Sourced by stdenv; needs bash and coreutils.
 
-# A home, a cache and a NIX_PATH, out of the attributes that hand-on.nix makes.
+# A home, a cache and a NIX_PATH, from the attributes that hand-on.nix makes.
 nixBrokerSetUp() {
   nixBrokerState=$NIX_BUILD_TOP/.nix-broker
   mkdir -p "$nixBrokerState/home/.cache"

@@ -124,7 +124,7 @@ async function showHonestBuild(world: World): Promise<void> {
     rows.some((row) => row.op === op && row.verdict === verdict);
   check(
     has("AddToStore", "forward") || has("AddTextToStore", "forward"),
-    "the derivation was checked, written anew, and forwarded to the daemon",
+    "the derivation was checked, rewritten, and forwarded to the daemon",
   );
   check(has("BuildPaths", "forward") || has("BuildPathsWithResults", "forward"), "the build was forwarded");
   check(has("SetOptions", "answer"), "the daemon's settings stayed as they are");

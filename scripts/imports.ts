@@ -73,7 +73,7 @@ export function withImportTable(page: string): string {
   if (from === -1 || to < from) throw new Error(`the page lacks the marks ${begin} and ${end}`);
   const rows = [...folderGraph()].map(
     ([folder, imported]) =>
-      `| \`src/${folder}/\` | ${imported.map((other) => `\`${other}\``).join(", ") || "nothing of ours"} |`,
+      `| \`src/${folder}/\` | ${imported.map((other) => `\`${other}\``).join(", ") || "none"} |`,
   );
   const table = ["| folder | imports |", "|---|---|", ...rows].join("\n");
   return `${page.slice(0, from)}${begin}\n\n${table}\n\n${page.slice(to)}`;

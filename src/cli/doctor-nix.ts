@@ -104,7 +104,7 @@ function checkNext({ hooks }: Config): Finding[] {
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === "EACCES") return unseen(key, path);
       }
-      return problem(key, `${path} is no program that can be run`, `correct ${key}, here and in root.conf`);
+      return problem(key, `${path} is not an executable program`, `correct ${key}, here and in root.conf`);
     });
 }
 

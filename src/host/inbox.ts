@@ -211,7 +211,7 @@ export class Inbox {
     this.end += bytes.length;
   }
 
-  /** The first run is consumed: goes on with the second, or with nothing. */
+  /** The first run is consumed: continues with the second, or with nothing. */
   private advance(): void {
     this.limit = DEFAULT_LIMIT;
     if (this.hasMore) {

@@ -15,7 +15,7 @@ export type DerivedPath =
 
 /** From this version on a bare `X.drv` means the file itself; before, all its outputs. */
 const BARE_DERIVATION_IS_A_FILE_SINCE = 30;
-/** In characters. Names of so many outputs are sorted in a few milliseconds. */
+/** In characters. This many names of outputs are sorted in a few milliseconds. */
 const LONGEST = 64 * 1024;
 const OUTPUT_NAME = /^[0-9A-Za-z+\-._?=]+$/;
 

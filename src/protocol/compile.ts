@@ -18,7 +18,7 @@ export interface CodecContext extends Dialect {
   readonly storeDir: string;
 }
 
-/** A value that is read while it arrives: yields how many bytes it needs at hand to go on. */
+/** A value that is read while it arrives: yields how many bytes it needs to continue. */
 export type Reading<T> = Generator<number, T, undefined>;
 
 /** A codec compiled for one dialect. */

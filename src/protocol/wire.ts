@@ -124,7 +124,7 @@ export class Decoder {
     return count;
   }
 
-  /** Bytes of the byte string that is next, with its length and padding. Its length must be at hand. */
+  /** Bytes of the next byte string, including its length and padding. Its length must be available. */
   stringSize(): number {
     const at = this.offset;
     const length = this.length();

@@ -22,12 +22,13 @@ export function connectTo(upstream: UpstreamConfig): Connect {
   };
 }
 
-/** systemd has the number of a unit's start here, in a link that it makes anew at each start. */
+/** systemd has the number of a unit's start here, in a link that it creates again at each start. */
 const STARTED_BY_SYSTEMD = "/run/systemd/units/invocation:nix-daemon.service";
 
 /**
- * What tells a daemon that was started from the one before it: a daemon makes its socket anew, and systemd, which keeps the
- * socket for it, writes down each start. Undefined where it cannot be told, and while there is no daemon.
+ * Distinguishes a restarted daemon from its predecessor: a daemon creates its socket again, and systemd,
+ * which keeps the socket for it, writes down each start. Undefined where it cannot be told, and while there
+ * is no daemon.
  */
 export function generationOf({ command, socket }: UpstreamConfig): () => string | undefined {
   if (command) return () => undefined;

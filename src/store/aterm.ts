@@ -96,7 +96,7 @@ export class AtermReader {
     return yield* this.escapedSpan(start);
   }
 
-  /** Takes a string of at most so many bytes. @throws AtermError */
+  /** Takes a string of at most this many bytes. @throws AtermError */
   *string(most: number): Slices<string> {
     const before = this.at;
     const span = yield* this.span();

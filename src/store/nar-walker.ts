@@ -89,14 +89,14 @@ export class NarWalker {
   /** How many bytes of the run have matched. */
   private matched = 0;
   private choice = typeChoice;
-  /** What the length at hand is the length of. */
+  /** What the current length is the length of. */
   private lengthOf: "contents" | "name" | "target" = "contents";
   /** Bytes of the length that were read, and their value. */
   private lengthBytes = 0;
   private lengthValue = 0;
   /** Bytes left of contents, name, target or padding. */
   private left = 0;
-  /** Bytes of padding that follow the contents, name or target at hand. */
+  /** Bytes of padding that follow the current contents, name or target. */
   private padding = 0;
   private afterPadding = nodeEnd;
   private name = "";

@@ -9,7 +9,7 @@ import { reachable } from "./build-order.ts";
 export interface Failure {
   /** The derivation that failed, or one of its outputs: upstream names the one or the other. */
   readonly of: StorePath;
-  /** What it did, to follow "the build of X": text of ours around what the client's own derivation brought. */
+  /** What it did, to follow "the build of X": our own text around what the client's own derivation contributed. */
   readonly what: string;
   /** Paths that the client may only be told of if it may know of them. */
   readonly paths: readonly StorePath[];

@@ -58,7 +58,7 @@ export class UpstreamPool {
     this.options = options;
   }
 
-  /** As learned last; undefined until upstream was reached once, and after it was started anew. */
+  /** As last seen; undefined until upstream was reached once, and after it was restarted. */
   get facts(): UpstreamFacts | undefined {
     this.noticeRestart();
     return this.known;
@@ -150,7 +150,7 @@ export class UpstreamPool {
     return connection;
   }
 
-  /** A daemon that was started anew may have other settings, and trust others. */
+  /** A restarted daemon may have other settings, and trust others. */
   private noticeRestart(): void {
     const now = this.options.generation?.();
     if (now === undefined || now === this.generation) return;

@@ -9,7 +9,7 @@ import type { LinkerStatus } from "../../contract/linker-protocol.ts";
 
 export type { LinkerStatus } from "../../contract/linker-protocol.ts";
 
-/** What the linker answers when it did not do as asked; `code` as in docs/linker-and-hooks.md, or one of ours. */
+/** The linker's answer when it did not do as asked; `code` as in docs/linker-and-hooks.md, or one of our own. */
 export class LinkerError extends Error {
   override name = "LinkerError";
   /** A code from the linker, or `unreachable`, `busy`, `closed`. */

@@ -170,7 +170,7 @@ function bound(socket: Socket, connected: Set<Socket>): void {
   connected.add(socket);
   const [oldest] = connected;
   if (connected.size > MAX_CONNECTIONS) oldest?.destroy();
-  // Not a timeout of the socket's, which starts anew with each byte.
+  // Not the socket's own timeout, which restarts with each byte.
   const deadline = setTimeout(() => socket.destroy(), CONNECTION_MS).unref();
   socket.on("data", () => {
     if (socket.bytesRead > MAX_REQUEST) socket.destroy();

@@ -116,7 +116,7 @@ export class WebFeed {
   private asked(reader: FeedReader, text: string): void {
     const id = sandboxAsked(text);
     if (id === undefined) {
-      reader.refuse("this is nothing that is answered here");
+      reader.refuse("this request is not known here");
       return;
     }
     reader.ask(id);
