@@ -20,7 +20,7 @@ const LONGEST_PID = 7;
 export function clientOf(worker: ProcessIdentity): WorkerClient {
   const commandLine = readFileSync(`/proc/${worker.pid}/cmdline`, "latin1");
   if (!isAlive(worker)) throw new Error(`the nix-daemon's process ${worker.pid} has ended`);
-  const pid = secondArgument(commandLine);
+  const pid = shownPid(commandLine);
   if (pid === undefined)
     throw new Error(
       'the nix-daemon does not show whom it serves; it must be started as "nix-daemon --daemon", see docs/linker-and-hooks.md',
@@ -38,7 +38,7 @@ export function clientOf(worker: ProcessIdentity): WorkerClient {
  * The daemon cuts the pid to the length of what stood there; what it does not fill, it fills with NULs. So a pid that no
  * NUL but the last one follows may lack digits, unless it has as many as there can be.
  */
-function secondArgument(commandLine: string): number | undefined {
+export function shownPid(commandLine: string): number | undefined {
   const [, digits = "", padding = ""] = /^[^\0]*\0([0-9]+)(\0+)/.exec(commandLine) ?? [];
   const whole = digits.length === LONGEST_PID || padding.length > 1;
   return whole && digits.length <= LONGEST_PID && Number(digits) > 0 ? Number(digits) : undefined;
