@@ -1,4 +1,5 @@
 /** Checks of the users: the service's, and what the nix-daemon lets it do. */
+import { availableParallelism } from "node:os";
 import type { Config } from "../config/config.ts";
 import type { UserDatabase } from "../host/users.ts";
 import { type Finding, ok, problem, warning } from "./doctor-finding.ts";
@@ -110,5 +111,36 @@ function checkBuilders({ hooks }: Config, users: UserDatabase): Finding[] {
     return [
       warning("hooks.allow_uids", (error as Error).message, "name the users that build in hooks.allow_uids"),
     ];
+  }
+}
+
+/**
+ * Each outer build takes a build user, and needs another one for its inner builds. If one client alone can start as
+ * many builds as there are build users, the newest outer build gets no inner builds, and fails: by chance.
+ */
+export function checkJobs({ hooks }: Config, settings: NixSettings, users: UserDatabase): Finding[] {
+  const count = hooks.buildUsers ?? countOf(hooks.allowUids, users);
+  if (count === undefined) return [];
+  const setting = settings.get("max-jobs", "1");
+  const jobs = setting === "auto" ? availableParallelism() : Number(setting);
+  const named = setting === "auto" ? `auto (${jobs} here)` : setting;
+  if (jobs < count) return [ok("max-jobs", `${named}, with ${count} build users`)];
+  return [
+    warning(
+      "max-jobs",
+      `it is ${named}, and there are ${count} build users: if as many outer builds run at once, none is left for their inner builds, and the newest outer build fails`,
+      `set max-jobs in nix.conf to less than ${count} and restart nix-daemon, or create more build users; each client of nix-daemon may run max-jobs builds, so with several clients leave room for all of them`,
+    ),
+  ];
+}
+
+/** How many build users there are; undefined if Nix alone knows, or if they cannot be found out. */
+function countOf(allowUids: readonly string[], users: UserDatabase): number | undefined {
+  try {
+    const { uids } = users.resolve(allowUids);
+    return uids.size > 0 ? uids.size : undefined;
+  } catch {
+    // `checkBuilders` reports it.
+    return undefined;
   }
 }

@@ -9,7 +9,7 @@ import { checkFolders, checkRestarted, checkRootConfig } from "./doctor-folders.
 import { checkNix } from "./doctor-nix.ts";
 import { NixSettings } from "./doctor-nix-settings.ts";
 import { checkAudit, checkLinker, checkService, checkUpstream, daemonStarted } from "./doctor-service.ts";
-import { checkUsers, serviceUid } from "./doctor-users.ts";
+import { checkJobs, checkUsers, serviceUid } from "./doctor-users.ts";
 import { configOption, jsonOption } from "./options.ts";
 import { exitCodes } from "./outcome.ts";
 
@@ -60,6 +60,7 @@ export async function diagnose(configPath: string | undefined): Promise<Finding[
     ...checkRestarted(settings.changed, await daemonStarted(config)),
     ...checkEnvironment(perBuild),
     ...checkUsers(config, settings, users),
+    ...(perBuild ? checkJobs(config, settings, users) : []),
     ...(uid === undefined ? [] : checkFolders(config, uid, perBuild)),
     ...(perBuild ? checkRootConfig(config) : []),
   ];

@@ -17,8 +17,8 @@ export class NarError extends Error {
   override readonly name = "NarError";
 }
 
-/** What the root of a NAR is. */
-export type NarNodeType = "regular" | "directory" | "symlink";
+/** What the root of a NAR is; `regular` is a file that is not executable. */
+export type NarNodeType = "regular" | "executable" | "directory" | "symlink";
 
 /** Nodes within nodes, the root included. */
 const MAX_DEPTH = 64;
@@ -36,6 +36,7 @@ type Step =
   | "choose-seven-letter-type"
   | "choose-contents"
   | "read-contents"
+  | "read-executable-contents"
   | "open-directory"
   | "choose-entry"
   | "read-name"
@@ -73,7 +74,7 @@ const sevenLetterTypeChoice = choice("a file type", [
   run("read-target", Buffer.concat([strings("symlink").subarray(8), strings("target")])),
 ]);
 const contentsChoice = choice('"executable" or "contents"', [
-  run("read-contents", strings("executable", "", "contents")),
+  run("read-executable-contents", strings("executable", "", "contents")),
   run("read-contents", strings("contents")),
 ]);
 const entryChoice = choice('"entry" or ")"', [
@@ -197,10 +198,14 @@ export class NarWalker {
         this.chooseFrom(sevenLetterTypeChoice);
         break;
       case "choose-contents":
-        this.rootKind ??= "regular";
         this.chooseFrom(contentsChoice);
         break;
       case "read-contents":
+        this.rootKind ??= "regular";
+        this.expectLength("contents");
+        break;
+      case "read-executable-contents":
+        this.rootKind ??= "executable";
         this.expectLength("contents");
         break;
       case "open-directory":

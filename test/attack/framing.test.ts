@@ -1,12 +1,14 @@
 /** Bodies that one reader takes for a body and another for requests, or for other items. */
+import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import type { RawClient } from "../../lab/raw-client.ts";
+import { type RawClient, STORE_DIR } from "../../lab/raw-client.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { compile } from "../../src/protocol/compile.ts";
 import { END_OF_FRAMES, frameHeader } from "../../src/protocol/frames.ts";
 import { validPathInfo } from "../../src/protocol/types.ts";
 import { Encoder } from "../../src/protocol/wire.ts";
+import { contentAddressPath, printContentAddress } from "../../src/store/content-address.ts";
 import { writeNar } from "../store/nar.ts";
 import { addContents, items, type NarInfo, narInfo } from "./contents.ts";
 import { describeAttack } from "./suite.ts";
@@ -114,6 +116,26 @@ describeAttack("framing", ({ version, minor, bare, brokered, broker, hostPath })
       }
       expect(await other.must("IsValidPath", { path: info.path })).toBe(false);
       if (minor < 23) return;
+    }
+  });
+
+  test("G8: an executable file is not the flat file that its content address names", async () => {
+    const contents = Buffer.from("a script");
+    const digest = createHash("sha256").update(contents).digest();
+    const address = { method: "flat", hash: { algorithm: "sha256", digest } } as const;
+    const client = await brokered();
+    for (const executable of [true, false]) {
+      const nar = writeNar({ type: "regular", contents, executable });
+      const info = {
+        ...narInfo("flat", nar),
+        path: contentAddressPath(STORE_DIR, "flat", address, []),
+        contentAddress: printContentAddress(address),
+      };
+      const { error } = await client.ask("AddToStoreNar", { ...info, repair: false, dontCheckSigs: false }, [
+        nar,
+      ]);
+      if (executable) expect(error).toContain("not a regular file that is not executable");
+      else expect(error).toBeUndefined();
     }
   });
 

@@ -47,7 +47,7 @@ describe.each(lab.versions)("a right installation [daemon %s]", (version: NixVer
     for (const topic of [
       ...["service", "upstream", "linker", "audit", "pre-build-hook", "post-build-hook", "system-features"],
       ...["sandbox", "nix-daemon", "service user", "build users", "allowed-users", "trusted-users"],
-      ...["hooks.allow_uids", "folders", "root.conf"],
+      ...["hooks.allow_uids", "max-jobs", "folders", "root.conf"],
     ])
       expect(topics).toContain(topic);
   });
@@ -109,6 +109,12 @@ describe("wrong installations", () => {
     ["trusted-users = *", ["trusted-users: nix-daemon trusts nix-broker (*)"]],
     ["allowed-users = alice", ["allowed-users: nix-daemon does not let nix-broker in"]],
     ["auto-allocate-uids = true", ["auto-allocate-uids: Nix makes build users"]],
+    [
+      "max-jobs = 16",
+      ["max-jobs: it is 16, and there are 16 build users: if as many outer builds run at once"],
+    ],
+    ["max-jobs = 15", []],
+    ["max-jobs = 16\npre-build-hook =", ["pre-build-hook: it is not set", "system-features: nix-broker is"]],
     [
       "builders = ssh://farm x86_64-linux - 4 1 kvm,nix-broker ; ssh://other x86_64-linux",
       ["remote machines: ssh://farm lists the feature nix-broker"],

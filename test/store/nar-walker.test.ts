@@ -69,7 +69,7 @@ describe("a NAR", () => {
           done: true,
           taken: nar.length,
           length: nar.length,
-          rootType: root.type,
+          rootType: root.type === "regular" && root.executable ? "executable" : root.type,
         });
         expect(walk(stream, chunks)).toEqual(whole);
         expect(walk(stream, [1])).toEqual(whole);

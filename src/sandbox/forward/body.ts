@@ -59,17 +59,19 @@ export class Body {
 
   /**
    * Takes the contents that have arrived, or waits for some.
-   * @param take copies what it keeps
+   * @param take copies what it keeps; throws to stop
    * @returns false at the end of the body
    */
   async next(take: (slice: Buffer) => void): Promise<boolean> {
-    for (let found = false; !found; ) {
+    let found = false;
+    const watched = new Watched((slice) => {
+      found = true;
+      take(slice);
+    });
+    while (!found) {
       if (this.done) return false;
-      const taken = this.push(this.source.available, (slice) => {
-        found = true;
-        take(slice);
-      });
-      this.source.consume(taken);
+      this.source.consume(this.push(this.source.available, watched.see));
+      watched.requireGood();
       if (!found && !this.done && !(await this.source.fill())) throw new EndOfStream();
     }
     return true;

@@ -180,7 +180,8 @@ async function readFileOfNar(
     if (walker.done) break;
     if (!(await transport.fill())) throw new EndOfStream();
   }
-  if (walker.rootType !== "regular") return new DerivationError("It is not a regular file.");
+  if (walker.rootType !== "regular" && walker.rootType !== "executable")
+    return new DerivationError("It is not a regular file.");
   if (length > limit) return tooLong(limit);
   return Buffer.concat(pieces);
 }
