@@ -54,6 +54,11 @@ in
     user = key types.str ''
       The system user that the service runs as; the root programs create its folders. Default: `"nix-broker"`.
     '';
+    memory = key (types.either types.ints.unsigned types.str) ''
+      How much memory requests, the texts and derivations in them, and what is parsed of them may take together.
+      What would exceed it waits for its turn, sandbox by sandbox; requests of less than 64 KiB do not wait. The
+      service takes about 250 MiB besides. Default: `"256 MiB"`.
+    '';
     stop_grace = key (types.either types.ints.unsigned types.str) ''
       How long a graceful stop waits for requests in flight. Default: `"30 s"`.
     '';

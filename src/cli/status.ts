@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { escapeText, jsonText } from "../audit/escape.ts";
-import { durationText } from "../audit/figures.ts";
+import { durationText, sizeText } from "../audit/figures.ts";
 import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
 import { askRunningService } from "./ask-service.ts";
 import { configOption, jsonOption } from "./options.ts";
@@ -28,7 +28,7 @@ function upstreamText({ at, error, protocol, nixVersion }: StatusReport["upstrea
 
 /** What `nix-broker status` prints for people, one topic per line. */
 export function statusText(report: StatusReport): string {
-  const { service, pool, sandboxes, connections, requests, innerBuilds, audit, limitsHit } = report;
+  const { service, pool, sandboxes, connections, memory, requests, innerBuilds, audit, limitsHit } = report;
   const limits = Object.entries(limitsHit).map(([limit, count]) => `${limit} ${count}×`);
   const rows = [
     [
@@ -40,6 +40,10 @@ export function statusText(report: StatusReport): string {
     ["pool", `${pool.idle} connections ready (${pool.size} for each dialect)`],
     ["sandboxes", `${sandboxes.builds} of builds, ${sandboxes.static} of static sockets`],
     ["connections", String(connections)],
+    [
+      "memory",
+      `${sizeText(memory.held)} of ${sizeText(memory.size)} held by requests, ${memory.waiting} waiting for some`,
+    ],
     ["requests", `${requests.forward} forwarded, ${requests.answer} answered, ${requests.deny} denied`],
     [
       "inner builds",

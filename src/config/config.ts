@@ -43,6 +43,8 @@ export interface RuntimeConfig {
   readonly adminGroup: string;
   /** The system user that the service runs as; the root programs give it its folders. */
   readonly user: string;
+  /** What requests and parsed texts may take together, in bytes. */
+  readonly memory: number;
   /** How long a graceful stop waits for requests in flight, in seconds. */
   readonly stopGrace: number;
 }

@@ -1,4 +1,5 @@
 import { defaultLimits, type Limits, limitNames, limitTable } from "../policy/limits.ts";
+import { DEFAULT_MEMORY, leastMemory } from "../policy/memory.ts";
 import { type OperationGroup, operationGroups, type Profile } from "../policy/profile.ts";
 import { builtinProfileNames, builtinProfiles } from "../policy/profiles.ts";
 import { isStorePath } from "../store/store-path.ts";
@@ -6,7 +7,9 @@ import type { Config, ListenConfig } from "./config.ts";
 import { nativeSystems } from "./native-systems.ts";
 import { suggestion } from "./nearest.ts";
 import type { ConfigFile, ListenTable, ProfileTable } from "./schema.ts";
+import { formatSize } from "./units.ts";
 
+const MiB = 1024 ** 2;
 const GiB = 1024 ** 3;
 
 /** The longest path that a Unix socket can have on Linux (`sun_path`, without its final zero). */
@@ -169,6 +172,16 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
   if (program !== undefined && file.upstream.socket !== undefined) {
     report(["upstream", "command"], "upstream.socket is set as well; keep one of the two");
   }
+  const memory = file.runtime.memory ?? DEFAULT_MEMORY;
+  for (const { name, limits } of profiles.values()) {
+    const least = leastMemory(limits);
+    if (memory >= least) continue;
+    report(
+      ["runtime", "memory"],
+      `the longest requests of the profile "${name}" (limits.request_bytes, limits.text_bytes) need at least ${formatSize(Math.ceil(least / MiB) * MiB)}, but it is ${formatSize(memory)}`,
+    );
+    break;
+  }
   const { metrics, web } = file;
   if (metrics.listen?.kind === "tcp" && metrics.token_file === undefined) {
     report(
@@ -196,6 +209,7 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
       controlDir,
       adminGroup: file.runtime.admin_group ?? "",
       user: file.runtime.user,
+      memory,
       stopGrace: file.runtime.stop_grace,
     },
     listen: file.listen.map(resolveListen),

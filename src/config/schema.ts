@@ -1,5 +1,6 @@
 import * as z from "zod/mini";
 import { type LimitName, type LimitRow, limitNames, limitTable } from "../policy/limits.ts";
+import { DEFAULT_MEMORY } from "../policy/memory.ts";
 import { forbiddenSystemFeatures } from "../policy/profile.ts";
 import { logLevels } from "./config.ts";
 import {
@@ -31,6 +32,7 @@ import {
   view,
 } from "./kinds.ts";
 import { limitText } from "./limit-text.ts";
+import { formatSize } from "./units.ts";
 
 /** What `docs/configuration.md` says about a key or a table. */
 export interface KeyDoc {
@@ -222,6 +224,11 @@ export const configSchema = z.strictObject({
       userName,
       "nix-broker",
       "The system user that the service runs as; the root programs create its folders.",
+    ),
+    memory: optionalKey(
+      size,
+      `"${formatSize(DEFAULT_MEMORY)}"`,
+      "How much memory requests, the texts and derivations in them, and what is parsed of them may take together. What would exceed it waits for its turn, sandbox by sandbox; requests of less than 64 KiB do not wait. The service takes about 250 MiB besides.",
     ),
     stop_grace: key(duration, 30, "How long a graceful stop waits for requests in flight."),
   }),

@@ -10,11 +10,22 @@ import { Decoder, UNDERFLOW } from "./wire.ts";
 /** Bytes that are decoded in one go, unless a single string has more. That takes about a millisecond, whatever they are. */
 const WINDOW = 32 * 1024;
 
+/** What has a say in how much of a long message may be held. */
+export interface Room {
+  /**
+   * Called before so many bytes of a message are held.
+   * @returns undefined if that is in order; otherwise what to wait for, which may throw
+   */
+  reach(bytes: number): undefined | Promise<void>;
+}
+
 export interface ReaderOptions {
   /** Lets others run between the pieces of a long message. */
   readonly pace?: Pace;
   /** The longest list. */
   readonly mostElements?: number;
+  /** Not asked about messages that have arrived in full when they are read, and are shorter than `WINDOW`. */
+  readonly room?: Room;
 }
 
 export class MessageReader {
@@ -23,11 +34,13 @@ export class MessageReader {
   consumed = 0;
   private readonly decoder: Decoder;
   private readonly pace: Pace;
+  private readonly room: Room | undefined;
 
   /** @param limit the longest message, in bytes */
-  constructor(source: ByteSource, limit: number, { pace = noPause, mostElements }: ReaderOptions = {}) {
+  constructor(source: ByteSource, limit: number, { pace = noPause, mostElements, room }: ReaderOptions = {}) {
     this.source = source;
     this.pace = pace;
+    this.room = room;
     this.decoder = new Decoder(limit, mostElements);
   }
 
@@ -54,7 +67,7 @@ export class MessageReader {
   }
 
   private async readGradually<T>(codec: Compiled<T>): Promise<T> {
-    const { source, pace } = this;
+    const { source, pace, room } = this;
     let before = 0;
     this.look(before, WINDOW);
     const reading = codec.read(this.decoder);
@@ -62,6 +75,8 @@ export class MessageReader {
       const step = reading.next();
       before += this.consume();
       if (step.done) return step.value;
+      const waiting = room?.reach(before + step.value);
+      if (waiting) await waiting;
       if (pace.due) await pace.pause();
       while (source.available.length < step.value)
         if (!(await source.fill(step.value))) throw new EndOfStream();

@@ -2,6 +2,8 @@
  * One client connection, from greeting to end: start reading at `serve`. `respond.ts` handles each request,
  * `decide.ts` decides about it.
  */
+import { longestRequest } from "../policy/memory.ts";
+import { ByteStreamError } from "../protocol/byte-stream.ts";
 import { u64 } from "../protocol/codec.ts";
 import { compile } from "../protocol/compile.ts";
 import { tableFor } from "../protocol/dialect-table.ts";
@@ -19,10 +21,12 @@ import {
   refuseOld,
   upstreamDialect,
 } from "./greeting.ts";
+import type { MemoryBudget } from "./memory-budget.ts";
 import type { Recorder } from "./recorder.ts";
 import type { Refusal } from "./refusal.ts";
 import { Replies } from "./replies.ts";
 import { MOST_ELEMENTS } from "./request-bounds.ts";
+import { RequestMemory } from "./request-memory.ts";
 import { type Client, respond } from "./respond.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { isPeerFault } from "./told-errors.ts";
@@ -51,6 +55,7 @@ export interface ConnectionServices {
   readonly store: UpstreamStore;
   readonly recorder: Recorder;
   readonly waits: Waits;
+  readonly memory: MemoryBudget;
 }
 
 const NO_TABLE = { minor: NEWEST_MINOR, features: new Set<Feature>(), storeDir: "" };
@@ -63,6 +68,7 @@ export class Connection {
   private readonly audit: ConnectionAudit;
   private readonly reader: MessageReader;
   private readonly replies: Replies;
+  private readonly memory: RequestMemory;
   private readonly upstream: OwnUpstream;
   /** Set while a request is in progress; a graceful stop waits for it. */
   busy = false;
@@ -81,9 +87,16 @@ export class Connection {
     this.sandbox = sandbox;
     this.services = services;
     this.audit = new ConnectionAudit(sandbox, services.recorder, number, client.peer);
-    this.reader = new MessageReader(client, sandbox.profile.limits.requestBytes, {
+    const { limits } = sandbox.profile;
+    this.memory = new RequestMemory(services.memory, {
+      owner: sandbox.quota,
+      longest: longestRequest(limits),
+      cutOff: () => client.destroy(tooSlow()),
+    });
+    this.reader = new MessageReader(client, limits.requestBytes, {
       pace: sandbox.pace,
       mostElements: MOST_ELEMENTS,
+      room: this.memory,
     });
     this.replies = new Replies(client, sandbox, tableFor({ ...NO_TABLE, storeDir: sandbox.view.storeDir }));
     this.upstream = new OwnUpstream(sandbox.upstreams, services.pool);
@@ -166,6 +179,7 @@ export class Connection {
   private closed(): void {
     this.leave();
     clearInterval(this.leaving);
+    this.memory.leave();
     this.linger?.clear();
     this.quiet?.clear();
     this.release?.();
@@ -204,7 +218,7 @@ export class Connection {
   }
 
   private served(minor: number): Client {
-    const { client, reader, replies, audit, sandbox } = this;
+    const { client, reader, replies, audit, sandbox, memory } = this;
     const { store, recorder, waits } = this.services;
     return {
       transport: client,
@@ -215,6 +229,8 @@ export class Connection {
       store,
       recorder,
       waits,
+      budget: this.services.memory,
+      memory,
       options: noOptions(),
       minor,
       upstream: () => this.upstream.take(upstreamDialect(replies.table)),
@@ -237,6 +253,7 @@ export class Connection {
       return operation ? await respond(client, operation) : await this.refuseUnknown(number);
     } finally {
       this.busy = false;
+      this.memory.release();
       if (this.stopping) this.endWhenQuiet();
     }
   }
@@ -262,6 +279,13 @@ export class Connection {
       : "nix-broker failed; its audit log says how";
     await this.replies.error(reason).catch(() => undefined);
   }
+}
+
+function tooSlow(): ByteStreamError {
+  return new ByteStreamError(
+    "too-slow",
+    "cut off: other requests waited too long for the memory that this one held (runtime.memory)",
+  );
 }
 
 /** How long a client may take from one request to the next while the service is stopping. */

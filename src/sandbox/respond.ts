@@ -8,8 +8,10 @@ import type { ConnectionAudit, Judged } from "./connection-audit.ts";
 import { decide } from "./decide.ts";
 import { Body } from "./forward/body.ts";
 import { type Exchange, REPLIED } from "./forward/exchange.ts";
+import type { MemoryBudget } from "./memory-budget.ts";
 import type { Recorder } from "./recorder.ts";
 import type { Replies } from "./replies.ts";
+import type { RequestMemory } from "./request-memory.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { asRefusal } from "./told-errors.ts";
 import type { Transport, UpstreamConnection } from "./upstream/connection.ts";
@@ -26,6 +28,8 @@ export interface Client {
   readonly store: UpstreamStore;
   readonly recorder: Recorder;
   readonly waits: Waits;
+  readonly budget: MemoryBudget;
+  readonly memory: RequestMemory;
   readonly options: ClientOptions;
   /** Its own newest version. */
   readonly minor: number;
@@ -40,10 +44,12 @@ export async function respond<N extends OperationName>(
   client: Client,
   operation: BoundOperation<N>,
 ): Promise<boolean> {
-  const { transport, reader, replies, sandbox } = client;
+  const { transport, reader, replies, sandbox, memory } = client;
   const started = performance.now();
   const before = reader.consumed;
   const request = await reader.read(operation.request);
+  if (operation.body === "none") memory.arrived();
+  else memory.keep();
   const subjects = rules[operation.name].subjects?.(request) ?? [];
   const exchange = exchangeOf(client, operation, subjects, reader.consumed - before);
   let judged: Judged;
@@ -60,6 +66,7 @@ export async function respond<N extends OperationName>(
     const refusal = asRefusal(error, exchange);
     if (refusal.limit) sandbox.quota.onLimit(refusal.limit);
     judged = refusal;
+    memory.release();
     usable = !refusal.fatal && !exchange.replying;
     if (usable) await exchange.body.drain();
     if (!exchange.replying) await replies.error(refusal.message, refusal.status);
@@ -76,7 +83,20 @@ function exchangeOf<N extends OperationName>(
   subjects: readonly string[],
   bytesIn: number,
 ): Exchange<N> {
-  const { transport, reader, replies, audit, sandbox, store, recorder, waits, options, minor } = client;
+  const {
+    transport,
+    reader,
+    replies,
+    audit,
+    sandbox,
+    store,
+    recorder,
+    waits,
+    budget,
+    memory,
+    options,
+    minor,
+  } = client;
   return {
     operation: name,
     subjects,
@@ -86,11 +106,13 @@ function exchangeOf<N extends OperationName>(
     clientMinor: minor,
     client: transport,
     clientReader: reader,
-    body: new Body(body, transport, sandbox.profile.limits.bodyBytes),
+    body: new Body(body, transport, sandbox.profile.limits.bodyBytes, memory),
     options,
     store,
     recorder,
     waits,
+    budget,
+    memory,
     replying: false,
     failed: undefined,
     intent: undefined,

@@ -86,19 +86,22 @@ export class ClosedView implements View {
   /** @throws UpstreamError; then the next caller tries again */
   private async readDerivations(): Promise<void> {
     const fresh = [...this.unread];
+    // Of each the outputs only, as soon as it was read: views are large.
     const read = await Promise.all(
       fresh.map((path) =>
-        this.derivation(path).catch((error) => {
-          // A file with such a name that is not a derivation: it has no known outputs.
-          if (error instanceof DerivationError) return undefined;
-          throw error;
-        }),
+        this.derivation(path).then(
+          (derivation) => derivation && [...staticOutputs(derivation).values()],
+          (error) => {
+            // A file with such a name that is not a derivation: it has no known outputs.
+            if (error instanceof DerivationError) return undefined;
+            throw error;
+          },
+        ),
       ),
     );
     this.unread = this.unread.slice(fresh.length);
-    read.forEach((derivation, i) => {
-      if (derivation === undefined) return;
-      const outputs = [...staticOutputs(derivation).values()];
+    read.forEach((outputs, i) => {
+      if (outputs === undefined) return;
       if (outputs.includes("")) this.floating.push(fresh[i]!);
       else for (const output of outputs) append(this.deriversOf, output, fresh[i]!);
     });
@@ -106,7 +109,7 @@ export class ClosedView implements View {
 
   async derivation(path: StorePath): Promise<Derivation | undefined> {
     const info = this.infos.get(path);
-    return info && isDerivationPath(path) ? this.store.derivation(path, info) : undefined;
+    return info && isDerivationPath(path) ? this.store.derivation(path, info, this) : undefined;
   }
 
   async outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined> {
@@ -169,7 +172,7 @@ export class StoreView implements View {
   async derivation(path: StorePath): Promise<Derivation | undefined> {
     if (!isDerivationPath(path)) return undefined;
     const info = await this.store.info(path);
-    return info && this.store.derivation(path, info);
+    return info && this.store.derivation(path, info, this);
   }
 
   async outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined> {

@@ -3,7 +3,8 @@ import type { Config } from "../config/config.ts";
 import { newSandboxId } from "../contract/runtime-tree.ts";
 import { meet, type Profile, type ViewStart } from "../policy/profile.ts";
 import { NEWEST_MINOR } from "../protocol/version.ts";
-import { type ClientTransport, Connection } from "../sandbox/connection.ts";
+import { type ClientTransport, Connection, type ConnectionServices } from "../sandbox/connection.ts";
+import { MemoryBudget } from "../sandbox/memory-budget.ts";
 import { Quota } from "../sandbox/quota.ts";
 import { type Home, Sandbox } from "../sandbox/sandbox.ts";
 import type { UpstreamConnection } from "../sandbox/upstream/connection.ts";
@@ -41,6 +42,7 @@ export class Broker {
   readonly pool: UpstreamPool;
   readonly store: UpstreamStore;
   readonly metrics: Counters;
+  readonly memory: MemoryBudget;
   private readonly recorder: AuditRecorder;
   private readonly waits: Waits;
   private readonly sandboxes = new Map<string, Sandbox>();
@@ -54,6 +56,7 @@ export class Broker {
     this.config = config;
     this.recorder = recorder;
     this.metrics = metrics;
+    this.memory = new MemoryBudget(config.runtime.memory);
     this.waits = new Waits({ buildUsers, onRefused: (reason) => metrics.waitRefused(reason) });
     this.pool = new UpstreamPool({
       connect: connectTo(upstream),
@@ -67,6 +70,7 @@ export class Broker {
       (connection) => this.pool.isOutlived(connection),
       upstream.storeDir,
       config.limits,
+      this.memory,
     );
   }
 
@@ -150,8 +154,7 @@ export class Broker {
 
   /** Serves one client until it leaves. Never throws. */
   async serve(client: ClientTransport, sandbox: Sandbox): Promise<void> {
-    const services = { pool: this.pool, store: this.store, recorder: this.recorder, waits: this.waits };
-    const connection = new Connection(client, sandbox, services, ++this.lastConnection);
+    const connection = new Connection(client, sandbox, this.services, ++this.lastConnection);
     this.connections.add(connection);
     if (this.stopping && !sandbox.parent) connection.stop(true);
     try {
@@ -163,8 +166,12 @@ export class Broker {
 
   /** Tells a client why it is not served. */
   refuse(client: ClientTransport, sandbox: Sandbox, reason: string): void {
-    const services = { pool: this.pool, store: this.store, recorder: this.recorder, waits: this.waits };
-    void new Connection(client, sandbox, services, ++this.lastConnection).refuse(reason);
+    void new Connection(client, sandbox, this.services, ++this.lastConnection).refuse(reason);
+  }
+
+  private get services(): ConnectionServices {
+    const { pool, store, recorder, waits, memory } = this;
+    return { pool, store, recorder, waits, memory };
   }
 
   get openConnections(): number {

@@ -7,6 +7,7 @@ import type { LimitName } from "../policy/limits.ts";
 import { limitNames } from "../policy/limits.ts";
 import type { Verdict } from "../policy/rules.ts";
 import { operationNames } from "../protocol/operations.ts";
+import type { MemoryBudget } from "../sandbox/memory-budget.ts";
 import { WAIT_REASONS, type WaitReason } from "../sandbox/waits.ts";
 import type { Counters } from "./counters.ts";
 
@@ -21,6 +22,7 @@ export interface MetricSources {
   innerBuilds(): number;
   /** Requests that the linker has not answered yet. */
   linkerRequests(): number;
+  memory(): Pick<MemoryBudget, "held" | "size" | "waiting">;
   audit(): AuditState;
 }
 
@@ -210,6 +212,17 @@ export class Metrics implements Counters {
     );
     gauge("nix_broker_inner_builds", "Inner builds that upstream is working on.", () =>
       sources.innerBuilds(),
+    );
+    gauge(
+      "nix_broker_request_memory_bytes",
+      "What requests hold of runtime.memory.",
+      () => sources.memory().held,
+    );
+    gauge("nix_broker_request_memory_limit_bytes", "runtime.memory.", () => sources.memory().size);
+    gauge(
+      "nix_broker_requests_waiting_for_memory",
+      "Requests that wait because runtime.memory is in use.",
+      () => sources.memory().waiting,
     );
     gauge("nix_broker_linker_requests", "Requests that wait for the linker.", () => sources.linkerRequests());
     gauge(

@@ -93,6 +93,7 @@ async function startLocked(
     pooledUpstreams: () => broker.pool.idle,
     innerBuilds: () => broker.buildsRunning,
     linkerRequests: () => linker.waiting,
+    memory: () => broker.memory,
     audit: () => audit,
   });
   const tally = new ControlTally(metrics ?? noCounters);

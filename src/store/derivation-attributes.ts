@@ -87,6 +87,13 @@ export class DerivationAttributes {
     }
   }
 
+  /** About how many bytes of memory they take. */
+  get size(): number {
+    let size = sizeOfValue(this.json instanceof DerivationError ? undefined : this.json);
+    for (const value of this.env.values()) size += value.length;
+    return size;
+  }
+
   /** Whether there are structured attributes. */
   get isStructured(): boolean {
     return this.read() !== undefined;
@@ -135,6 +142,18 @@ export class DerivationAttributes {
     if (this.json instanceof DerivationError) throw this.json;
     return this.json;
   }
+}
+
+/** What a value takes besides its characters. Bytes. */
+const VALUE = 32;
+
+function sizeOfValue(value: JsonValue | undefined): number {
+  if (typeof value === "string") return VALUE + value.length;
+  let size = VALUE;
+  if (Array.isArray(value)) for (const item of value) size += sizeOfValue(item);
+  else if (value instanceof Map)
+    for (const [name, item] of value) size += VALUE + name.length + sizeOfValue(item);
+  return size;
 }
 
 function words(text: string): string[] {

@@ -71,6 +71,20 @@ export function* derivationOf(text: Buffer): Slices<Derivation> {
   }
 }
 
+/** What one entry of a map, with a short string or two, takes besides its characters. Bytes. */
+const ENTRY = 120;
+
+/** About how many bytes of memory a parsed derivation takes. */
+export function sizeOf({ outputs, inputDrvs, inputSrcs, builder, attributes }: Derivation): number {
+  let size = 1024 + builder.length + attributes.size;
+  for (const [name, { path, hash, hashAlgorithm }] of outputs)
+    size += 2 * ENTRY + name.length + path.length + hash.length + hashAlgorithm.length;
+  for (const [path, names] of inputDrvs)
+    size += ENTRY + path.length + names.reduce((sum, name) => sum + 32 + name.length, 0);
+  for (const path of inputSrcs) size += 32 + path.length;
+  return size;
+}
+
 /** How the path of that output is determined. */
 export function outputKind(output: DerivationOutput): OutputKind {
   if (output.hashAlgorithm === "") return output.path === "" ? "deferred" : "input-addressed";

@@ -67,6 +67,7 @@ async function servedMetrics(): Promise<string> {
       pooledUpstreams: () => 0,
       innerBuilds: () => 0,
       linkerRequests: () => 0,
+      memory: () => ({ held: 0, size: 1, waiting: 0 }),
       audit: () => ({ healthy: true, pending: 0, lagMs: 0, lost: 0, head: { seq: 0 } }),
     },
     "0",

@@ -141,6 +141,21 @@ describe("values", () => {
     });
   });
 
+  test("the memory of requests has to be enough for the longest one that the limits allow", async () => {
+    expect((await parseConfig('[runtime]\nmemory = "512 MiB"')).runtime.memory).toBe(512 * 1024 ** 2);
+    expect(await problemsOf('[runtime]\nmemory = "64 MiB"')).toEqual([
+      '2 runtime.memory: the longest requests of the profile "query" (limits.request_bytes, limits.text_bytes) need at least 256 MiB, but it is 64 MiB',
+    ]);
+    expect(
+      (await problemsOf('[profiles.wide]\nextends = "pure"\nlimits = { request_bytes = "64 MiB" }')).join(),
+    ).toContain('profile "wide" (limits.request_bytes, limits.text_bytes) need at least 512 MiB');
+    expect(
+      await problemsOf(
+        '[limits]\nrequest_bytes = "1 MiB"\ntext_bytes = "1 MiB"\n[runtime]\nmemory = "32 MiB"',
+      ),
+    ).toEqual([]);
+  });
+
   test("an upstream command takes the place of the socket, and both together are refused", async () => {
     const command = 'command = ["ssh", "builder", "nix-daemon", "--stdio"]';
     expect((await parseConfig(`[upstream]\n${command}`)).upstream.command).toEqual([

@@ -255,6 +255,7 @@ test("metrics are scraped with the token, where one is set", async () => {
       pooledUpstreams: () => 4,
       innerBuilds: () => 0,
       linkerRequests: () => 0,
+      memory: () => ({ held: 0, size: 1, waiting: 0 }),
       audit: () => ({ healthy: true, pending: 0, lagMs: 0, lost: 0, head: { seq: 1 } }),
     },
     "1.2.3",

@@ -66,6 +66,7 @@ const report: StatusReport = {
   pool: { idle: 0, size: 4 },
   sandboxes: { builds: 1, static: 2 },
   connections: 3,
+  memory: { held: 3 * 1024 * 1024, size: 256 * 1024 * 1024, waiting: 2 },
   requests: { forward: 1, answer: 2, deny: 3 },
   innerBuilds: { running: 0, succeeded: 0, failed: 1 },
   audit: { folder: "/audit", error: "disk full", records: 10, pending: 4, lagSeconds: 12, lost: 0 },
@@ -85,6 +86,7 @@ test("status puts what is wrong first in its line", () => {
   expect(line("linker")).toMatch(
     /NOT OK: it is gone \(builds that opt in are refused\); 2 requests are waiting for it$/,
   );
+  expect(line("memory")).toMatch(/3\.0 MiB of 256 MiB held by requests, 2 waiting for some$/);
   expect(line("limits hit")).toMatch(/connections 5×$/);
 });
 

@@ -1,9 +1,16 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { DEFAULT_MEMORY } from "../../src/policy/memory.ts";
 import { END_OF_FRAMES, frameHeader } from "../../src/protocol/frames.ts";
 import { Body } from "../../src/sandbox/forward/body.ts";
 import { FramedSource } from "../../src/sandbox/forward/framed-source.ts";
+import { MemoryBudget } from "../../src/sandbox/memory-budget.ts";
+import { RequestMemory } from "../../src/sandbox/request-memory.ts";
 import { MemorySource, pieces } from "../protocol/memory-stream.ts";
+
+function uncounted(): RequestMemory {
+  return new RequestMemory(new MemoryBudget(DEFAULT_MEMORY), { owner: {}, longest: 0, cutOff: () => {} });
+}
 
 function framed(contents: Buffer, size: number): Buffer {
   const parts: Buffer[] = [];
@@ -22,7 +29,12 @@ test("contents are the same in frames of any size, consumed in pieces of any siz
       fc.integer({ min: 1, max: 300 }),
       async (bytes, frame, piece) => {
         const contents = Buffer.from(bytes);
-        const body = new Body("framed", new MemorySource([framed(contents, frame)]), contents.length);
+        const body = new Body(
+          "framed",
+          new MemorySource([framed(contents, frame)]),
+          contents.length,
+          uncounted(),
+        );
         const source = new FramedSource(body);
         const read: Buffer[] = [];
         for (let more = true; more; ) {
@@ -46,7 +58,7 @@ test("G8: a message that trickles in by single bytes is not copied again with ea
   const length = 20_000;
   // A frame of one byte is nine: each arrives by itself.
   const trickle = new MemorySource(pieces(framed(Buffer.alloc(length, 1), 1), 9));
-  const body = new Body("framed", trickle, length);
+  const body = new Body("framed", trickle, length, uncounted());
   const source = new FramedSource(body);
   let memory: ArrayBufferLike | undefined;
   let moves = 0;

@@ -1,11 +1,25 @@
 import { expect, test } from "vitest";
+import { DEFAULT_MEMORY } from "../../src/policy/memory.ts";
+import { MemoryBudget } from "../../src/sandbox/memory-budget.ts";
 import { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
-import type { Derivation } from "../../src/store/derivation.ts";
+import { type Derivation, parseDerivation, sizeOf } from "../../src/store/derivation.ts";
 
 const MiB = 1024 * 1024;
-const derivation = {} as Derivation;
 function pathOf(i: number) {
   return `/nix/store/${String(i).padStart(32, "0")}-x.drv`;
+}
+
+/** A derivation with so many sources, each of which takes 128 bytes, and a text for its builder. */
+function derivationWith(sources: number, text = ""): Derivation {
+  const names = Array.from(
+    { length: sources },
+    (_, i) => `"/nix/store/${String(i).padStart(32, "0")}-${"x".repeat(52)}"`,
+  );
+  return parseDerivation(
+    Buffer.from(
+      `Derive([("out","${pathOf(0).slice(0, -4)}","","")],[],[${names}],"system","/builder",[],[("text","${text}")])`,
+    ),
+  );
 }
 
 function storeWithoutUpstream(): UpstreamStore {
@@ -13,26 +27,35 @@ function storeWithoutUpstream(): UpstreamStore {
     () => Promise.reject(new Error("asked upstream")),
     () => false,
     "/nix/store",
-    {
-      textBytes: 16 * MiB,
-      requestDeadline: 600,
-    },
+    { textBytes: 16 * MiB, requestDeadline: 600 },
+    new MemoryBudget(DEFAULT_MEMORY),
   );
 }
 
 test("G8: derivations are kept up to a number of bytes, the last ones", async () => {
   const store = storeWithoutUpstream();
-  for (let i = 0; i < 100; i++) store.remember(pathOf(i), derivation, MiB);
+  const derivation = derivationWith(7000);
+  const fitting = Math.floor((32 * MiB) / sizeOf(derivation));
+  for (let i = 0; i < 100; i++) store.remember(pathOf(i), derivation);
   await expect(store.derivation(pathOf(0))).rejects.toThrow("asked upstream");
-  await expect(store.derivation(pathOf(67))).rejects.toThrow("asked upstream");
-  expect(await store.derivation(pathOf(68))).toBe(derivation);
+  await expect(store.derivation(pathOf(99 - fitting))).rejects.toThrow("asked upstream");
+  expect(await store.derivation(pathOf(100 - fitting))).toBe(derivation);
   expect(await store.derivation(pathOf(99))).toBe(derivation);
 });
 
-test("G8: a huge derivation is not kept, and pushes out no others", async () => {
+test("G8: a derivation that takes much memory is not kept, and pushes out no others", async () => {
   const store = storeWithoutUpstream();
-  store.remember(pathOf(1), derivation, 1000);
-  store.remember(pathOf(2), derivation, 16 * MiB);
-  expect(await store.derivation(pathOf(1))).toBe(derivation);
+  const small = derivationWith(1);
+  store.remember(pathOf(1), small);
+  store.remember(pathOf(2), derivationWith(10_000));
+  expect(await store.derivation(pathOf(1))).toBe(small);
   await expect(store.derivation(pathOf(2))).rejects.toThrow("asked upstream");
+});
+
+test("G8: a derivation with a long text for its builder is kept: its text is not", async () => {
+  const store = storeWithoutUpstream();
+  const long = derivationWith(1, "x".repeat(8 * MiB));
+  store.remember(pathOf(1), long);
+  expect(await store.derivation(pathOf(1))).toBe(long);
+  expect(sizeOf(long)).toBeLessThan(2048);
 });

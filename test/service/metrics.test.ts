@@ -12,6 +12,7 @@ function sources(): MetricSources {
     pooledUpstreams: () => 2,
     innerBuilds: () => 5,
     linkerRequests: () => 6,
+    memory: () => ({ held: 7, size: 8, waiting: 9 }),
     audit: () => ({ healthy: false, pending: 12, lagMs: 1500, lost: 4, head: { seq: 99 } }),
   };
 }
@@ -79,7 +80,9 @@ test("the state of the broker is read when asked", async () => {
   expect(
     Object.fromEntries(
       [...found].filter(([name]) =>
-        /^nix_broker_(sandboxes|connections|pooled|inner_builds$|linker|audit|build_info)/.test(name),
+        /^nix_broker_(sandboxes|connections|pooled|inner_builds$|linker|request_memory|requests_waiting|audit|build_info)/.test(
+          name,
+        ),
       ),
     ),
   ).toEqual({
@@ -90,6 +93,9 @@ test("the state of the broker is read when asked", async () => {
     nix_broker_pooled_upstream_connections: 2,
     nix_broker_inner_builds: 5,
     nix_broker_linker_requests: 6,
+    nix_broker_request_memory_bytes: 7,
+    nix_broker_request_memory_limit_bytes: 8,
+    nix_broker_requests_waiting_for_memory: 9,
     nix_broker_audit_healthy: 0,
     nix_broker_audit_pending_records: 12,
     nix_broker_audit_lag_seconds: 1.5,

@@ -18,7 +18,7 @@ import { isStoreName, type StorePath } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
-import { OUTPUT_MAP_SINCE } from "../upstream/store.ts";
+import { isKept, OUTPUT_MAP_SINCE } from "../upstream/store.ts";
 import { type Exchange, guarded, outcomeWithBody, recordIntent, refusedByUpstream } from "./exchange.ts";
 import { ownAddress } from "./own-address.ts";
 
@@ -99,15 +99,20 @@ export async function addDerivation(
   const refuse = (reason: string): never => {
     throw new Refusal(`derivation '${name}' is not allowed here: ${reason}`);
   };
-  let derivation: Derivation;
+  let derivation: Derivation | undefined;
+  const share = await exchange.budget.toParse(sandbox.quota, text.length);
   try {
-    derivation = await inSlices(derivationOf(text), sandbox.pace);
+    const parsed = await inSlices(derivationOf(text), sandbox.pace);
+    const reason = refuseInputs(parsed, references) ?? refuseTooNew(parsed, exchange.table.minor);
+    if (reason !== undefined) refuse(reason);
+    // A large one is read again when it is needed, and takes no memory until then.
+    if (isKept(parsed)) derivation = parsed;
   } catch (error) {
     if (error instanceof DerivationError) return refuse(error.message);
     throw error;
+  } finally {
+    share.release();
   }
-  const reason = refuseInputs(derivation, references) ?? refuseTooNew(derivation, exchange.table.minor);
-  if (reason !== undefined) refuse(reason);
   sandbox.quota.addBytes(text.length);
   const digest = await inSlices(sha256(text), sandbox.pace);
   const path = contentAddressPath(
@@ -120,7 +125,7 @@ export async function addDerivation(
   const info = await addText(exchange, name, references, text);
   if (info.path !== path)
     throw new Refusal(`upstream named '${name}' otherwise than its text says`, { verdict: "forward" });
-  exchange.store.remember(path, derivation, text.length);
+  if (derivation) exchange.store.remember(path, derivation);
   return info;
 }
 

@@ -8,6 +8,7 @@ import { FrameWalker, frameHeader, HEADER, OPENING } from "../../protocol/frames
 import type { Body as BodyKind } from "../../protocol/operations.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
 import { tooLong } from "../refusal.ts";
+import type { RequestMemory } from "../request-memory.ts";
 import { GrowingBuffer } from "./growing-buffer.ts";
 
 type Write = (bytes: Buffer) => undefined | Promise<void>;
@@ -27,13 +28,15 @@ export class Body {
   /** Longest body, in bytes. */
   readonly limit: number;
   private readonly source: ByteSource;
+  private readonly memory: RequestMemory;
   // Most requests have no body and need no walker.
   private readonly frames: FrameWalker | undefined;
   private readonly nar: NarWalker | undefined;
 
-  constructor(kind: BodyKind, source: ByteSource, limit: number) {
+  constructor(kind: BodyKind, source: ByteSource, limit: number, memory: RequestMemory) {
     this.kind = kind;
     this.source = source;
+    this.memory = memory;
     this.limit = limit;
     this.frames = kind === "framed" ? new FrameWalker() : undefined;
     this.nar = kind === "nar" ? new NarWalker() : undefined;
@@ -81,11 +84,14 @@ export class Body {
   async collect(limit: number): Promise<Buffer> {
     const collected = new GrowingBuffer();
     while (!this.done) {
+      const waiting = this.memory.reach(this.length + this.source.available.length);
+      if (waiting) await waiting;
       const taken = this.push(this.source.available, (slice) => collected.append(slice));
       this.source.consume(taken);
       if (this.length > limit) throw tooLong("textBytes", limit);
       if (!this.done && !(await this.source.fill())) throw new EndOfStream();
     }
+    this.memory.arrived();
     return collected.held;
   }
 
@@ -94,6 +100,7 @@ export class Body {
    * @throws Refusal beyond the limit, and whatever the options throw; the rest is then unread.
    */
   async pass({ write, onContents, onEnd, stopped }: PassOptions): Promise<void> {
+    this.memory.arrived();
     const watched = new Watched(onContents);
     if (this.frames) await this.passOpening(this.frames, write, watched);
     while (!this.done) {

@@ -34,7 +34,10 @@ async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]):
   // Each is its own row, whatever the outcome.
   sandbox.quota.checkAuditRows(wanted.length);
   const endBuild = sandbox.quota.startBuild(Date.now());
+  let forgetNames: (() => void) | undefined;
   try {
+    forgetNames = exchange.budget.toBuild(sandbox.quota, exchange.bytesIn);
+    exchange.memory.release();
     // What is held on a connection is held for that connection only: that one, and no other, then carries the build.
     const holder = sandbox.view.closed ? undefined : await exchange.upstream();
     const held = holder ? heldOnConnection(exchange, holder, wanted) : heldInView(sandbox.view, sandbox.pace);
@@ -46,6 +49,7 @@ async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]):
       endWait();
     }
   } finally {
+    forgetNames?.();
     endBuild();
   }
 }

@@ -6,8 +6,10 @@ import type { OperationName } from "../../protocol/operations.ts";
 import type { ClientOptions } from "../client-options.ts";
 import { Deadline } from "../deadline.ts";
 import type { DetailOf } from "../detail.ts";
+import type { MemoryBudget } from "../memory-budget.ts";
 import type { Asker, Recorder } from "../recorder.ts";
 import { Refusal } from "../refusal.ts";
+import type { RequestMemory } from "../request-memory.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { type Transport, type UpstreamConnection, UpstreamError } from "../upstream/connection.ts";
 import type { UpstreamStore } from "../upstream/store.ts";
@@ -35,6 +37,10 @@ export interface Exchange<N extends OperationName = OperationName> {
   readonly store: UpstreamStore;
   readonly recorder: Recorder;
   readonly waits: Waits;
+  /** What all requests hold together. */
+  readonly budget: MemoryBudget;
+  /** What this request holds. */
+  readonly memory: RequestMemory;
   /** Part of the reply has been sent: an error can no longer be reported, only the connection closed. */
   replying: boolean;
   /** The reply says that the request failed, and so must the record. */

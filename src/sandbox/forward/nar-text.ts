@@ -23,6 +23,11 @@ export class NarText {
     });
   }
 
+  /** Bytes that are held. */
+  get held(): number {
+    return this.length;
+  }
+
   get done(): boolean {
     return this.walker.done;
   }

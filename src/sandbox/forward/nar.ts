@@ -44,6 +44,7 @@ export async function addToStoreNar(
   recordIntent(exchange, [request.path]);
   const upstream = await exchange.upstream();
   const { body } = exchange;
+  exchange.memory.arrived();
   const pull = body.kind === "pulled" ? pulling(exchange, upstream, check) : undefined;
   const sending = async (deadline: Deadline, stopped: () => boolean): Promise<void> => {
     void upstream.send("AddToStoreNar", forwarded);
@@ -95,6 +96,7 @@ async function addItems(exchange: Exchange<"AddMultipleToStore">, source: Framed
   const reader = new MessageReader(source, profile.limits.requestBytes, {
     pace,
     mostElements: MOST_ELEMENTS,
+    room: exchange.memory,
   });
   const infoCodec = compile(validPathInfo, exchange.table);
   const count = await reader.read(compile(u64, exchange.table));
@@ -104,7 +106,9 @@ async function addItems(exchange: Exchange<"AddMultipleToStore">, source: Framed
     if (pace.due) await pace.pause();
     const info = await reader.read(infoCodec);
     if (subjects.length < MOST_SUBJECTS) subjects.push(info.path);
+    exchange.memory.keep();
     await addItem(exchange, info, source);
+    exchange.memory.release();
   }
   if (source.available.length > 0 || (await source.fill()))
     throw new Refusal("there are bytes after the last of the announced paths");
@@ -115,6 +119,7 @@ const MOST_SUBJECTS = 1000;
 
 async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSource): Promise<void> {
   if (await exchange.sandbox.view.info(info.path)) {
+    exchange.memory.arrived();
     const check = new NarCheck(info.narSize, SKIPPED);
     await walk(source, check, () => undefined);
     check.finish();
@@ -122,10 +127,12 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
   }
   if (isDerivationPath(info.path)) {
     const nar = narText(exchange, info.narSize);
-    await walk(source, nar, () => undefined);
+    await walk(source, nar, () => exchange.memory.reach(nar.held));
+    exchange.memory.arrived();
     await addDerivationNar(exchange, info, nar);
     return;
   }
+  exchange.memory.arrived();
   const { check, forwarded } = await judge(exchange, info);
   recordIntent(exchange, [info.path]);
   const upstream = await exchange.upstream();
@@ -176,8 +183,17 @@ async function readNar(exchange: Exchange, nar: NarText): Promise<void> {
   const { body } = exchange;
   if (body.kind === "pulled") {
     const pull = pullFrom(exchange);
-    while (!nar.done) await pull(LARGEST_PULL, (piece) => requireAll(nar.push(piece), piece));
-  } else while (await body.next((slice) => requireAll(nar.push(slice), slice)));
+    while (!nar.done) {
+      await pull(LARGEST_PULL, (piece) => requireAll(nar.push(piece), piece));
+      const waiting = exchange.memory.reach(nar.held);
+      if (waiting) await waiting;
+    }
+  } else
+    while (await body.next((slice) => requireAll(nar.push(slice), slice))) {
+      const waiting = exchange.memory.reach(nar.held);
+      if (waiting) await waiting;
+    }
+  exchange.memory.arrived();
 }
 
 /** Upstream asks, so the client is asked, and its piece is passed on (protocol 1.21 and 1.22). */
@@ -215,7 +231,8 @@ function pullFrom(exchange: Exchange): (asked: number, see: (piece: Buffer) => v
   };
 }
 
-const LARGEST_PULL = 1024 * 1024;
+/** Small, for it is not counted in `runtime.memory`; daemons ask for no more. Bytes. */
+const LARGEST_PULL = 32 * 1024;
 
 function requireAll(taken: number, slice: Buffer): void {
   if (taken < slice.length) throw new Refusal("there are bytes after the end of the NAR");

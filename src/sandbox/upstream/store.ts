@@ -9,10 +9,12 @@ import type { PathInfo } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
 import type { ReplyOf } from "../../protocol/operations.ts";
 import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
-import { type Derivation, DerivationError, derivationOf } from "../../store/derivation.ts";
+import { type Derivation, DerivationError, derivationOf, sizeOf } from "../../store/derivation.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
 import { inSlices, type Pace } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
+import { GrowingBuffer } from "../forward/growing-buffer.ts";
+import type { MemoryBudget } from "../memory-budget.ts";
 import { Lane } from "../turns.ts";
 import type { UpstreamConnection } from "./connection.ts";
 import { UpstreamRefusal } from "./connection.ts";
@@ -20,10 +22,10 @@ import { QueryChannel } from "./query-channel.ts";
 
 /** Before this version the daemon does not know QueryDerivationOutputMap (nor floating outputs). */
 export const OUTPUT_MAP_SINCE = 22;
-/** Parsed derivations are kept: their paths are hashes of their texts, so they cannot change. Bytes of text. */
+/** Parsed derivations are kept: their paths are hashes of their texts, so they cannot change. Bytes. */
 const MOST_KEPT = 32 * 1024 * 1024;
-/** A few huge ones must not evict all others. Bytes of text. */
-const LONGEST_KEPT = 1024 * 1024;
+/** A few huge ones must not evict all others. Bytes. */
+const LARGEST_KEPT = 1024 * 1024;
 
 export class UpstreamStore {
   readonly storeDir: string;
@@ -36,6 +38,7 @@ export class UpstreamStore {
     { readonly derivation: Derivation; readonly length: number }
   >();
   private kept = 0;
+  private readonly memory: MemoryBudget;
   private readonly pace: Pace = new Lane();
 
   constructor(
@@ -43,10 +46,12 @@ export class UpstreamStore {
     isOutlived: (connection: UpstreamConnection) => boolean,
     storeDir: string,
     { textBytes, requestDeadline }: Pick<Limits, "textBytes" | "requestDeadline">,
+    memory: MemoryBudget,
   ) {
     this.channel = new QueryChannel(open, requestDeadline, isOutlived);
     this.storeDir = storeDir;
     this.textBytes = textBytes;
+    this.memory = memory;
   }
 
   async info(path: StorePath): Promise<PathInfo | undefined> {
@@ -105,31 +110,37 @@ export class UpstreamStore {
   }
 
   /**
-   * A derivation as upstream stores it.
+   * A derivation as upstream stores it. It may be large: callers keep no more of it than they need.
    * @param known the path's info, if available
+   * @param asker whom the memory counts for
    * @throws DerivationError if the file is not a derivation, UpstreamRefusal if it is not valid.
    */
-  async derivation(path: StorePath, known?: PathInfo): Promise<Derivation> {
+  async derivation(path: StorePath, known?: PathInfo, asker: object = this): Promise<Derivation> {
     const held = this.derivations.get(path);
     if (held) return held.derivation;
     // Outputs of any size can have such a name, and while one is being read all other questions wait.
     const narSize = (known ?? (await this.info(path)))?.narSize ?? 0;
     if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
-    const text = await this.channel.read("NarFromPath", { path }, (connection) =>
-      readFileOfNar(connection, this.textBytes),
-    );
-    if (text instanceof DerivationError) throw text;
-    const derivation = await inSlices(derivationOf(text), this.pace);
-    this.remember(path, derivation, text.length);
-    return derivation;
+    const share = await this.memory.toParse(asker, narSize);
+    try {
+      const text = await this.channel.read("NarFromPath", { path }, (connection) =>
+        readFileOfNar(connection, this.textBytes),
+      );
+      if (text instanceof DerivationError) throw text;
+      const derivation = await inSlices(derivationOf(text), this.pace);
+      this.remember(path, derivation);
+      return derivation;
+    } finally {
+      share.release();
+    }
   }
 
   /**
    * Avoids reading back what was parsed when it was added.
-   * @param length of its text, in bytes
    */
-  remember(path: StorePath, derivation: Derivation, length: number): void {
-    if (length > LONGEST_KEPT || this.derivations.has(path)) return;
+  remember(path: StorePath, derivation: Derivation): void {
+    if (!isKept(derivation) || this.derivations.has(path)) return;
+    const length = sizeOf(derivation);
     this.derivations.set(path, { derivation, length });
     this.kept += length;
     for (const [oldest, { length: freed }] of this.derivations) {
@@ -147,6 +158,11 @@ export class UpstreamStore {
   close(): void {
     this.channel.close();
   }
+}
+
+/** Whether it is small enough to be remembered. */
+export function isKept(derivation: Derivation): boolean {
+  return sizeOf(derivation) <= LARGEST_KEPT;
 }
 
 /** More than the overhead of a NAR with one file. */
@@ -169,11 +185,11 @@ async function readFileOfNar(
   { transport }: UpstreamConnection,
   limit: number,
 ): Promise<Buffer | DerivationError> {
-  const pieces: Buffer[] = [];
+  const text = new GrowingBuffer();
   let length = 0;
   const walker = new NarWalker((slice) => {
     length += slice.length;
-    if (length <= limit) pieces.push(Buffer.from(slice));
+    if (length <= limit) text.append(slice);
   });
   for (;;) {
     transport.consume(walker.push(transport.available));
@@ -183,5 +199,5 @@ async function readFileOfNar(
   if (walker.rootType !== "regular" && walker.rootType !== "executable")
     return new DerivationError("It is not a regular file.");
   if (length > limit) return tooLong(limit);
-  return Buffer.concat(pieces);
+  return text.held;
 }

@@ -41,6 +41,8 @@ export interface StatusReport {
   readonly pool: { readonly idle: number; readonly size: number };
   readonly sandboxes: { readonly builds: number; readonly static: number };
   readonly connections: number;
+  /** What requests hold of `runtime.memory`, in bytes, and how many wait for some. */
+  readonly memory: { readonly held: number; readonly size: number; readonly waiting: number };
   /** Since the service started. */
   readonly requests: Readonly<Record<Verdict, number>>;
   readonly innerBuilds: { readonly running: number; readonly succeeded: number; readonly failed: number };

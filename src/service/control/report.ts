@@ -73,6 +73,7 @@ async function status(sources: ReportSources, startedAt: Date): Promise<StatusRe
     pool: { idle: broker.pool.idle, size: config.upstream.pool },
     sandboxes: { builds: sandboxes.length - statics, static: statics },
     connections: broker.openConnections,
+    memory: { held: broker.memory.held, size: broker.memory.size, waiting: broker.memory.waiting },
     requests: { ...tally.requests },
     innerBuilds: { running: broker.buildsRunning, ...tally.builds },
     audit: {
