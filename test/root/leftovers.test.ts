@@ -52,7 +52,7 @@ test("G6: a build that is just being registered is not taken for one that is ove
   expect(settled.sort()).toEqual(["b".repeat(32), "d".repeat(32)]);
 });
 
-test("a folder that a linker before this one did not remove to its end goes", () => {
+test("a folder that a linker before this one did not remove to its end goes", async () => {
   const config = parseRootConfig(`runtime_dir=${folder}/run\ngcroots_dir=${folder}/roots\n`, "test");
   const sandboxes = `${folder}/run/sandboxes`;
   mkdirSync(`${sandboxes}/${"h".repeat(32)}`, { recursive: true });
@@ -60,5 +60,5 @@ test("a folder that a linker before this one did not remove to its end goes", ()
   mkdirSync(`${sandboxes}/.${"m".repeat(32)}`);
   new SandboxTable(config, { uid: 0, gid: 0 }, () => Promise.resolve()).scan();
   // That is one that a hook is making.
-  expect(readdirSync(sandboxes)).toEqual([`.${"m".repeat(32)}`]);
+  await expect.poll(() => readdirSync(sandboxes)).toEqual([`.${"m".repeat(32)}`]);
 });
