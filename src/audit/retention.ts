@@ -116,7 +116,9 @@ export function applyRetention(
     lastHash: last.lastHash,
     segments: due.length,
   };
-  store.appendDurable(serviceRecord("retire", now, detail, "Beyond the age or the size that is kept."));
+  store.appendCommitted(serviceRecord("retire", now, detail, "Beyond the age or the size that is kept."));
+  // Without that record, nothing would vouch for the missing beginning.
+  store.settle();
   for (const segment of due) removeSegment(segment.file.path);
   return { segments: due.length, records, bytes: due.reduce((sum, segment) => sum + segment.bytes, 0) };
 }

@@ -27,8 +27,6 @@ export class SegmentWriter {
   private readonly texts: TextTable;
   private readonly begin: StatementSync;
   private readonly commit: StatementSync;
-  private readonly syncFull: StatementSync;
-  private readonly syncNormal: StatementSync;
   private readonly insert: StatementSync;
   private readonly insertSubject: StatementSync;
   private headHash: ChainHead;
@@ -43,8 +41,6 @@ export class SegmentWriter {
     this.texts = new TextTable(database);
     this.begin = database.prepare("BEGIN IMMEDIATE");
     this.commit = database.prepare("COMMIT");
-    this.syncFull = database.prepare("PRAGMA synchronous = FULL");
-    this.syncNormal = database.prepare("PRAGMA synchronous = NORMAL");
     const places = Array.from({ length: COLUMNS }, () => "?").join(", ");
     this.insert = database.prepare(`INSERT INTO record VALUES (${places})`);
     this.insertSubject = database.prepare("INSERT OR IGNORE INTO more_subject VALUES (?, ?)");
@@ -83,20 +79,6 @@ export class SegmentWriter {
     }
     this.headHash = { seq, hash };
     this.texts.committed();
-  }
-
-  /**
-   * The same, but the records, and everything before them, are on disk before it returns: they survive power loss, too.
-   * @throws the database's error.
-   */
-  writeThrough(records: readonly AuditRecord[], onEach?: (head: ChainHead) => void): void {
-    // In WAL mode a commit is synced only at FULL; that sync includes everything committed before.
-    this.syncFull.all();
-    try {
-      this.write(records, onEach);
-    } finally {
-      this.syncNormal.all();
-    }
   }
 
   /** Syncs what was written. @throws the database's error. */

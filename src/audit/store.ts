@@ -1,15 +1,18 @@
 /**
  * Records what the broker does. Appending is cheap and synchronous: records are written in batches, some 20
- * milliseconds later. Whatever is about to change upstream is committed first, by `appendDurable`.
+ * milliseconds later. Whatever is about to change upstream is committed first, by `appendCommitted`. A commit survives the
+ * end of the process at any moment; a power loss only once it is `synced`, which is done off the main loop.
  *
  * When writing fails (disk full, I/O error) the store is unhealthy: it keeps what it has, up to a limit, tries again,
- * and refuses `appendDurable`; its owner refuses requests meanwhile.
+ * and refuses `appendCommitted`; its owner refuses requests meanwhile.
  */
 
+import { open } from "node:fs/promises";
 import type { DatabaseSync } from "node:sqlite";
 import { Coalescer } from "./coalesce.ts";
 import { AuditError } from "./error.ts";
 import { serviceRecord } from "./events.ts";
+import { GroupSync } from "./group-sync.ts";
 import { PendingRecords } from "./pending.ts";
 import { type AuditRecord, boundRecord, GENESIS_HASH, type StoredRecord } from "./record.ts";
 import { createSegment, SEGMENT_FORMAT, segmentFormat } from "./schema.ts";
@@ -49,6 +52,9 @@ export interface AuditStoreOptions {
 /** Records with this many characters are written without waiting for others. */
 const BATCH_SIZE = 1024 * 1024;
 
+/** The longest that a commit may wait to be synced, in milliseconds. */
+const SYNC_MS = 1000;
+
 /** Microseconds since the epoch. */
 export function nowMicroseconds(): number {
   return Date.now() * 1000;
@@ -68,6 +74,10 @@ export class AuditStore {
   private batchTimer: NodeJS.Timeout | undefined;
   private retryTimer: NodeJS.Timeout | undefined;
   private readonly sweepTimer: NodeJS.Timeout;
+  private syncTimer: NodeJS.Timeout | undefined;
+  private readonly syncs = new GroupSync(() => this.syncLog());
+  /** Whose entry in the folder is on disk. */
+  private syncedLog = "";
   private closed = false;
 
   /**
@@ -150,16 +160,18 @@ export class AuditStore {
 
   /**
    * Commits a record, and all before it, before it returns: for what must not happen unrecorded. Returns its `seq`.
-   * It survives the end of the process at any moment, and power loss; that takes the disk about half a millisecond.
+   * It survives the end of the process at any moment, and power loss about a second later; `synced` does not wait that long.
    * @throws AuditError when it cannot be committed; then it is not in the store.
    */
-  appendDurable(record: AuditRecord): number {
+  appendCommitted(record: AuditRecord): number {
     if (this.closed) throw new AuditError("closed", "The audit is closed.");
     this.requireHealthy();
     this.writePending();
     this.requireHealthy();
     try {
-      return this.write([boundRecord(record)], "through").seq;
+      const { seq } = this.write([boundRecord(record)]);
+      this.syncTimer ??= setTimeout(() => void this.synced().catch(() => undefined), SYNC_MS).unref();
+      return seq;
     } catch (error) {
       throw this.fail(error as Error);
     }
@@ -173,14 +185,34 @@ export class AuditStore {
   }
 
   /**
+   * Resolves once everything that was committed before is on disk: it survives power loss. Many who wait share one sync.
+   * @throws AuditError when it cannot be synced.
+   */
+  async synced(): Promise<void> {
+    clearTimeout(this.syncTimer);
+    this.syncTimer = undefined;
+    try {
+      await this.syncs.request();
+    } catch (error) {
+      throw this.fail(error as Error);
+    }
+  }
+
+  /** As `synced`, before it returns: for what can be done on the main loop. @throws the database's error. */
+  settle(): void {
+    this.writer.settle();
+  }
+
+  /**
    * The head of the chain, once everything recorded up to it is on disk: a power loss cannot undo it, so an
    * anchor for it stays valid.
-   * @throws the database's error.
+   * @throws AuditError when it cannot be synced.
    */
-  settledHead(): ChainHead {
+  async settledHead(): Promise<ChainHead> {
     this.flush();
-    this.writer.settle();
-    return this.head;
+    const { head } = this;
+    await this.synced();
+    return head;
   }
 
   /**
@@ -202,6 +234,7 @@ export class AuditStore {
     this.closed = true;
     clearTimeout(this.batchTimer);
     clearTimeout(this.retryTimer);
+    clearTimeout(this.syncTimer);
     clearInterval(this.sweepTimer);
     this.writer.database.close();
     return complete;
@@ -245,13 +278,26 @@ export class AuditStore {
     this.lostUnreported = 0;
   }
 
-  private write(records: readonly AuditRecord[], how: "soon" | "through" = "soon"): ChainHead {
+  /** Commits are in SQLite's log of writes; when it is sealed or closed, SQLite syncs them itself, and removes the log. */
+  private async syncLog(): Promise<void> {
+    const log = `${this.writer.path}-wal`;
+    try {
+      await syncFile(log);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+      throw error;
+    }
+    if (log === this.syncedLog) return;
+    await syncFile(this.folder);
+    this.syncedLog = log;
+  }
+
+  private write(records: readonly AuditRecord[]): ChainHead {
     if (this.writer.length >= this.options.segmentRecords) this.rotate();
     const told = this.onWritten;
     const heads: ChainHead[] = [];
     const note = told === undefined ? undefined : (head: ChainHead) => void heads.push(head);
-    if (how === "through") this.writer.writeThrough(records, note);
-    else this.writer.write(records, note);
+    this.writer.write(records, note);
     if (told !== undefined) {
       const stored = records.map((record, index) => storedRecord(record, heads[index]!));
       // Later, so that an error in there is not taken for a failure to write.
@@ -280,6 +326,15 @@ export class AuditStore {
     if (this.lastFailure === undefined) return;
     this.lastFailure = undefined;
     queueMicrotask(() => this.onHealth?.(undefined));
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  const file = await open(path);
+  try {
+    await file.datasync();
+  } finally {
+    await file.close();
   }
 }
 

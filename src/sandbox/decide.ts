@@ -22,7 +22,7 @@
  *    - contents and derivations are what the policy allows: `methodOf`, `judge` and `refuseInputs` when they are added,
  *      `approveClosure` when they are to be built;
  *    - it is within the quotas;
- *    - the intent is on the disk, if it changes anything (`recordIntent`, G7).
+ *    - the intent is committed, if it changes anything (`recordIntent`), and on the disk, if it builds (`syncIntent`; G7).
  *    Then upstream gets a rewritten request, in which only the contents are the client's bytes. The results
  *    enter the view (G2), and the client gets from upstream's reply what it may know (G3).
  * 8. An operation with neither is refused.

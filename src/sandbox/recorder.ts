@@ -49,12 +49,14 @@ export interface BuildRecord {
 
 export interface Recorder {
   /**
-   * Records that a change of upstream is about to be requested.
+   * Records that a change of upstream is about to be requested. The record survives the end of the service at any moment.
    *
    * @returns the number of that record, for the request's own record
    * @throws Error when it cannot be recorded: then it must not be requested (G7)
    */
   intend(asker: Asker, operation: OperationName, subjects: readonly string[]): number;
+  /** Resolves once all that was intended before survives power loss, too. @throws Error when it does not */
+  synced(): Promise<void>;
   request(record: RequestRecord): void;
   build(record: BuildRecord): void;
   /** Why nothing can be recorded now, or undefined. */

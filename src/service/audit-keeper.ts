@@ -25,6 +25,7 @@ export class AuditKeeper {
   private readonly log: Log;
   private readonly timers: NodeJS.Timeout[];
   private anchored = 0;
+  private anchoring: Promise<void> = Promise.resolve();
   private soon: NodeJS.Timeout | undefined;
 
   constructor(audit: AuditStore, config: AuditConfig, log: Log) {
@@ -32,12 +33,12 @@ export class AuditKeeper {
     this.config = config;
     this.log = log;
     this.timers = [
-      setInterval(() => this.anchor(), ANCHOR_MS).unref(),
+      setInterval(() => void this.anchor(), ANCHOR_MS).unref(),
       setInterval(() => this.retire(), RETENTION_MS).unref(),
       setInterval(() => this.retireIfTooLarge(), SIZE_MS).unref(),
     ];
     this.retire();
-    this.anchor();
+    void this.anchor();
   }
 
   /** Called with what was written: after a sandbox has ended, it anchors soon. */
@@ -45,15 +46,20 @@ export class AuditKeeper {
     if (records.some(({ kind, op }) => kind === "sandbox" && op === "end"))
       this.soon ??= setTimeout(() => {
         this.soon = undefined;
-        this.anchor();
+        void this.anchor();
       }, SOON_MS).unref();
   }
 
-  /** Records where the chain ends now; does nothing if that has already been done. */
-  anchor(): void {
+  /** Records where the chain ends now; does nothing if that has already been done. Never throws. */
+  private anchor(): Promise<void> {
+    this.anchoring = this.anchoring.then(() => this.anchorNow());
+    return this.anchoring;
+  }
+
+  private async anchorNow(): Promise<void> {
     if (this.audit.head.seq === this.anchored && this.audit.pending === 0) return;
     try {
-      const head = this.audit.settledHead();
+      const head = await this.audit.settledHead();
       this.anchored = head.seq;
       this.log.info({ anchor: formatAnchor(head) }, "the audit's end");
     } catch (error) {
@@ -62,10 +68,10 @@ export class AuditKeeper {
   }
 
   /** To be called before the audit is closed, when nothing more will be recorded. */
-  stop(): void {
+  async stop(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer);
     clearTimeout(this.soon);
-    this.anchor();
+    await this.anchor();
   }
 
   private retireIfTooLarge(): void {

@@ -30,7 +30,7 @@ export class AuditRecorder implements Recorder {
   }
 
   intend(asker: Asker, operation: OperationName, subjects: readonly string[]): number {
-    return this.store.appendDurable({
+    return this.store.appendCommitted({
       ...auditAsker(asker),
       kind: "intent",
       op: operation,
@@ -38,6 +38,10 @@ export class AuditRecorder implements Recorder {
       verdict: "forward",
       ...bounded(subjects),
     });
+  }
+
+  synced(): Promise<void> {
+    return this.store.synced();
   }
 
   request(record: RequestRecord): void {

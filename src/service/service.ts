@@ -150,7 +150,7 @@ async function startLocked(
       await builds.stop();
       linker.close();
       audit.append(serviceRecord("stop", nowMicroseconds(), {}));
-      keeper.stop();
+      await keeper.stop();
       audit.close();
       await closeAll(doors);
       feed?.close();

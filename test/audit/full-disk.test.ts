@@ -30,7 +30,7 @@ try { for (;;) { writeFileSync(base + "/filler", Buffer.alloc(4096), { flag: "a"
 let refused;
 while (refused === undefined && count < 100000) {
   store.append(request(count++));
-  try { store.appendDurable({ ...request(count), kind: "intent" }); durable++; count++; } catch (error) { refused = error; }
+  try { store.appendCommitted({ ...request(count), kind: "intent" }); durable++; count++; } catch (error) { refused = error; }
 }
 say("refused", [refused.name, refused.code, refused.message]);
 const before = process.memoryUsage().heapUsed;
@@ -38,7 +38,7 @@ for (let i = 0; i < 2000; i++) store.append(request(count++));
 say("kept", [store.healthy, store.pending <= 501, store.lost > 1000]);
 rmSync(base + "/filler");
 while (!store.healthy) await new Promise((resolve) => setTimeout(resolve, 5));
-store.appendDurable({ ...request(count++), kind: "intent" });
+store.appendCommitted({ ...request(count++), kind: "intent" });
 durable++;
 say("health", health);
 const lost = store.lost;

@@ -70,7 +70,7 @@ test("any record survives: property", () => {
   const written: AuditRecord[] = [];
   fc.assert(
     fc.property(record, (one) => {
-      store.appendDurable(one);
+      store.appendCommitted(one);
       written.push(one);
     }),
     { numRuns: 500 },
@@ -199,7 +199,7 @@ test("repeats are swept up in time without anything else being recorded", async 
 test("G7: what is durable is committed before the call returns, after what came before it", () => {
   const store = new AuditStore(folder.path);
   store.append(request());
-  const seq = store.appendDurable({ ...request({ op: "AddToStore" }), kind: "intent" });
+  const seq = store.appendCommitted({ ...request({ op: "AddToStore" }), kind: "intent" });
   expect(seq).toBe(2);
   // A second connection sees it: it is on disk, not in memory.
   expect(readAll().map((record) => [record.seq, record.kind])).toEqual([
@@ -260,7 +260,7 @@ test("two services on one store: the second to write is refused, the chain stays
   expect(one.flush()).toBe(true);
   two.append(request());
   expect(two.flush()).toBe(false);
-  expect(() => two.appendDurable(request())).toThrow(/Cannot write the audit/);
+  expect(() => two.appendCommitted(request())).toThrow(/Cannot write the audit/);
   two.close();
   one.close();
   expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 1 });
@@ -279,7 +279,7 @@ const round = process.argv[2];
 for (let i = 0; ; i++) {
   const base = { time: Date.now() * 1000, sandbox: "s", outer: ${JSON.stringify(OUTER)}, connection: 1 };
   for (let k = 0; k < 7; k++) store.append({ ...base, kind: "request", op: "IsValidPath", subjects: [round + "/" + i + "/" + k] });
-  const seq = store.appendDurable({ ...base, kind: "intent", op: "AddToStore", subjects: [round + "/" + i] });
+  const seq = store.appendCommitted({ ...base, kind: "intent", op: "AddToStore", subjects: [round + "/" + i] });
   // A client would get its answer now.
   process.stdout.write(seq + " " + round + "/" + i + "\\n");
   store.append({ ...base, kind: "request", op: "AddToStore", intent: seq, subjects: [round + "/" + i] });

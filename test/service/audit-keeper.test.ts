@@ -15,7 +15,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test("a flood does not fill the disk until the next hour: max_bytes holds within seconds", () => {
+test("a flood does not fill the disk until the next hour: max_bytes holds within seconds", async () => {
   vi.useFakeTimers();
   const store = new AuditStore(folder.path);
   const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: 8 * MIB };
@@ -30,11 +30,11 @@ test("a flood does not fill the disk until the next hour: max_bytes holds within
   const bytes = readdirSync(folder.path).map((name) => statSync(join(folder.path, name)).size);
   expect(bytes.reduce((sum, each) => sum + each, 0)).toBeLessThan(10 * MIB);
   expect(verifyAudit(folder.path)).toMatchObject({ ok: true, firstSeq: expect.toSatisfy((seq) => seq > 1) });
-  keeper.stop();
+  await keeper.stop();
   store.close();
 });
 
-test("a limit that one segment does not fit into seals nothing again and again", () => {
+test("a limit that one segment does not fit into seals nothing again and again", async () => {
   vi.useFakeTimers();
   const store = new AuditStore(folder.path);
   const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: 1 };
@@ -42,6 +42,6 @@ test("a limit that one segment does not fit into seals nothing again and again",
   store.append(request());
   vi.advanceTimersByTime(60_000);
   expect(readdirSync(folder.path).filter((name) => name.endsWith(".sqlite"))).toEqual(["000001.sqlite"]);
-  keeper.stop();
+  await keeper.stop();
   store.close();
 });

@@ -8,7 +8,7 @@ import { type Built, censoredResults, realisedBy, reportedOutputs, requireAllBui
 import { buildLog } from "./build-log.ts";
 import { BuildRun, type NamedOutputs, type Outcome } from "./build-run.ts";
 import { type BuildRequest, targetsOf, wantedOf } from "./build-targets.ts";
-import { type BuildExchange, type Exchange, guarded, recordIntent } from "./exchange.ts";
+import { type BuildExchange, type Exchange, guarded, recordIntent, syncIntent } from "./exchange.ts";
 import { heldInView, heldOnConnection } from "./held-outputs.ts";
 
 export async function buildPaths(
@@ -80,6 +80,7 @@ async function approvedBuild(
   const log = buildLog(exchange, runs);
   try {
     if (exchange.intent === undefined) recordIntent(exchange, exchange.subjects);
+    await syncIntent(exchange);
     const upstream = holder ?? (await exchange.upstream());
     if ([...runs.values()].some(({ optsIn }) => optsIn)) await leaveMark(exchange, upstream);
     const outcomes = await new BuildRun(exchange, upstream, runs, log).build(targets);

@@ -66,13 +66,28 @@ export function recordIntent(exchange: Exchange, subjects: readonly string[]): v
   try {
     exchange.intent = exchange.recorder.intend(exchange.asker, exchange.operation, subjects);
   } catch (error) {
-    throw new Refusal(
-      "nix-broker cannot write its audit log, so it changes nothing; the administrator must make room for it",
-      {
-        reason: `the audit log cannot be written: ${(error as Error).message}`,
-      },
-    );
+    throw unrecorded(error as Error);
   }
+}
+
+/**
+ * Waits until the recorded intent survives power loss: a build runs programs of the sandbox, and what these did outlasts
+ * even the loss of Nix's own registration.
+ * @throws Refusal when that cannot be done
+ */
+export async function syncIntent({ recorder }: Exchange): Promise<void> {
+  try {
+    await recorder.synced();
+  } catch (error) {
+    throw unrecorded(error as Error);
+  }
+}
+
+function unrecorded(error: Error): Refusal {
+  return new Refusal(
+    "nix-broker cannot write its audit log, so it changes nothing; the administrator must make room for it",
+    { reason: `the audit log cannot be written: ${error.message}` },
+  );
 }
 
 /** Sends upstream at most `length` bytes of the body, as it asked for (protocol 1.21 and 1.22). */
