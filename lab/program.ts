@@ -19,6 +19,8 @@ export const program = {
   root: join(folder, "nix-broker-root.js"),
   preBuildHook: join(folder, "pre-build-hook.sh"),
   postBuildHook: join(folder, "post-build-hook.sh"),
+  /** The folder of the live page. */
+  page: join(folder, "page"),
 } as const;
 
 /** What the bundle is made of. */

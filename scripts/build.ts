@@ -4,7 +4,7 @@
  *     nix-broker          what people run: picks one of the two below
  *     nix-broker.js       looks which Node this is, and loads
  *     main.js             the commands and the service, each command's code in a chunk of its own
- *     page/               the live page, as it is
+ *     page/               the live page, as browsers get it: one script, one style sheet
  *     page-audit.js       the thread that reads the audit for the page
  *     nix-broker-root     linker and hooks, with nix-broker-root.js, which loads
  *     root.js             no npm package is in it, and this checks it
@@ -12,7 +12,7 @@
  *
  * Packages with native parts (koffi, bufferutil) stay outside and are found in node_modules.
  */
-import { chmodSync, copyFileSync, cpSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BuildOptions, build, type Metafile, type Plugin } from "esbuild";
@@ -102,12 +102,33 @@ export function foreignParts(metafile: Metafile): string[] {
   ];
 }
 
+/** What a browser loads, and nothing of the service: of that, the page imports types alone. */
+async function buildPage(outdir: string): Promise<void> {
+  const { metafile } = await build({
+    ...common,
+    platform: "browser",
+    target: "es2022",
+    entryPoints: { main: "src/page/main.tsx", style: "src/page/style/style.css" },
+    outdir,
+    jsx: "automatic",
+    jsxImportSource: "preact",
+    // The packaged sources have no tsconfig.json that the page's own could extend.
+    tsconfigRaw: {},
+  });
+  const foreign = Object.keys(metafile.inputs).filter(
+    (path) => !/^(?:src\/(?:page|audit)\/|node_modules\/preact\/)/.test(path),
+  );
+  if (foreign.length > 0) throw new Error(`the page must not hold: ${foreign.join(", ")}`);
+  for (const name of ["index.html", "icon.svg"])
+    copyFileSync(join(root, "src/page", name), join(outdir, name));
+}
+
 function script(path: string, text: string): void {
   writeFileSync(path, text);
   chmodSync(path, 0o755);
 }
 
-/** Writes the bundles. @throws Error if the root programs' bundle holds an npm package. */
+/** Writes the bundles. @throws Error when the root programs' bundle holds an npm package, or the page a part of the service */
 export async function buildAll(outdir = join(root, "dist")): Promise<void> {
   rmSync(outdir, { recursive: true, force: true });
   await build({
@@ -122,7 +143,7 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
   });
   script(join(outdir, "nix-broker"), wrapper);
   writeFileSync(join(outdir, "nix-broker.js"), entry("main.js"));
-  cpSync(join(root, "src/page"), join(outdir, "page"), { recursive: true });
+  await buildPage(join(outdir, "page"));
 
   const { metafile } = await build({
     ...common,

@@ -42,7 +42,7 @@ function readSource(path: string): SourceFile {
 /** Every TypeScript file in a folder of src/. */
 export function sourceFiles(): readonly SourceFile[] {
   return readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
-    .filter((path) => path.endsWith(".ts") && path.includes("/"))
+    .filter((path) => /\.tsx?$/.test(path) && path.includes("/"))
     .sort()
     .map((path) => readSource(`src/${path}`));
 }

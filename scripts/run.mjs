@@ -24,6 +24,7 @@ const tasks = {
   soak: [["soak/main.ts"]],
   check: [
     ["node_modules/typescript/bin/tsc", "--noEmit"],
+    ["node_modules/typescript/bin/tsc", "--noEmit", "--project", "src/page"],
     [biome, "check"],
   ],
   format: [[biome, "check", "--write"]],

@@ -11,6 +11,8 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** Which folders a folder of src/ may import: the layers of docs/architecture.md, top to bottom. */
 const mayImport: Readonly<Record<string, readonly string[]>> = {
+  // Of the service it imports types alone; what runs in the browser besides is in audit/, and pure.
+  page: ["service", "audit"],
   cli: ["service", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
   // What it shares with root's programs is contract/; neither imports the other.
   service: ["contract", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
@@ -97,12 +99,22 @@ describe("layers", () => {
           (path) => `${folder}/${path}`,
         ),
       )
-      .filter((path) => /\.m?[jt]s$/.test(path));
+      .filter((path) => /\.m?[jt]sx?$/.test(path));
     expect(importers.length).toBeGreaterThan(100);
     const found = importers.filter((path) =>
       /\bfrom\s*["'](?:\.\.\/)+test\//.test(readFileSync(join(root, path), "utf8")),
     );
     expect(found).toEqual([]);
+  });
+
+  test("the page imports types, and no code but what runs in a browser too", () => {
+    const code = inFolder("page").flatMap(({ path }) =>
+      [
+        ...readFileSync(join(root, path), "utf8").matchAll(/^import (?!type )[^;]*? from "\.\.\/([^"]+)";/gm),
+      ].map((match) => match[1]),
+    );
+    expect(new Set(code)).toEqual(new Set(["audit/escape.ts", "audit/failures.ts", "audit/figures.ts"]));
+    for (const path of code) expect(byPath.get(`src/${path}`)?.packages).toEqual([]);
   });
 
   test("node-ipc is used in one file of the service", () => {

@@ -8,9 +8,11 @@ import type { StoredRecord } from "./record.ts";
 import { formatTime } from "./time.ts";
 
 /** A record with its time for people. See `StoredRecord` for what each field means. */
-export type RecordJson = Omit<StoredRecord, "time"> & {
+export type RecordJson = Omit<StoredRecord, "time" | "subjects" | "count"> & {
   /** ISO 8601, UTC, microseconds. */
   readonly time: string;
+  readonly subjects: readonly string[];
+  readonly count: number;
 };
 
 export function recordJson(record: StoredRecord): RecordJson {

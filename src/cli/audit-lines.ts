@@ -1,5 +1,6 @@
 /** Records as lines for a terminal, with aligned columns. */
 import { escapeText } from "../audit/escape.ts";
+import { failuresOf, hasFailed } from "../audit/failures.ts";
 import type { StoredRecord } from "../audit/record.ts";
 import { formatTime } from "../audit/time.ts";
 
@@ -18,15 +19,20 @@ const PLAIN = "\u001b[0m";
 
 function colourOf(record: StoredRecord): string {
   if (record.verdict === "deny") return RED;
-  return record.upstreamError === undefined ? "" : YELLOW;
+  return hasFailed(record) ? YELLOW : "";
 }
 
-/** One record on one line: cut to the terminal's width, denials in colour, if it is a terminal. */
+/** One record on one line: cut to the terminal's width, denials and failures in colour, if it is a terminal. */
 export function recordLine(record: StoredRecord, terminal?: { readonly columns: number }): string {
   const subjects = record.subjects ?? [];
   const more = subjects.length > 1 ? ` +${subjects.length - 1}` : "";
   const times = record.count !== undefined && record.count > 1 ? ` ×${record.count}` : "";
-  const why = [record.reason, record.upstreamError].filter((text) => text !== undefined && text !== "");
+  const failures = failuresOf(record).map(
+    ({ path, reason, upstreamError }) => `${shortPath(path)}: ${upstreamError ?? reason}`,
+  );
+  // What upstream said of all of it says nothing that is not among them.
+  const said = failures.length > 0 ? failures : [record.upstreamError];
+  const why = [record.reason, ...said].filter((text) => text !== undefined && text !== "");
   const columns = [
     formatTime(record.time).replace(/\d{3}Z$/, "Z"),
     (record.sandbox ?? "").slice(0, 12).padEnd(12),

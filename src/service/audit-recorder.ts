@@ -96,7 +96,12 @@ export class AuditRecorder implements Recorder {
       sandboxRecord("begin", {
         ...sandboxFacts(sandbox, reason),
         outputs,
-        detail: { profile: sandbox.profile.name, parent: sandbox.parent?.id, depth: sandbox.depth },
+        detail: {
+          profile: sandbox.profile.name,
+          parent: sandbox.parent?.id,
+          depth: sandbox.depth,
+          socket: sandbox.socket,
+        },
       }),
     );
   }
@@ -106,7 +111,7 @@ export class AuditRecorder implements Recorder {
     this.store.append(
       sandboxRecord("end", {
         ...sandboxFacts(sandbox, reason),
-        detail: { builds, bytesAdded, viewPaths: sandbox.view.size },
+        detail: { builds, bytesAdded, viewPaths: sandbox.view.size, socket: sandbox.socket },
       }),
     );
     this.store.flush();

@@ -30,6 +30,20 @@ export interface OpenPage {
   readonly errors: string[];
 }
 
+/** Clicks as people do, who hold a button for a while: whatever was drawn meanwhile, what was pressed is what is clicked. */
+export async function press(page: Page, selector: string, holdMs = 300): Promise<void> {
+  for (;;) {
+    await page.hover(selector);
+    await page.mouse.down();
+    if (await page.evaluate(`document.querySelector(${JSON.stringify(selector)}).matches(":active")`)) break;
+    // It moved before it was pressed: aim again, without clicking what is there now.
+    await page.mouse.move(0, 0);
+    await page.mouse.up();
+  }
+  await page.waitForTimeout(holdMs);
+  await page.mouse.up();
+}
+
 /** @throws when there is no Chromium and it cannot be installed */
 export async function startBrowser(): Promise<Browser> {
   if (!existsSync(CHROMIUM)) {
@@ -51,6 +65,8 @@ export async function startBrowser(): Promise<Browser> {
     context,
     async open(address, { width = 1360, height = 860, dark = false } = {}) {
       const page = await context.newPage();
+      // Whatever is waited for comes, on a loaded machine later.
+      page.setDefaultTimeout(180_000);
       await page.setViewportSize({ width, height });
       await page.emulateMedia({ colorScheme: dark ? "dark" : "light", reducedMotion: "reduce" });
       const errors: string[] = [];

@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { type Browser, type OpenPage, startBrowser } from "./browser.ts";
+import { type Browser, type OpenPage, press, startBrowser } from "./browser.ts";
 import { Site, summary, TOKEN } from "./site.ts";
 
 const SANDBOX = "a".repeat(32);
@@ -29,7 +29,14 @@ function storePath(number: number): string {
 /** So many requests, none like the one before. */
 function load(count: number): void {
   for (let i = 0; i < count; i++)
-    site.record({ sandbox: SANDBOX, outer, connection: 1, subjects: [storePath(i)], durationUs: 40 });
+    site.record({
+      sandbox: SANDBOX,
+      outer,
+      connection: 1,
+      verdict: "answer",
+      subjects: [storePath(i)],
+      durationUs: 40,
+    });
   site.store.flush();
 }
 
@@ -110,11 +117,12 @@ describe("what is shown", () => {
     load(10);
     const open = await browser.open(site.address);
     await open.page.waitForSelector("#link[data-state=live]");
-    await open.page.click(`#tree [data-sandbox="${SANDBOX}"]`);
+    await press(open.page, `#tree [data-sandbox="${SANDBOX}"]`);
     await open.page.waitForSelector("#timeline .title");
     for (let i = 0; i < 24; i++) {
       load(500);
-      await open.page.waitForTimeout(50);
+      // As fast as the page has time for something else.
+      await open.page.evaluate("document.title");
     }
     await open.page.waitForSelector("#timeline .title:has-text('the newest 5')");
     await open.page.keyboard.press("r");
@@ -177,6 +185,67 @@ describe("what is shown", () => {
     await page.close();
   });
 
+  test("a static sandbox that has ended keeps its name", async () => {
+    const id = "c".repeat(32);
+    const detail = { profile: "agent", depth: 1, socket: "/run/nix-broker/agents/socket" };
+    site.record({ kind: "sandbox", op: "begin", sandbox: id, detail });
+    site.record({ kind: "sandbox", op: "end", sandbox: id, detail: { builds: 0, socket: detail.socket } });
+    site.store.flush();
+    const { page } = await browser.open(site.address);
+    await page.waitForSelector(`#tree [data-sandbox="${id}"][data-state=ended]:has(b:text("agents/socket"))`);
+    await page.close();
+  });
+
+  test("a request of which some builds failed is shown as failed, with why each did", async () => {
+    const [bad, worse, good] = ["bad", "worse", "good"].map(
+      (name) => `/nix/store/${"1".repeat(32)}-${name}.drv`,
+    ) as [string, string, string];
+    const asked = { op: "BuildPathsWithResults", sandbox: SANDBOX, outer } as const;
+    site.record({ ...asked, kind: "intent", subjects: [bad, worse, good].map((path) => `${path}!out`) });
+    site.store.flush();
+    const intent = site.store.head.seq;
+    site.record({
+      kind: "build",
+      op: "Build",
+      sandbox: SANDBOX,
+      subjects: [good],
+      detail: { derivation: good, request: intent },
+    });
+    site.record({
+      ...asked,
+      verdict: "forward",
+      subjects: [bad, worse, good].map((path) => `${path}!out`),
+      intent,
+      detail: {
+        failures: [
+          { path: `${bad}!out`, reason: "build of 'bad' failed", upstreamError: "exit code 7" },
+          { path: `${worse}!out`, reason: "build of 'worse' failed" },
+        ],
+      },
+    });
+    site.record({ ...asked, verdict: "forward", subjects: [`${good}!out`], detail: { failures: [] } });
+    site.store.flush();
+    const open = await browser.open(site.address);
+    const { page } = open;
+    await page.waitForSelector(".build[data-state=failed]:has(span:text('bad'))");
+    await page.waitForSelector(".build[data-state=failed]:has(span:text('worse'))");
+    await page.waitForSelector(".build[data-state=done]:has(span:text('good'))");
+    await page.keyboard.press("r");
+    await page.waitForSelector("#requests .row");
+    const verdicts = await page.locator("#requests .row[data-verdict=forward] .verdict").allTextContents();
+    expect(new Set(verdicts)).toEqual(new Set(["failed", "forward"]));
+    await page.fill("#search", "failed");
+    await requestCount(open, "1");
+    expect(await page.textContent("#requests .row .why")).toContain("exit code 7");
+    await press(page, "#requests .row");
+    await page.waitForSelector("#details[open] h2[data-failed]");
+    expect(await page.locator("#details .failure").allTextContents()).toEqual([
+      "bad.drv!out build of 'bad' failedexit code 7",
+      "worse.drv!out build of 'worse' failed",
+    ]);
+    await page.close();
+  });
+
   test("what clients wrote stays text, and what would mislead the eye is made visible", async () => {
     const hostile = '<img src=x onerror="document.title=1"> \u202egnp';
     site.record({
@@ -209,7 +278,7 @@ describe("what is shown", () => {
     const { page, errors } = await browser.open(site.address, { width, height, dark });
     await page.waitForSelector("#denials .row");
     for (const view of ["requests", "timeline", "denials"]) {
-      await page.click(`[role=tab][data-view=${view}]`);
+      await press(page, `[role=tab][data-view=${view}]`);
       await page.waitForSelector(`#${view}:not([hidden])`);
       const overflow = await page.evaluate("document.documentElement.scrollWidth - innerWidth");
       expect([view, overflow]).toEqual([view, 0]);
@@ -219,6 +288,122 @@ describe("what is shown", () => {
     expect(errors).toEqual([]);
     await page.close();
   });
+});
+
+describe("while much happens", () => {
+  let timer: NodeJS.Timeout | undefined;
+  let begun = 0;
+  /** Ten times a second records; less often a sandbox, which begins above all others while one below ends. */
+  function bustle(): void {
+    let ticks = 0;
+    timer = setInterval(() => {
+      load(20);
+      // Often enough for every click that is held, and not so often that none can be aimed at.
+      if (ticks++ % 4 > 0) return;
+      const id = String(++begun).padStart(32, "b");
+      site.sandboxes = [...site.sandboxes.slice(0, 1), ...site.sandboxes.slice(1).slice(-5), summary(id)];
+      site.record({ kind: "sandbox", op: "begin", sandbox: id, detail: { profile: "build" } });
+      site.store.flush();
+    }, 100);
+  }
+  afterEach(() => clearInterval(timer));
+
+  const focused = "document.activeElement.dataset.sandbox ?? document.activeElement.id";
+
+  test("a click counts however long it is held: a sandbox, a record, a mark, a tab", async () => {
+    load(30);
+    const { page, errors } = await browser.open(site.address);
+    await page.waitForSelector(`#tree [data-sandbox="${SANDBOX}"]`);
+    bustle();
+    for (const holdMs of [0, 300, 600]) {
+      await press(page, `#tree [data-sandbox="${SANDBOX}"]`, holdMs);
+      await page.waitForSelector(`#timeline .title:has-text("${SANDBOX}")`);
+      await page.waitForSelector(`#tree [data-sandbox="${SANDBOX}"].chosen`);
+
+      await press(page, "#timeline .mark", holdMs);
+      await page.waitForSelector("#details[open]");
+      await press(page, "#details button[type=submit]", holdMs);
+      await page.waitForSelector("#details:not([open])", { state: "attached" });
+
+      await press(page, "[role=tab][data-view=requests]", holdMs);
+      await page.waitForSelector("#requests .row");
+      await press(page, "#requests .space", holdMs);
+      await page.waitForSelector("#details[open]");
+      await page.keyboard.press("Escape");
+      await page.waitForSelector("#details:not([open])", { state: "attached" });
+      await press(page, "[role=tab][data-view=denials]", holdMs);
+      await page.waitForSelector("#denials:not([hidden])");
+    }
+    expect(errors).toEqual([]);
+    await page.close();
+  });
+
+  test("what is held stays where it is, and what came meanwhile is shown when it is let go", async () => {
+    load(30);
+    const open = await browser.open(site.address);
+    const { page } = open;
+    await page.keyboard.press("r");
+    await requestCount(open, "30");
+    const top = `document.querySelector("#requests [data-seq='30']").getBoundingClientRect().top`;
+    const before = await page.evaluate(top);
+    await page.hover("#requests .row >> nth=3");
+    await page.mouse.down();
+    load(5);
+    await page.waitForTimeout(1000);
+    expect(await page.evaluate(top)).toBe(before);
+    await page.mouse.up();
+    await requestCount(open, "35");
+    expect(await page.textContent("#details")).toContain(storePath(26));
+    await page.close();
+  });
+
+  test("a dialog that is closed stays closed, also when the page is drawn before it is told of that", async () => {
+    load(30);
+    const { page } = await browser.open(site.address);
+    await page.keyboard.press("r");
+    await page.waitForSelector("#requests .row");
+    await press(page, "#requests .row");
+    await page.waitForSelector("#details[open]");
+    const open = await page.evaluate(`(() => {
+      const dialog = document.querySelector("#details");
+      dialog.close();
+      document.querySelector("[role=tab][data-view=requests]").click();
+      return dialog.open;
+    })()`);
+    expect(open).toBe(false);
+    await page.close();
+  });
+
+  test.each([
+    ["moves elements without losing focus", ""],
+    ["has to remove them first", "delete Element.prototype.moveBefore"],
+  ])(
+    "the focus stays, on a sandbox that ends and moves down too, in a browser that %s",
+    async (_, script) => {
+      load(30);
+      const { page } = await browser.open("about:blank");
+      await page.addInitScript(script);
+      await page.goto(site.address);
+      await page.waitForSelector(`#tree [data-sandbox="${SANDBOX}"]`);
+      for (const selector of [`#tree [data-sandbox="${SANDBOX}"]`, "#tree", "#search", "#theme"]) {
+        await page.focus(selector);
+        const before = await page.evaluate(focused);
+        const from = begun;
+        bustle();
+        await page.waitForSelector(`#tree [data-sandbox="${String(from + 5).padStart(32, "b")}"]`);
+        clearInterval(timer);
+        expect(await page.evaluate(focused)).toBe(before);
+      }
+      await page.focus(`#tree [data-sandbox="${SANDBOX}"]`);
+      site.sandboxes = site.sandboxes.slice(1);
+      await page.waitForSelector(`#tree [data-sandbox="${SANDBOX}"][data-state=ended]`);
+      expect(await page.evaluate(focused)).toBe(SANDBOX);
+      // It can be pressed by key.
+      await page.keyboard.press("Enter");
+      await page.waitForSelector(`#timeline .title:has-text("${SANDBOX}")`);
+      await page.close();
+    },
+  );
 });
 
 describe("what is kept out", () => {

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
+import { program } from "../../lab/program.ts";
 import type { AuditRecord } from "../../src/audit/record.ts";
 import { AuditStore } from "../../src/audit/store.ts";
 import type { SandboxSummary } from "../../src/service/control/messages.ts";
@@ -58,7 +59,12 @@ export class Site {
     });
     this.listener = await serveHttp(
       { kind: "tcp", host: "127.0.0.1", port: this.port },
-      webSite(TOKEN, this.feed, new Map([["/metrics", { handle: (_, response) => void response.end("") }]])),
+      webSite(
+        TOKEN,
+        this.feed,
+        new Map([["/metrics", { handle: (_, response) => void response.end("") }]]),
+        program.page,
+      ),
       (error) => {
         throw error;
       },

@@ -2,7 +2,7 @@
  * What the page is sent, over one WebSocket per reader: records in the order of the chain, each once, however
  * slow the reader or however often it reconnects; and once a second the state of the service.
  *
- * Messages are JSON. From the service: `hello`, `records`, `state`, `sandbox`. From the page: `sandbox`, with an id.
+ * The messages are those of `messages.ts`.
  */
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,20 +13,9 @@ import type { Log } from "../log.ts";
 import { AuditThread } from "./audit-thread.ts";
 import type { Found, Search } from "./audit-worker.ts";
 import { FeedReader, MOST_WAITING } from "./feed-reader.ts";
+import type { HelloMessage, RecordsMessage, SandboxMessage, StateMessage, WebState } from "./messages.ts";
 import { pageRecord } from "./page-record.ts";
 import { RecentRecords, upTo } from "./recent-records.ts";
-
-/** The current state of the service. Counts are since its start. */
-export interface WebState {
-  /** Milliseconds since the epoch. */
-  readonly time: number;
-  readonly requests: { readonly forward: number; readonly answer: number; readonly deny: number };
-  readonly builds: { readonly running: number; readonly succeeded: number; readonly failed: number };
-  readonly connections: number;
-  readonly pool: number;
-  readonly linker: number;
-  readonly audit: { readonly head: number; readonly lagMs: number; readonly error: string | null };
-}
 
 export interface FeedSources {
   /** The folder of the audit. */
@@ -125,10 +114,8 @@ export class WebFeed {
 
   private greet(reader: FeedReader, resumed: boolean, before: string): void {
     const { version } = this.sources;
-    const history = JSON.stringify(this.history);
-    reader.send(
-      `{"type":"hello","version":${JSON.stringify(version)},"resumed":${resumed},"history":${history},"before":${before}}`,
-    );
+    const hello = { type: "hello", version, resumed, history: this.history } as const;
+    reader.send(withJson(hello satisfies Omit<HelloMessage, "before">, "before", before));
     reader.send(this.stateMessage(this.sources.state()));
     reader.greeted = true;
     this.sendRecords([reader]);
@@ -167,12 +154,14 @@ export class WebFeed {
     if (!reader.greeted) this.greet(reader, false, (await this.find(before(sent))).records);
     else if (asked !== undefined) {
       const { records } = await this.find([ofSandbox(asked)]);
-      reader.send(`{"type":"sandbox","id":${JSON.stringify(asked)},"records":${records}}`);
+      const answer = { type: "sandbox", id: asked } as const;
+      reader.send(withJson(answer satisfies Omit<SandboxMessage, "records">, "records", records));
       reader.answered();
     } else {
       const { records, last } = await this.find([following(sent)]);
       if (last === undefined) return;
-      reader.send(`{"type":"records","records":${records}}`);
+      const message = { type: "records" } as const;
+      reader.send(withJson(message satisfies Omit<RecordsMessage, "records">, "records", records));
       reader.sent = last;
     }
   }
@@ -227,7 +216,8 @@ export class WebFeed {
     const records = recent && upTo(recent, BATCH, MOST_OF_MESSAGE);
     const last = records?.at(-1)?.seq;
     if (records === undefined || last === undefined) return undefined;
-    return { text: JSON.stringify({ type: "records", records: records.map(pageRecord) }), last };
+    const message = { type: "records", records: records.map(pageRecord) } satisfies RecordsMessage;
+    return { text: JSON.stringify(message), last };
   }
 
   private sendState(): void {
@@ -240,8 +230,14 @@ export class WebFeed {
   }
 
   private stateMessage(state: WebState): string {
-    return JSON.stringify({ type: "state", state, sandboxes: this.sources.sandboxes() });
+    const message = { type: "state", state, sandboxes: this.sources.sandboxes() } satisfies StateMessage;
+    return JSON.stringify(message);
   }
+}
+
+/** The text of a message with a field whose value is JSON already, written by the thread that reads the audit. */
+function withJson(message: object, field: string, json: string): string {
+  return `${JSON.stringify(message).slice(0, -1)},"${field}":${json}}`;
 }
 
 /**

@@ -10,12 +10,12 @@ export function pageRecord(record: StoredRecord): RecordJson {
   if (recordSize(record) <= LONGEST) return json;
   const subjects: string[] = [];
   let length = 0;
-  for (const subject of json.subjects ?? []) {
+  for (const subject of json.subjects) {
     length += subject.length;
     if (length > LONGEST) break;
     subjects.push(subject);
   }
-  const omitted = (json.subjects?.length ?? 0) - subjects.length;
+  const omitted = json.subjects.length - subjects.length;
   const text = JSON.stringify(json.detail ?? {});
   const detail = text.length > LONGEST ? { cut: text.slice(0, LONGEST).toWellFormed() } : json.detail;
   return { ...json, subjects, detail: omitted > 0 ? { ...detail, subjectsOmitted: omitted } : detail };

@@ -13,6 +13,7 @@ import { endpointText } from "../../config/endpoint.ts";
 import type { FeedSources, WebFeed } from "./feed.ts";
 import {
   bearerToken,
+  HttpError,
   type HttpListener,
   type HttpSite,
   pathOf,
@@ -26,15 +27,6 @@ const FILES: Readonly<Record<string, string>> = {
   "index.html": "text/html",
   "style.css": "text/css",
   "main.js": "text/javascript",
-  "chart.js": "text/javascript",
-  "connection.js": "text/javascript",
-  "details.js": "text/javascript",
-  "dom.js": "text/javascript",
-  "keys.js": "text/javascript",
-  "model.js": "text/javascript",
-  "stream.js": "text/javascript",
-  "timeline.js": "text/javascript",
-  "tree.js": "text/javascript",
   "icon.svg": "image/svg+xml",
 };
 
@@ -76,8 +68,17 @@ export async function openWeb(
   return listener;
 }
 
-/** @param routes further routes to serve, with the token */
-export function webSite(token: string, feed: WebFeed, routes: ReadonlyMap<string, Route>): HttpSite {
+/**
+ * @param routes further routes to serve, with the token
+ * @param folder of the page's files
+ * @throws HttpError when the page was not built
+ */
+export function webSite(
+  token: string,
+  feed: WebFeed,
+  routes: ReadonlyMap<string, Route>,
+  folder = pageFolder(),
+): HttpSite {
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_ASKED,
@@ -85,7 +86,7 @@ export function webSite(token: string, feed: WebFeed, routes: ReadonlyMap<string
     handleProtocols: () => PROTOCOL,
   });
   return {
-    routes: new Map([...pageRoutes(), ...routes]),
+    routes: new Map([...pageRoutes(folder), ...routes]),
     authorized: (request) => sameToken(bearerToken(request) ?? protocolToken(request), token),
     upgrade(request, socket, head) {
       if (pathOf(request) !== FEED) return "404 Not Found";
@@ -96,10 +97,10 @@ export function webSite(token: string, feed: WebFeed, routes: ReadonlyMap<string
   };
 }
 
-function pageRoutes(): Map<string, Route> {
+function pageRoutes(folder: string): Map<string, Route> {
   const routes = new Map<string, Route>();
   for (const [name, type] of Object.entries(FILES)) {
-    const contents = readFileSync(pageFile(name));
+    const contents = readPageFile(join(folder, name));
     routes.set(name === "index.html" ? "/" : `/${name}`, {
       open: true,
       handle(_request, response) {
@@ -113,10 +114,26 @@ function pageRoutes(): Map<string, Route> {
   return routes;
 }
 
-/** Beside this file; in the bundle, whose pieces are in a folder of their own, beside that. */
-function pageFile(name: string): string {
+function readPageFile(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new HttpError(
+      `The page cannot be served: ${(error as Error).message}; build it with npm run build.`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+/**
+ * Where the page's files are: in the bundle, whose pieces are in a folder of their own, beside that. From the sources
+ * it is the page of the last build that is served.
+ */
+function pageFolder(): string {
   const bundled = import.meta.filename.endsWith(".js");
-  return join(import.meta.dirname, bundled ? "../page" : "../../page", name);
+  return join(import.meta.dirname, bundled ? "../page" : "../../../dist/page");
 }
 
 /** The token from the subprotocols that a page offers, encoded as base64url so that it may contain any characters. */

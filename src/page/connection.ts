@@ -1,40 +1,50 @@
-// @ts-check
 /** The WebSocket to the service: comes back by itself, and asks for what it has missed. */
+import type { SandboxQuestion, ServiceMessage } from "../service/web/messages.ts";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 8000;
 /** A connection that was up for so long had been accepted. */
 const ACCEPTED_MS = 1000;
-/** The service tells how it is once a second; when it does not, the way to it is dead though nobody has said so. */
+/** The service sends its state once a second; after so long without, the connection is dead, closed or not. */
 const SILENT_MS = 6000;
 
-/**
- * @typedef {object} Handlers
- * @property {() => number} after the place of the newest record that is known; 0 for none
- * @property {(message: any) => void} message
- * @property {(state: "live" | "away" | "refused") => void} state
- */
+export interface Handlers {
+  /** The place of the newest record that is known; 0 for none. */
+  after(): number;
+  message(message: ServiceMessage): void;
+  state(state: "live" | "away" | "refused"): void;
+}
 
 export class Connection {
-  /**
-   * @param {string} token
-   * @param {Handlers} handlers
-   */
-  constructor(token, handlers) {
+  private readonly token: string;
+  private readonly handlers: Handlers;
+  private wait = FIRST_WAIT_MS;
+  private everLive = false;
+  private socket: WebSocket | undefined;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private readonly watch: ReturnType<typeof setInterval>;
+  private heard = 0;
+
+  constructor(token: string, handlers: Handlers) {
     this.token = token;
     this.handlers = handlers;
-    this.wait = FIRST_WAIT_MS;
-    this.everLive = false;
-    /** @type {WebSocket | undefined} */
-    this.socket = undefined;
-    /** @type {number | undefined} */
-    this.timer = undefined;
-    this.heard = 0;
     this.connect();
     this.watch = setInterval(() => this.giveUpIfSilent(), 1000);
   }
 
-  connect() {
+  ask(question: SandboxQuestion): void {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(question));
+  }
+
+  close(): void {
+    clearTimeout(this.timer);
+    clearInterval(this.watch);
+    const { socket } = this;
+    this.socket = undefined;
+    socket?.close();
+  }
+
+  private connect(): void {
     const after = this.handlers.after();
     const address = new URL("/feed", location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -50,7 +60,7 @@ export class Connection {
       this.heard = Date.now();
       this.wait = FIRST_WAIT_MS;
       this.handlers.state("live");
-      this.handlers.message(JSON.parse(data));
+      this.handlers.message(JSON.parse(String(data)));
     };
     socket.onclose = async () => {
       if (socket !== this.socket) return;
@@ -63,37 +73,23 @@ export class Connection {
     };
   }
 
-  comeBack() {
+  private comeBack(): void {
     this.socket = undefined;
     this.handlers.state("away");
     this.timer = setTimeout(() => this.connect(), this.wait);
     this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 2);
   }
 
-  giveUpIfSilent() {
+  private giveUpIfSilent(): void {
     const { socket } = this;
     if (socket === undefined || Date.now() - this.heard < SILENT_MS) return;
-    // That it is closed may be told minutes later; it is not waited for.
+    // The browser may notice only minutes later that it is closed: do not wait for that.
     this.comeBack();
     socket.close();
   }
-
-  /** @param {object} message */
-  ask(message) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
-  }
-
-  close() {
-    clearTimeout(this.timer);
-    clearInterval(this.watch);
-    const { socket } = this;
-    this.socket = undefined;
-    socket?.close();
-  }
 }
 
-/** @param {string} token */
-async function refuses(token) {
+async function refuses(token: string): Promise<boolean> {
   try {
     const { status } = await fetch("/metrics", { headers: { Authorization: `Bearer ${token}` } });
     return status === 401;
@@ -102,7 +98,6 @@ async function refuses(token) {
   }
 }
 
-/** @param {string} text */
-function base64url(text) {
+function base64url(text: string): string {
   return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }

@@ -1,16 +1,14 @@
-// @ts-check
 /** What keys do. */
-import { element } from "./dom.js";
 
-/** @type {[keys: string[], what: string][]} */
-const HELP = [
+/** The keys and what each does, for the reader. */
+export const KEYS: readonly (readonly [keys: readonly string[], what: string])[] = [
   [["d"], "denials"],
   [["r"], "requests"],
   [["s"], "sandboxes"],
   [["l"], "timeline of the chosen sandbox"],
   [["j", "↓"], "next"],
   [["k", "↑"], "previous"],
-  [["Enter"], "all of it; of a sandbox: its timeline"],
+  [["Enter"], "the whole record; of a sandbox: its timeline"],
   [["o"], "only what the chosen sandbox did; again: all"],
   [["/"], "search"],
   [["f"], "next verdict"],
@@ -20,24 +18,11 @@ const HELP = [
   [["?"], "these keys"],
 ];
 
-/** @param {HTMLDialogElement} dialog */
-export function showHelp(dialog) {
-  const list = element("dl");
-  for (const [keys, what] of HELP)
-    list.append(element("dt", {}, ...keys.map((key) => element("kbd", {}, key))), element("dd", {}, what));
-  dialog.replaceChildren(
-    element("h2", {}, "Keys"),
-    list,
-    element("form", { method: "dialog" }, element("button", {}, "Close (Esc)")),
-  );
-  if (!dialog.open) dialog.showModal();
-}
-
 /**
- * @param {Record<string, () => void>} actions by key
- * @param {() => void} leave what Escape does in the search
+ * @param actions by key
+ * @param leave what Escape and Enter do in the search
  */
-export function listenToKeys(actions, leave) {
+export function listenToKeys(actions: Readonly<Record<string, () => void>>, leave: () => void): void {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const { target } = event;
@@ -47,8 +32,8 @@ export function listenToKeys(actions, leave) {
     }
     // The dialog has keys of its own.
     if (document.querySelector("dialog[open]") !== null) return;
-    if (event.key === "Enter" && target instanceof HTMLButtonElement && target.dataset.sandbox === undefined)
-      return;
+    // The browser presses the button.
+    if (event.key === "Enter" && target instanceof HTMLButtonElement) return;
     const action = actions[event.key];
     if (action === undefined) return;
     event.preventDefault();

@@ -1,53 +1,35 @@
-// @ts-check
 /** What the page knows: records in the order of the chain, each once, and the sandboxes and builds that they tell of. */
+import { hasFailed } from "../audit/failures.ts";
+import type { RecordJson } from "../audit/json-line.ts";
+import type { SandboxSummary } from "../service/control/messages.ts";
+import { derivationName } from "./text.ts";
 
-/**
- * @typedef {object} AuditRecord
- * @property {number} seq
- * @property {string} time
- * @property {"request" | "intent" | "build" | "sandbox" | "service"} kind
- * @property {string} op
- * @property {string} [sandbox]
- * @property {string} [outer]
- * @property {number} [connection]
- * @property {number} [uid]
- * @property {number} [pid]
- * @property {string} [protocol]
- * @property {"forward" | "answer" | "deny"} [verdict]
- * @property {string} [reason]
- * @property {string[]} subjects
- * @property {number} [durationUs]
- * @property {number} [bytesIn]
- * @property {number} [bytesOut]
- * @property {string} [upstreamError]
- * @property {number} count
- * @property {number} [intent]
- * @property {Record<string, any>} [detail]
- * @property {string} hash
- */
+export interface Build {
+  readonly derivation: string;
+  /** Milliseconds since the epoch. */
+  readonly started: number;
+  /** Milliseconds; undefined while it runs. */
+  took: number | undefined;
+  state: "running" | "done" | "failed";
+  readonly intent: number;
+}
 
-/**
- * @typedef {object} Build
- * @property {string} derivation
- * @property {number} started milliseconds since the epoch
- * @property {number | undefined} took milliseconds; undefined while it runs
- * @property {"running" | "done" | "failed"} state
- * @property {number} intent
- */
-
-/**
- * @typedef {object} Sandbox
- * @property {string} id
- * @property {string | undefined} outer
- * @property {string | undefined} socket
- * @property {string | undefined} parent
- * @property {string} profile
- * @property {number} began
- * @property {number | undefined} ended
- * @property {string | undefined} reason why it ended
- * @property {number} denied
- * @property {Build[]} builds
- */
+export interface Sandbox {
+  readonly id: string;
+  /** The derivation of the outer build. */
+  outer: string | undefined;
+  /** The path of its static socket. */
+  socket: string | undefined;
+  /** The sandbox that asked for its build. */
+  parent: string | undefined;
+  profile: string;
+  began: number;
+  ended: number | undefined;
+  /** Why it ended. */
+  reason: string | undefined;
+  denied: number;
+  readonly builds: Build[];
+}
 
 const MOST_RECORDS = 20_000;
 const MOST_DENIALS = 5000;
@@ -55,35 +37,32 @@ const MOST_ENDED = 200;
 const BUILD_OPERATIONS = new Set(["BuildPaths", "BuildPathsWithResults"]);
 
 export class Model {
-  constructor() {
-    this.reset();
-  }
+  records: RecordJson[] = [];
+  denials: RecordJson[] = [];
+  readonly sandboxes = new Map<string, Sandbox>();
+  /** The place in the chain of the newest record; 0 for none. */
+  last = 0;
+  /** The builds that run, by the intent to ask for them. */
+  private readonly running = new Map<number, Build[]>();
 
-  reset() {
-    /** @type {AuditRecord[]} */
+  reset(): void {
     this.records = [];
-    /** @type {AuditRecord[]} */
     this.denials = [];
-    /** @type {Map<string, Sandbox>} */
-    this.sandboxes = new Map();
-    /** The builds that run, by the intent to ask for them. @type {Map<number, Build[]>} */
-    this.running = new Map();
+    this.sandboxes.clear();
+    this.running.clear();
     this.last = 0;
   }
 
-  /** Records from before the first: they tell of sandboxes, builds and denials only. @param {AuditRecord[]} records */
-  learn(records) {
+  /** Records from before the first: they tell of sandboxes, builds and denials only. */
+  learn(records: readonly RecordJson[]): void {
     for (const record of records) {
       if (record.verdict === "deny") this.denials.push(record);
       this.note(record);
     }
   }
 
-  /**
-   * @param {AuditRecord[]} records
-   * @returns {AuditRecord[]} those that are new
-   */
-  add(records) {
+  /** @returns those that are new */
+  add(records: readonly RecordJson[]): RecordJson[] {
     const fresh = records.filter((record) => record.seq > this.last);
     for (const record of fresh) {
       this.last = record.seq;
@@ -97,8 +76,8 @@ export class Model {
     return fresh;
   }
 
-  /** Takes the sandboxes that are open from the service's own list. @param {any[]} open */
-  live(open) {
+  /** Takes the sandboxes that are open from the service's own list. */
+  live(open: readonly SandboxSummary[]): void {
     for (const told of open) {
       const sandbox = this.sandbox(told.id);
       sandbox.outer = told.derivation ?? undefined;
@@ -112,8 +91,7 @@ export class Model {
     for (const sandbox of this.sandboxes.values()) if (!ids.has(sandbox.id)) sandbox.ended ??= Date.now();
   }
 
-  /** @param {string} id */
-  sandbox(id) {
+  private sandbox(id: string): Sandbox {
     let sandbox = this.sandboxes.get(id);
     if (sandbox === undefined) {
       sandbox = {
@@ -133,15 +111,14 @@ export class Model {
     return sandbox;
   }
 
-  /** @param {AuditRecord} record */
-  note(record) {
+  private note(record: RecordJson): void {
     if (record.sandbox === undefined) return;
     const known = this.sandboxes.has(record.sandbox);
     const sandbox = this.sandbox(record.sandbox);
     const time = Date.parse(record.time);
     if (!known) sandbox.began = time;
     sandbox.outer ??= record.outer;
-    if (record.kind === "sandbox") this.noteSandbox(sandbox, record, time);
+    if (record.kind === "sandbox") noteSandbox(sandbox, record, time);
     else if (record.kind === "build") this.noteBuild(sandbox, record, time);
     else if (record.kind === "intent") this.noteIntent(sandbox, record, time);
     else if (record.kind === "request") {
@@ -150,47 +127,35 @@ export class Model {
     }
   }
 
-  /** @param {Sandbox} sandbox @param {AuditRecord} record @param {number} time */
-  noteSandbox(sandbox, record, time) {
-    if (record.op === "begin") {
-      sandbox.began = time;
-      sandbox.parent = record.detail?.parent;
-      sandbox.profile = record.detail?.profile ?? "";
-    } else if (record.op === "end") {
-      sandbox.ended = time;
-      sandbox.reason = record.reason?.replace(/^this sandbox has ended: /, "");
-    }
-  }
-
-  /** @param {Sandbox} sandbox @param {AuditRecord} record @param {number} time */
-  noteIntent(sandbox, record, time) {
+  private noteIntent(sandbox: Sandbox, record: RecordJson, time: number): void {
     if (!BUILD_OPERATIONS.has(record.op)) return;
-    const builds = record.subjects.map((subject) => ({
-      derivation: subject.replace(/[!^].*$/, ""),
-      started: time,
-      took: undefined,
-      state: /** @type {const} */ ("running"),
-      intent: record.seq,
-    }));
+    const builds = record.subjects.map(
+      (subject): Build => ({
+        derivation: subject.replace(/[!^].*$/, ""),
+        started: time,
+        took: undefined,
+        state: "running",
+        intent: record.seq,
+      }),
+    );
     sandbox.builds.push(...builds);
     this.running.set(record.seq, builds);
   }
 
-  /** @param {Sandbox} sandbox @param {AuditRecord} record @param {number} time */
-  noteBuild(sandbox, record, time) {
-    const derivation = record.detail?.derivation ?? record.subjects[0] ?? "";
-    const intent = record.detail?.request ?? 0;
+  private noteBuild(sandbox: Sandbox, record: RecordJson, time: number): void {
+    const derivation = text(record.detail?.derivation) ?? record.subjects[0] ?? "";
+    const intent = typeof record.detail?.request === "number" ? record.detail.request : 0;
     let build = this.running.get(intent)?.find((each) => each.derivation === derivation);
     if (build === undefined) {
       build = { derivation, started: time, took: 0, state: "done", intent };
       sandbox.builds.push(build);
     }
     build.took = (record.durationUs ?? 0) / 1000;
-    build.state = record.upstreamError === undefined ? "done" : "failed";
+    build.state = hasFailed(record) ? "failed" : "done";
   }
 
-  /** The request is over, and with it its builds. @param {number} intent @param {number} time */
-  finish(intent, time) {
+  /** The request is over, and with it its builds. */
+  private finish(intent: number, time: number): void {
     for (const build of this.running.get(intent) ?? []) {
       if (build.state !== "running") continue;
       build.state = "failed";
@@ -200,10 +165,32 @@ export class Model {
   }
 
   /** Of sandboxes that ended, only the newest are kept. */
-  forget() {
+  private forget(): void {
     const ended = [...this.sandboxes.values()].filter((sandbox) => sandbox.ended !== undefined);
     if (ended.length <= MOST_ENDED * 1.2) return;
     ended.sort((a, b) => (a.ended ?? 0) - (b.ended ?? 0));
     for (const { id } of ended.slice(0, ended.length - MOST_ENDED)) this.sandboxes.delete(id);
   }
+}
+
+function noteSandbox(sandbox: Sandbox, record: RecordJson, time: number): void {
+  sandbox.socket ??= text(record.detail?.socket);
+  if (record.op === "begin") {
+    sandbox.began = time;
+    sandbox.parent = text(record.detail?.parent);
+    sandbox.profile = text(record.detail?.profile) ?? "";
+  } else if (record.op === "end") {
+    sandbox.ended = time;
+    sandbox.reason = record.reason?.replace(/^this sandbox has ended: /, "");
+  }
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+/** The outer build's name, or where the socket is. */
+export function sandboxName({ outer, socket, id }: Pick<Sandbox, "outer" | "socket" | "id">): string {
+  if (outer !== undefined) return derivationName(outer);
+  return socket === undefined ? id : socket.split("/").slice(-2).join("/");
 }
