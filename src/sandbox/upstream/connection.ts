@@ -80,6 +80,8 @@ export class UpstreamConnection {
   readonly table: DialectTable;
   readonly transport: Transport;
   readonly reader: MessageReader;
+  /** When it was opened, by `performance.now()`. */
+  readonly opened = performance.now();
   /** Set once it was given to a sandbox; such a connection is never given to another. */
   destroyed = false;
   /** Of the daemon that it was opened to: see `PoolOptions.generation`. */

@@ -10,6 +10,8 @@ import type { UpstreamConnection } from "./connection.ts";
 const MOST_KEPT = 2;
 /** How long one waits for the next client. */
 const KEPT_MS = 5000;
+/** None is kept for longer in all: the daemon keeps the temporary roots of a connection until it is closed. */
+const OLDEST_MS = 10 * 60_000;
 
 interface Kept {
   readonly connection: UpstreamConnection;
@@ -22,7 +24,9 @@ export class KeptUpstreams {
 
   /** Takes over an idle connection. It is destroyed if it cannot be kept. */
   keep(connection: UpstreamConnection): void {
-    if (this.closed || connection.destroyed || connection.outOfStep || this.kept.length >= MOST_KEPT) {
+    const usable = !connection.destroyed && !connection.outOfStep;
+    const old = performance.now() - connection.opened > OLDEST_MS;
+    if (this.closed || !usable || old || this.kept.length >= MOST_KEPT) {
       connection.destroy();
       return;
     }
