@@ -18,6 +18,7 @@ import { connect } from "./measures/connect.ts";
 import { firstForward } from "./measures/first-forward.ts";
 import { hookPrefilter } from "./measures/hook-prefilter.ts";
 import { innerBuilds } from "./measures/inner-builds.ts";
+import { longestWait } from "./measures/longest-wait.ts";
 import { read } from "./measures/read.ts";
 import { answered, forwarded } from "./measures/requests.ts";
 import { sandboxes } from "./measures/sandboxes.ts";
@@ -34,6 +35,7 @@ const measures: readonly Measure[] = [
   add,
   addOnDisk,
   sandboxes,
+  longestWait,
   innerBuilds,
   hookPrefilter,
   scan,

@@ -31,7 +31,7 @@ export function padding(length: number): number {
  * The most entries of a map. Nobody has that many settings or outputs, and growing a larger table, which
  * happens in one step, would block for too long.
  */
-const MOST_ENTRIES = 100_000;
+export const MOST_ENTRIES = 100_000;
 
 /** @throws TooLongError on a string that is longer than a message may be. */
 export function checkLength(length: number, limit: number): number {

@@ -11,7 +11,7 @@ import type { ReplyOf } from "../../protocol/operations.ts";
 import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
 import { type Derivation, DerivationError, derivationOf, sizeOf } from "../../store/derivation.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
-import { inSlices, type Pace } from "../../store/slices.ts";
+import { inSlices, type Pace, paced } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { GrowingBuffer } from "../forward/growing-buffer.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
@@ -88,9 +88,12 @@ export class UpstreamStore {
     clientMinor: number,
     minor: number,
   ): Promise<ReplyOf<"QueryMissing">> {
-    const parsed = targets.map((target) => parseDerivedPath(target, clientMinor, this.storeDir));
-    const paths = parsed.flatMap((path) => (path ? printDerivedPath(path, minor) : []));
-    return this.channel.ask("QueryMissing", { paths });
+    const paths = new Set<string>();
+    for await (const target of paced(targets, this.pace)) {
+      const path = parseDerivedPath(target, clientMinor, this.storeDir);
+      if (path) paths.add(printDerivedPath(path, minor));
+    }
+    return this.channel.ask("QueryMissing", { paths: [...paths] });
   }
 
   allValid(): Promise<StorePath[]> {
