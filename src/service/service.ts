@@ -21,6 +21,7 @@ import { serveControl } from "./control/control.ts";
 import { controlHandlers, type ReportSources, sandboxSummaries } from "./control/report.ts";
 import { ControlTally } from "./control/tally.ts";
 import { noCounters } from "./counters.ts";
+import { keepHeapSmall } from "./heap.ts";
 import { openListeners } from "./listeners.ts";
 import { type Log, makeLog } from "./log.ts";
 import type { MetricSources, Metrics } from "./metrics.ts";
@@ -45,6 +46,7 @@ interface Door {
  */
 export async function startService(config: Config): Promise<Service> {
   refuseRoot(config);
+  keepHeapSmall();
   const log = makeLog(config.log.level);
   const activated = takeActivatedSockets();
   const notifier = Notifier.fromEnvironment();

@@ -82,6 +82,26 @@ describeAttack(
       expect(peak).toBeLessThan(BOUND);
     });
 
+    test("G8: long requests one after the other, from many clients, take turns", async () => {
+      const peak = await watched(async () => {
+        const clients = await connectAll(8);
+        const [first] = clients;
+        const paths = Array.from({ length: 410_000 }, (_, i) => `${storePath(i)}-${"y".repeat(20)}`);
+        const request = first!.encode("QueryValidPaths", { paths, substitute: 0 });
+        paths.length = 0;
+        await Promise.all(
+          clients.map(async (client) => {
+            for (let i = 0; i < 2; i++) {
+              await client.write(request);
+              expect(await client.outcome()).toMatchObject({ log: [] });
+              expect(await client.reply("QueryValidPaths")).toEqual([]);
+            }
+          }),
+        );
+      });
+      expect(peak).toBeLessThan(BOUND);
+    });
+
     test("G8: large derivations that are added and built hold a few fields of each", async () => {
       const peak = await watched(async () => {
         const text = "0123456789abcdef".repeat(64 * 1024 * 8);
