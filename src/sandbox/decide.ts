@@ -47,10 +47,25 @@ export async function decide<N extends OperationName>(
   requirePermitted(operation, sandbox);
   await sandbox.admitFixedOutputs(exchange.subjects);
   const rule: Rule<N> = rules[operation];
+  const waiting = exchange.memory.reachReply(pathsToTell(operation, sandbox));
+  if (waiting) await waiting;
   if (rule.answer) return rule.answer(request, sandbox.view, exchange.table.minor, sandbox.pace);
   const handle = handlers[operation];
   if (handle) return handle(exchange, request);
   throw new Refusal(`${operation} is not allowed here`);
+}
+
+/** How many paths a reply may list that is longer than its request. With the view `store` that is not known before. */
+function pathsToTell(operation: OperationName, { view }: Sandbox): number {
+  switch (operation) {
+    case "QueryAllValidPaths":
+      return view.closed ? view.size : Number.POSITIVE_INFINITY;
+    case "QueryReferrers":
+    case "QueryValidDerivers":
+      return view.closed ? 0 : Number.POSITIVE_INFINITY;
+    default:
+      return 0;
+  }
 }
 
 /** @throws Refusal */

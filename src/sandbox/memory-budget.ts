@@ -5,7 +5,9 @@ import {
   memoryLines,
   PARSING_COST,
   REQUEST_COST,
+  SCANNED_PATH_COST,
   UNCOUNTED,
+  UNCOUNTED_PATHS,
 } from "../policy/memory.ts";
 import { MemoryLine, type Share } from "./memory-line.ts";
 import { Refusal } from "./refusal.ts";
@@ -48,6 +50,15 @@ export class MemoryBudget {
    */
   toParse(owner: object, length: number): Promise<Share> {
     return length <= UNCOUNTED ? Promise.resolve(NOTHING) : this.parsing.take(owner, length * PARSING_COST);
+  }
+
+  /**
+   * Waits until contents may be scanned for so many paths; as `toParse`.
+   * @param owner whom it counts for
+   */
+  toScan(owner: object, paths: number): Promise<Share> {
+    if (paths <= UNCOUNTED_PATHS) return Promise.resolve(NOTHING);
+    return this.parsing.take(owner, Math.min(this.parsing.size, paths * SCANNED_PATH_COST));
   }
 
   /**

@@ -15,6 +15,9 @@ import { Refusal } from "./refusal.ts";
 /** How long a request may hold memory that others wait for, in seconds. */
 const PATIENCE_SECONDS = 20;
 
+/** Of a path in a reply: a list of paths that the view holds anyway takes 16 bytes of memory for each. */
+const REPLY_BYTES = 16 / REQUEST_COST;
+
 export interface RequestMemoryOptions {
   /** Whom it counts for. */
   readonly owner: object;
@@ -51,6 +54,11 @@ export class RequestMemory {
     this.reading = Math.max(this.reading, bytes);
     const length = this.kept + this.reading;
     return length <= this.covered ? undefined : this.enlarge(length);
+  }
+
+  /** As `reach`, for a reply that tells of so many paths. */
+  reachReply(paths: number): undefined | Promise<void> {
+    return this.reach(Math.min(paths * REPLY_BYTES, this.options.longest - this.kept));
   }
 
   /** What was read is kept, and more follows. */

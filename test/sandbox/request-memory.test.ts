@@ -91,3 +91,22 @@ test("G8: names of builds are held apart from requests, up to a bound for each s
   expect(budget.held).toBe(0);
   budget.toBuild(a, 8 * MiB)();
 });
+
+test("a reply that lists a whole view counts, a short one does not", async () => {
+  const budget = new MemoryBudget(DEFAULT_MEMORY);
+  const { memory } = requestOf(budget);
+  expect(memory.reachReply(1000)).toBeUndefined();
+  await memory.reachReply(Number.POSITIVE_INFINITY);
+  expect(budget.held).toBe(LONGEST * REQUEST_COST);
+  memory.release();
+});
+
+test("G8: scanning for a whole store, however large, waits for what it holds, and fits", async () => {
+  const budget = new MemoryBudget(DEFAULT_MEMORY);
+  const share = await budget.toScan({}, Number.POSITIVE_INFINITY);
+  expect(budget.held).toBe(budget.parsing.size);
+  share.release();
+  const small = await budget.toScan({}, 100);
+  expect(budget.held).toBe(0);
+  small.release();
+});

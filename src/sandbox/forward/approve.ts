@@ -48,6 +48,9 @@ export interface WantedOutputs {
   readonly outputs: readonly string[] | undefined;
 }
 
+/** By derivation, the names of the wanted outputs; undefined for all that it has. */
+type NamesByDerivation = ReadonlyMap<StorePath, ReadonlySet<string> | undefined>;
+
 export interface Approval {
   readonly runs: ApprovedRuns;
   /** The outputs of each derivation that was asked for, as `Approved.outputs`. */
@@ -61,7 +64,7 @@ export async function approve(
   targets: readonly WantedOutputs[],
 ): Promise<Approval> {
   const walk = new Walk(sandbox, held);
-  for (let level = targets; level.length > 0; ) level = await walk.look(level);
+  for (let level: NamesByDerivation = byDerivation(targets); level.size > 0; ) level = await walk.look(level);
   await refuseExportedGraphs(sandbox, walk.runs);
   return {
     runs: walk.runs,
@@ -85,6 +88,8 @@ class Walk {
   private readonly sandbox: Sandbox;
   private readonly held: HeldOutputs;
   private readonly outputs = new Map<StorePath, Approved["outputs"]>();
+  /** Every path once: many derivations may have the same ones as inputs, and each was read with its own text. */
+  private readonly paths = new Map<StorePath, StorePath>();
   /** The outputs that were found to be held, by derivation. */
   private readonly skipped = new Map<StorePath, Set<string>>();
 
@@ -98,22 +103,37 @@ class Walk {
   }
 
   /** @returns what those of these derivations that have to run need */
-  async look(wanted: readonly WantedOutputs[]): Promise<WantedOutputs[]> {
+  async look(wanted: NamesByDerivation): Promise<NamesByDerivation> {
     const { pace } = this.sandbox;
     const unread: [StorePath, ReadonlySet<string> | undefined][] = [];
-    for await (const [path, names] of paced(byDerivation(wanted), pace))
+    for await (const [path, names] of paced(wanted, pace))
       if (!this.isSettled(path, names)) unread.push([path, names]);
-    const next: WantedOutputs[] = [];
+    const next = new Map<StorePath, Set<string>>();
     for (let i = 0; i < unread.length; i += READ_AT_ONCE) {
       const piece = unread.slice(i, i + READ_AT_ONCE);
       const read = await Promise.all(piece.map(([path, names]) => this.read(path, names)));
       for (const entry of await this.missing(read)) {
-        this.runs.set(entry.path, await judge(this.sandbox, entry));
-        for (const [derivation, outputs] of entry.derivation.inputDrvs) next.push({ derivation, outputs });
+        const judged = await judge(this.sandbox, entry);
+        const inputs: StorePath[] = [];
+        for (const [path, names] of entry.derivation.inputDrvs) {
+          const input = this.once(path);
+          inputs.push(input);
+          const known = next.get(input);
+          if (known) for (const name of names) known.add(name);
+          else next.set(input, new Set(names));
+        }
+        this.runs.set(entry.path, { ...judged, inputs });
         if (pace.due) await pace.pause();
       }
     }
     return next;
+  }
+
+  private once(path: StorePath): StorePath {
+    const known = this.paths.get(path);
+    if (known !== undefined) return known;
+    this.paths.set(path, path);
+    return path;
   }
 
   /** Whether everything is known about these outputs: their derivation was judged, or they were found to be held. */
@@ -164,9 +184,7 @@ class Walk {
 }
 
 /** The names of all wanted outputs of each; undefined for all that it has. */
-export function byDerivation(
-  wanted: readonly WantedOutputs[],
-): Map<StorePath, ReadonlySet<string> | undefined> {
+export function byDerivation(wanted: readonly WantedOutputs[]): NamesByDerivation {
   const names = new Map<StorePath, Set<string> | undefined>();
   for (const { derivation, outputs } of wanted) {
     if (!names.has(derivation)) names.set(derivation, new Set());
@@ -193,7 +211,7 @@ function requireOutput(path: StorePath, outputs: Approved["outputs"], name: stri
   if (!outputs.has(name)) throw new Refusal(`derivation '${path}' has no output '${name.slice(0, 200)}'`);
 }
 
-async function judge(sandbox: Sandbox, { path, info, derivation }: Read): Promise<Approved> {
+async function judge(sandbox: Sandbox, { path, info, derivation }: Read): Promise<Omit<Approved, "inputs">> {
   const { profile, approved } = sandbox;
   if (!approved.has(path)) {
     if (!info.contentAddress.startsWith("text:sha256:")) throw refused(path, "it was not added as a text");
@@ -209,7 +227,6 @@ async function judge(sandbox: Sandbox, { path, info, derivation }: Read): Promis
   if (reason !== undefined) throw refused(path, reason);
   return {
     outputs,
-    inputs: [...derivation.inputDrvs.keys()],
     fetches: isFixedOutput(derivation),
     contentAddress: fixedAddress(derivation),
     optsIn: asksForSandbox,

@@ -25,16 +25,10 @@ export async function addToStoreScanning(
   requireName(name);
   if (name.endsWith(".drv"))
     throw new Refusal(`'${name}' has the name of a derivation; add it as a text, with its references`);
-  const { view } = exchange.sandbox;
-  const scanner = await ReferenceScanner.gradually((await view.all()).map(storePathHash), setImmediate);
   const file = await temporaryFile().catch(cannotSpool);
   try {
-    await spool(exchange, file, scanner);
-    const references: string[] = [];
-    for (const hash of scanner.found) {
-      const path = await view.byHashPart(hash);
-      if (path) references.push(path);
-    }
+    await spool(exchange, file);
+    const references = await referencesIn(exchange, file);
     if (by.method === "flat" && references.length > 0)
       throw new Refusal(
         `'${name}' refers to ${references.length} paths, which a path with the method '${method}' cannot`,
@@ -75,7 +69,29 @@ function cannotSpool(error: unknown): never {
   });
 }
 
-async function spool(exchange: Exchange, file: FileHandle, scanner: ReferenceScanner): Promise<void> {
+/** Only when all has arrived, at the speed of the disk: so no client is waited for while memory is held. */
+async function referencesIn({ budget, sandbox }: Exchange, file: FileHandle): Promise<string[]> {
+  const { view, quota, pace } = sandbox;
+  const share = await budget.toScan(quota, view.closed ? view.size : Number.POSITIVE_INFINITY);
+  try {
+    const hashParts = (await view.all()).map(storePathHash);
+    const scanner = await ReferenceScanner.gradually(hashParts, setImmediate);
+    for await (const chunk of file.createReadStream({ start: 0, autoClose: false })) {
+      scanner.push(chunk as Buffer);
+      if (pace.due) await pace.pause();
+    }
+    const references: string[] = [];
+    for (const hash of scanner.found) {
+      const path = await view.byHashPart(hash);
+      if (path) references.push(path);
+    }
+    return references;
+  } finally {
+    share.release();
+  }
+}
+
+async function spool(exchange: Exchange, file: FileHandle): Promise<void> {
   const { body, sandbox } = exchange;
   for (;;) {
     const arrived = new GrowingBuffer();
@@ -83,7 +99,6 @@ async function spool(exchange: Exchange, file: FileHandle, scanner: ReferenceSca
     const { held } = arrived;
     sandbox.quota.addBytes(held.length);
     if (body.length > body.limit) throw tooLong("bodyBytes", body.limit);
-    scanner.push(held);
     await file.writeFile(held).catch(cannotSpool);
   }
 }
