@@ -97,7 +97,8 @@ export function webSite(
   };
 }
 
-function pageRoutes(folder: string): Map<string, Route> {
+/** The routes of the page's files. @throws HttpError when the page was not built */
+export function pageRoutes(folder: string): Map<string, Route> {
   const routes = new Map<string, Route>();
   for (const [name, type] of Object.entries(FILES)) {
     const contents = readPageFile(join(folder, name));
