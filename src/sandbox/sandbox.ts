@@ -1,7 +1,7 @@
 /** One brokered sandbox: its identity, its rights, what it knows, and how paths enter its view. */
 import { randomBytes } from "node:crypto";
 import type { Profile } from "../policy/profile.ts";
-import type { MaybePromise, PathInfo } from "../policy/view-queries.ts";
+import { infoInView, type MaybePromise, type PathInfo } from "../policy/view-queries.ts";
 import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
 import { mapInSlices, type Pace } from "../store/slices.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
@@ -137,6 +137,38 @@ export class Sandbox {
         infos[i] = { ...info, contentAddress: await addressOf(info) };
     this.view.add(infos);
     for (const path of gained) this.gained.push(path);
+  }
+
+  /**
+   * Lets a path into the view that upstream has just added for a client, on a connection that is still open. All that it
+   * refers to is there already, so what upstream told of it is all that has to be known, and nothing has to be asked.
+   * @param told as upstream told it
+   * @param addressOf as for `admit`
+   * @returns what is known of it from now on
+   * @throws as `admit`
+   */
+  async admitAdded(told: PathInfo, addressOf: (info: PathInfo) => MaybePromise<string>): Promise<PathInfo> {
+    const { path, references } = told;
+    if (!this.view.closed) return told;
+    const isWhole = references.every((reference) => reference === path || this.inMemory(reference));
+    if (this.inMemory(path) || !isWhole || (await this.released([path]))) {
+      // What upstream had before, with more references, or what was somebody's output.
+      await this.admit([path], (info) => (info.path === path ? addressOf(info) : ""));
+      return infoInView(path, this.view);
+    }
+    this.quota.checkView(this.view.size + 1);
+    const [contentAddress] = await Promise.all([
+      told.contentAddress || addressOf(told),
+      this.home.keep([path]),
+      this.home.show([path]),
+    ]);
+    const info = { ...told, contentAddress };
+    // Another client may have added the same meanwhile.
+    if (!this.inMemory(path)) {
+      this.view.add([info]);
+      this.gained.push(path);
+    }
+    return info;
   }
 
   /**

@@ -18,7 +18,7 @@ import { isStoreName, type StorePath } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
-import { isKept, OUTPUT_MAP_SINCE } from "../upstream/store.ts";
+import { isKept, OUTPUT_MAP_SINCE, pathInfo } from "../upstream/store.ts";
 import { type Exchange, guarded, outcomeWithBody, recordIntent, refusedByUpstream } from "./exchange.ts";
 import { ownAddress } from "./own-address.ts";
 
@@ -182,15 +182,17 @@ async function addText(
   return admitAdded(exchange, upstream, "AddTextToStore", TEXT);
 }
 
-/** Reads which path upstream has just added, and adds it to the view. */
+/** Reads which path upstream has just added, and what it is where the reply tells that, and adds it to the view. */
 export async function admitAdded(
   exchange: Exchange,
   upstream: UpstreamConnection,
   operation: "AddToStore" | "AddTextToStore",
   by: HashedBy,
 ): Promise<PathInfo> {
-  const { path } = await guarded(exchange, upstream, "requestDeadline", () => upstream.reply(operation));
-  return admitOne(exchange, path, (info) => ownAddress(exchange, info, by));
+  const reply = await guarded(exchange, upstream, "requestDeadline", () => upstream.reply(operation));
+  const address = (info: PathInfo): MaybePromise<string> => ownAddress(exchange, info, by);
+  if (!("narHash" in reply)) return admitOne(exchange, reply.path, address);
+  return exchange.sandbox.admitAdded(pathInfo(reply.path, reply), address);
 }
 
 /**
