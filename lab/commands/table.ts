@@ -74,6 +74,17 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
       remark: "The daemon's settings stay as they are, without a warning.",
     },
     {
+      command: "nix-build fails.nix --no-out-link --log-format internal-json 2>&1 | grep 'no luck'",
+      since: "2.8",
+      prints: '@nix {"action":"result"',
+      remark: "What nix-output-monitor reads.",
+    },
+    {
+      command: "nix-build fails.nix set.nix --no-out-link --keep-going",
+      refused: "-fails.drv' failed",
+      remark: "The others are built.",
+    },
+    {
       command: "nix-build fixed.nix --no-out-link",
       refused: { agent: "allows fixed-output derivations only if the output is already in the view" },
     },
@@ -111,6 +122,12 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     { command: "nix-store --add-fixed sha256 file", prints: "-file" },
     { command: "nix-store --add-fixed sha1 --recursive tree", refused: NO_WEAK_HASH },
     { command: "nix-store --realise $drv --add-root built --indirect", prints: "/built", remark: NO_ROOT },
+    {
+      command:
+        "nix-store --realise $(nix-instantiate shell.nix --add-root ./shell.drv --indirect) --add-root ./shell-output --indirect",
+      prints: "/shell-output",
+      remark: `What direnv does without flakes. ${NO_ROOT}`,
+    },
     { command: "nix-store --realise $missing", refused: "-missing' is not valid" },
     { command: "nix-store --query --references $out", prints: "-dep" },
     { command: "nix-store --query --requisites --include-outputs $drv", prints: "-dep.drv" },
@@ -199,6 +216,22 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     },
     { command: "nix build $out --no-link" },
     { command: "nix build $drv^out --no-link", since: "2.26" },
+    {
+      command: "nix build --file default.nix --profile ./built && nix-env -p ./built --list-generations",
+      since: "2.8",
+      prints: "(current)",
+      remark: NO_ROOT,
+    },
+    {
+      command: "nix build --file fails.nix --no-link --log-format internal-json 2>&1 | grep 'no luck'",
+      since: "2.8",
+      prints: '@nix {"action":"result"',
+    },
+    {
+      command: "nix build --eval-store ./evaluated --file default.nix --no-link",
+      since: "2.8",
+      remark: "The derivations are sent as NARs.",
+    },
     { command: "nix build --file default.nix --rebuild --no-link", since: "2.8", refused: NO_CHECK },
     {
       command: "nix build --file fails.nix --no-link -L",
@@ -218,6 +251,20 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
       prints: "hello of a flake",
     },
     { command: "nix print-dev-env --file shell.nix", since: "2.8", prints: "greeting" },
+    {
+      command: "nix print-dev-env --profile ./direnv path:./flake && nix-store --query --requisites ./direnv",
+      since: "2.8",
+      prints: "-flake-program-env",
+      remark: `What direnv does. ${NO_ROOT}`,
+    },
+    {
+      command: "nix develop --profile ./develop path:./flake -c bash -c 'echo $greeting'",
+      since: "2.8",
+      prints: "hello of a flake",
+      remark: NO_ROOT,
+    },
+    { command: "nix shell path:./flake -c flake-program", since: "2.8", prints: "hello of a flake" },
+    { command: "nix shell $out -c program-1.0", since: "2.8", prints: "hello of" },
     { command: "nix shell --file default.nix -c program-1.0", since: "2.8", prints: "hello of" },
     { command: "nix run path:./flake", since: "2.8", prints: "hello of a flake" },
   ],
@@ -232,12 +279,18 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     { command: "nix flake show path:./flake", since: "2.8", prints: "flake-program" },
     { command: "nix flake metadata path:./flake", since: "2.8", prints: "lib" },
     { command: "nix flake check path:./flake", since: "2.8" },
+    { command: "nix flake check --keep-going path:./flake", since: "2.8" },
     { command: "nix flake archive path:./flake", since: "2.8" },
     { command: "nix search path:./flake program", since: "2.8", prints: "default" },
     {
       command: "nix profile install --profile ./flakes path:./flake && nix profile list --profile ./flakes",
       since: "2.8",
       prints: "path:",
+    },
+    {
+      command: "nix profile install --profile ./by-path $out && ./by-path/bin/program-1.0",
+      since: "2.8",
+      prints: "hello of",
     },
   ],
   "nix path-info, why-depends, log": [
@@ -265,6 +318,23 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     {
       command:
         "nix copy --to file://$PWD/cache-back $src && nix copy --no-check-sigs --from file://$PWD/cache-back $src",
+    },
+    {
+      command:
+        "nix copy --to file://$PWD/cache-signed?secret-key=$PWD/secret-key $out && grep -h ^Sig cache-signed/*.narinfo",
+      prints: "Sig: test-1:",
+      remark: "A cache's own signatures are the client's to make.",
+    },
+    {
+      command:
+        "nix copy --no-check-sigs --to ./elsewhere $src && nix copy --no-check-sigs --from ./elsewhere $src",
+      since: "2.8",
+    },
+    {
+      command:
+        "nix copy --derivation --to ./derivations $drv && nix copy --derivation --no-check-sigs --from ./derivations $drv",
+      since: "2.8",
+      remark: "Derivations are judged by their texts.",
     },
   ],
   "nix store": [

@@ -31,7 +31,12 @@ describeEachVersion(
       let broker: TestBroker;
       let workspace: Workspace;
       beforeAll(async () => {
-        broker = await startBroker(daemon(), { profile: situation, view: views[situation] });
+        broker = await startBroker(daemon(), {
+          profile: `concurrent-${situation}`,
+          view: views[situation],
+          // More of these commands may be under way at once than a jail may have builds.
+          config: `[profiles.concurrent-${situation}]\nextends = "${situation}"\nlimits.concurrent_builds = 16\n`,
+        });
         workspace = await makeWorkspace(daemon(), `/tmp/${situation}`, broker.socket);
       });
       afterAll(() => broker?.stop());
