@@ -259,10 +259,10 @@ ${tcc} -nostdlib -o $out/program $(nix-build --no-out-link all.nix) /lib/*-linux
       (match) => match[1] ?? "",
     );
     const folder = made.daemon.hostPath("/tmp/example");
-    mkdirSync(`${folder}/upstream`, { recursive: true });
+    mkdirSync(`${folder}/project`, { recursive: true });
     writeFileSync(`${folder}/report.nix`, report);
-    writeFileSync(`${folder}/upstream/parts.nix`, parts);
-    writeFileSync(`${folder}/upstream/title`, "A title\n");
+    writeFileSync(`${folder}/project/parts.nix`, parts);
+    writeFileSync(`${folder}/project/title`, "A title\n");
     // Without nixpkgs: Nix is in the sandbox's /usr.
     const stdenv = `import ${projectRoot}/lib/plain-stdenv.nix { system = builtins.currentSystem; shell = "/bin/bash"; path = [ "/usr/bin" "/bin" ]; }`;
     const { out } = await made.daemon.build(
@@ -270,7 +270,7 @@ ${tcc} -nostdlib -o $out/program $(nix-build --no-out-link all.nix) /lib/*-linux
     );
     const [inner = "", ...others] = await references(out);
     expect(others).toEqual([]);
-    expect(await read(`${inner}/title`)).toBe("A title\n");
+    expect(await read(inner)).toBe("A title\n");
     expect(await read(`${out}/title`)).toBe("A title\n");
     expect(await read(`${out}/copy`)).toBe("A title\n");
   });
