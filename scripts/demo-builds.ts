@@ -101,13 +101,13 @@ function failedWith(words: string) {
 export function attempts({ secret, secretText, madeUp, stealDerivation }: Targets): Attempt[] {
   return [
     {
-      title: "ask about a path that exists, but is none of its inputs",
+      title: "ask about a path that exists, but is not one of its inputs",
       script: `nix-store --query --hash ${secret}`,
       refused: failedWith("is not valid"),
       tell: lastLine,
     },
     {
-      title: "the same of a path that does not exist: the answer must not differ",
+      title: "ask about a path that does not exist: the answer must be the same",
       script: `nix-store --query --hash ${secret} > exists 2>&1; nix-store --query --hash ${madeUp} > not 2>&1
 sed s,${secret},PATH,g exists > a; sed s,${madeUp},PATH,g not > b
 if [ "$(cat a)" != "$(cat b)" ]; then echo "they differ: one is $(tail -n 1 a | cut -c 1-20)…, of the other it says '$(tail -n 1 b)'"; exit 0; fi

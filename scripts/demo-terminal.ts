@@ -26,9 +26,9 @@ export function paragraph(text: string): void {
   print(text === "" ? "" : `  ${text}`);
 }
 
-/** A promise, and whether it holds. */
-export function promise(kept: boolean, text: string): void {
-  print(`  ${kept ? green("✓") : red("✗ NOT SO:")} ${text}`);
+/** A check, and whether it passed. */
+export function checked(passed: boolean, text: string): void {
+  print(`  ${passed ? green("✓") : red("✗ FAILED:")} ${text}`);
 }
 
 /** Quoted text: a command's output, an expression. */

@@ -1,6 +1,6 @@
 /**
  * `npm run demo`: a real build that calls nix-build inside, through the broker, and one that cheats. Starts a
- * private daemon and broker, touches nothing else on the machine, and exits with 1 if anything is not as promised.
+ * private daemon and broker, touches nothing else on the machine, and exits with 1 if a check fails.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -15,7 +15,7 @@ import {
   messageOf,
   type Targets,
 } from "./demo-builds.ts";
-import { auditLine, bold, command, dim, heading, paragraph, promise, quote, step } from "./demo-terminal.ts";
+import { auditLine, bold, checked, command, dim, heading, paragraph, quote, step } from "./demo-terminal.ts";
 import { readOutcomes, startWorld, type World } from "./demo-world.ts";
 
 const usage = `usage: npm run demo [-- --nix VERSION]
@@ -24,9 +24,9 @@ const usage = `usage: npm run demo [-- --nix VERSION]
 `;
 
 let broken = 0;
-function check(kept: boolean, text: string): void {
-  if (!kept) broken++;
-  promise(kept, text);
+function check(passed: boolean, text: string): void {
+  if (!passed) broken++;
+  checked(passed, text);
 }
 
 function chooseVersion(wanted: string | undefined): NixVersion {
@@ -87,7 +87,7 @@ async function showReferences(daemon: Daemon, out: string, inner: string): Promi
   quote(stdout.trim() === "" ? "(none)" : stdout);
   check(
     stdout.includes(inner),
-    "the inner result is a reference of the outer: it is not collected while the outer is kept",
+    "the inner result is a reference of the outer one, so the garbage collector keeps it as long as that",
   );
 }
 
@@ -96,7 +96,7 @@ async function showHonestBuild(world: World): Promise<void> {
   heading("1. A build that calls nix-build");
   const { script, expression } = honestBuild(perBuild, surroundings);
   paragraph(
-    `Its builder runs, in Nix's own sandbox, with the ordinary nix-build of ${lab.fullVersion(world.client)}:`,
+    `Its builder runs, in Nix's own sandbox, with the ordinary nix-build of Nix ${lab.fullVersion(world.client)}:`,
   );
   quote(script);
   const started = performance.now();
@@ -152,7 +152,7 @@ async function showCheat(world: World): Promise<void> {
     if (!outcome || !without) continue;
     paragraph("");
     paragraph(bold(attempt.title));
-    const bareVerdict = attempt.refused(without) || without.code !== 0 ? "refuses too" : "lets it";
+    const bareVerdict = attempt.refused(without) || without.code !== 0 ? "refuses it too" : "allows it";
     paragraph(dim(`  bare daemon ${bareVerdict}: ${messageOf(attempt, without)}`));
     const recorded = !attempt.denied || denied.some(({ op }) => attempt.denied?.includes(op));
     check(attempt.refused(outcome) && recorded, `nix-broker: ${messageOf(attempt, outcome)}`);
@@ -163,16 +163,14 @@ async function showCheat(world: World): Promise<void> {
 }
 
 function finish(world: World, started: number): void {
-  heading("That is all");
+  heading("Done");
   const seconds = Math.round((performance.now() - started) / 1000);
   if (broken > 0) {
-    paragraph(
-      `${broken} of the above ${broken === 1 ? "is" : "are"} not as promised. Please report it, with this output.`,
-    );
+    paragraph(`${broken} of the checks above failed. Please report it, with this output.`);
     process.exitCode = 1;
     return;
   }
-  paragraph(`Everything was as promised, after ${seconds} s.`);
+  paragraph(`All checks passed, after ${seconds} s.`);
   if (!world.perBuild) {
     paragraph(
       "This was a static socket: the inner result cannot be seen in the outer build's sandbox, and is not",

@@ -55,7 +55,7 @@ const entries: Readonly<Record<string, Entry>> = {
 const examples = `
 Examples:
   nix-broker serve                       serve as /etc/nix-broker/config.toml says
-  nix-broker serve --listen /run/user/1000/broker/socket --profile agent --allow alice
+  nix-broker serve --config broker.toml --listen /run/user/1000/broker/socket --profile agent --allow alice
   nix-broker policy --profile pure       what a sandbox with this profile may do
   nix-broker audit --verdict deny --since 1h
 
@@ -65,7 +65,7 @@ Exit codes: 0 success, 1 failure or a negative answer, 2 wrong usage or configur
 async function programFor(args: readonly string[]): Promise<Command> {
   const program = new Command("nix-broker")
     .description(
-      "Brokers the Nix daemon socket into sandboxes: recursive Nix with full purity on a stock Nix.",
+      "Hands the Nix daemon's socket to sandboxes, judging and recording each request: pure recursive Nix on a stock Nix.",
     )
     .usage("COMMAND [OPTIONS]")
     .version(packageJson.version, "-V, --version", "print the version")

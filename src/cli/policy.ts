@@ -50,16 +50,16 @@ function listed(value: string | readonly string[]): string {
 
 function profileLines(profile: Profile): string[][] {
   return [
-    ["fixed outputs", listed(profile.fixedOutputs)],
-    ["admit fixed outputs", profile.admitFixedOutputs ? "yes" : "no"],
-    ["systems", listed(profile.systems)],
-    ["required system features", listed(profile.requiredSystemFeatures)],
-    ["variables of the daemon", listed(profile.impureEnvVars)],
-    ["weak hashes", profile.weakHashes ? "yes" : "no"],
-    ["substitute", profile.substitute ? "yes" : "no"],
-    ["inner logs", profile.innerLogs],
-    ["content-addressed", profile.contentAddressed ? "yes" : "no"],
-    ["view of a static socket", listed(profile.view)],
+    ["  fixed_outputs", listed(profile.fixedOutputs)],
+    ["  admit_fixed_outputs", profile.admitFixedOutputs ? "yes" : "no"],
+    ["  systems", listed(profile.systems)],
+    ["  required_system_features", listed(profile.requiredSystemFeatures)],
+    ["  impure_env_vars", listed(profile.impureEnvVars)],
+    ["  weak_hashes", profile.weakHashes ? "yes" : "no"],
+    ["  substitute", profile.substitute ? "yes" : "no"],
+    ["  inner_logs", profile.innerLogs],
+    ["  content_addressed", profile.contentAddressed ? "yes" : "no"],
+    ["  view", listed(profile.view)],
   ];
 }
 
@@ -79,12 +79,12 @@ async function printPolicy(options: Options): Promise<void> {
   const lines = rows.map((row) => [row.operation, row.group ?? "", row.verdict, row.what]);
   console.log(`${profile.name}: ${profile.summary}\n`);
   console.log(alignedColumns([header, ...lines]));
-  console.log(`\n${alignedColumns(profileLines(profile))}`);
+  console.log(`\nsettings\n${alignedColumns(profileLines(profile))}`);
   console.log(`\nlimits\n${alignedColumns(limitLines(profile.limits))}`);
 }
 
 const verdictWords: Readonly<Record<Verdict, string>> = {
-  forward: "forwarded: upstream gets a request rewritten by the broker, and its reply is censored",
+  forward: "forwarded: upstream gets a request rewritten by the broker, and the client a filtered reply",
   answer: "answered by the broker; upstream never sees it",
   deny: "denied",
 };
@@ -132,7 +132,7 @@ Examples:
   nix-broker policy --profile agent
   nix-broker policy explain AddToStore --profile query
 
-JSON: the profile's settings under their names in the code, "operations": [{"operation", "number", "group",
+JSON: the profile's settings in camel case ("fixedOutputs"), "operations": [{"operation", "number", "group",
 "verdict", "what"}], and "limits", where null means unlimited. "explain" prints one of the operations.`,
     )
     .action((options: Options) => printPolicy(options))

@@ -76,7 +76,10 @@ export function command(): Command {
       `
 Examples:
   nix-broker serve
-  nix-broker serve --listen /run/user/1000/broker/socket --profile agent --allow alice`,
+  nix-broker serve --config broker.toml --listen /run/user/1000/broker/socket --profile agent --allow alice
+
+An ordinary user who runs this needs a configuration with a runtime.state_dir of their own. The folder of a
+socket has to exist.`,
     )
     .action(serve);
 }

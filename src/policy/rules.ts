@@ -118,18 +118,21 @@ const OBSOLETE = "no Nix since 2.0 uses it";
 
 const table = {
   IsValidPath: answer({
-    summary: "valid if it is in the view",
+    summary: "valid if it is in the view, and not otherwise",
     subjects: ofPath,
     answer: async ({ path }, view) => (await view.info(path)) !== undefined,
   }),
   QueryValidPaths: answer({
-    summary: "those that are in the view; nothing is substituted",
+    summary: "those in the view; nothing is substituted",
     subjects: ofPaths,
     answer: ({ paths }, view, _, pace) => known(paths, view, pace),
   }),
-  QueryAllValidPaths: answer({ summary: "the view", answer: async (_, view) => [...(await view.all())] }),
+  QueryAllValidPaths: answer({
+    summary: "the paths of the view",
+    answer: async (_, view) => [...(await view.all())],
+  }),
   QueryPathFromHashPart: answer({
-    summary: "from the view",
+    summary: "the path of the view with this hash part, if any",
     subjects: ({ hashPart }) => [hashPart],
     answer: async ({ hashPart }, view) => (await view.byHashPart(hashPart)) ?? "",
   }),
@@ -142,44 +145,44 @@ const table = {
     },
   }),
   QueryReferences: answer({
-    summary: "from the view",
+    summary: "its references if it is in the view; else not valid",
     subjects: ofPath,
     answer: async ({ path }, view) => [...(await infoInView(path, view)).references],
   }),
   QueryPathHash: answer({
-    summary: "from the view",
+    summary: "its hash if it is in the view; else not valid",
     subjects: ofPath,
     answer: async ({ path }, view) => (await infoInView(path, view)).narHash,
   }),
   QueryReferrers: answer({
-    summary: "those that are in the view",
+    summary: "those in the view",
     subjects: ofPath,
     answer: async ({ path }, view) => ((await view.info(path)) ? [...(await view.referrers(path))] : []),
   }),
   QueryValidDerivers: answer({
-    summary: "those that are in the view",
+    summary: "those in the view",
     subjects: ofPath,
     answer: async ({ path }, view) => ((await view.info(path)) ? [...(await view.derivers(path))] : []),
   }),
   QueryDeriver: answer({
-    summary: "none",
+    summary: "none, always: how a path was built is not disclosed",
     subjects: ofPath,
     answer: async ({ path }, view) => (await infoInView(path, view)) && "",
   }),
   QueryDerivationOutputs: answer({
-    summary: "of a derivation in the view",
+    summary: "the outputs, if the derivation is in the view",
     subjects: ofPath,
     answer: async ({ path }, view) =>
       [...(await outputsOf(path, view)).values()].filter((output) => output !== ""),
   }),
   QueryDerivationOutputNames: answer({
-    summary: "of a derivation in the view",
+    summary: "the names, if the derivation is in the view",
     subjects: ofPath,
     answer: async ({ path }, view) => [...(await outputsOf(path, view)).keys()],
   }),
   QueryDerivationOutputMap: answer({
     summary:
-      "of a derivation in the view; paths that are only known after building are told once they are in the view",
+      "of a derivation in the view; paths that are known only after a build are given once they are in the view",
     subjects: ofPath,
     answer: async ({ path }, view) => new Map(await outputsOf(path, view)),
   }),
@@ -190,52 +193,52 @@ const table = {
     answer: ({ paths }, view, minor, pace) =>
       view.missing?.(paths, minor) ?? queryMissing(paths, view, minor, pace),
   }),
-  HasSubstitutes: answer({ summary: "no", subjects: ofPath, answer: () => false }),
-  QuerySubstitutablePaths: answer({ summary: "none", subjects: ofPaths, answer: () => [] }),
-  QuerySubstitutablePathInfo: answer({ summary: "none", subjects: ofPath, answer: () => undefined }),
+  HasSubstitutes: answer({ summary: "no, always", subjects: ofPath, answer: () => false }),
+  QuerySubstitutablePaths: answer({ summary: "none, always", subjects: ofPaths, answer: () => [] }),
+  QuerySubstitutablePathInfo: answer({ summary: "none, always", subjects: ofPath, answer: () => undefined }),
   QuerySubstitutablePathInfos: answer({
-    summary: "none",
+    summary: "none, always",
     subjects: ({ paths }) => [...paths.keys()].map(String),
     answer: () => new Map(),
   }),
-  FindRoots: answer({ summary: "none", answer: () => [] }),
-  QueryFailedPaths: answer({ summary: "none", answer: () => [] }),
+  FindRoots: answer({ summary: "none, always", answer: () => [] }),
+  QueryFailedPaths: answer({ summary: "none, always", answer: () => [] }),
   EnsurePath: forward(
     "query",
-    "in the view: done; with the view `store` and `substitute` upstream may fetch it; else not valid",
+    "done if it is in the view; with the view `store` and `substitute`, upstream may fetch it; else not valid",
     ofPath,
   ),
 
   AddTempRoot: nothingDone({
-    summary: "done: paths of the view are kept anyway, and others cannot be kept",
+    summary: "accepted without effect: paths of the view are kept anyway, and others cannot be kept",
     subjects: ofPath,
     answer: () => 1,
   }),
   AddIndirectRoot: nothingDone({
-    summary: "done, without a root",
+    summary: "accepted without effect: no root is made",
     subjects: ({ link }) => [link],
     answer: () => 1,
   }),
   AddPermRoot: nothingDone({
-    summary: "done, without a root",
+    summary: "accepted without effect: no root is made",
     subjects: ({ path, link }) => [path, link],
     answer: ({ link }) => link,
   }),
-  SyncWithGC: nothingDone({ summary: "done", answer: () => 1 }),
+  SyncWithGC: nothingDone({ summary: "accepted without effect", answer: () => 1 }),
   SetOptions: kept(
-    "read; upstream's settings do not change, and the broker enforces shorter timeouts",
+    "accepted, but upstream's settings stay as they are; the broker itself enforces shorter timeouts",
     ({ overrides }) => [...overrides.keys()],
   ),
 
   AddToStore: forward(
     "add",
-    "sha256 or sha512, references in the view; a derivation only as text, by the rules for derivations",
+    "added by sha256 or sha512, if its references are in the view; a derivation only as text, by the rules for derivations",
     ({ name }) => [name],
   ),
   AddTextToStore: forward("add", "like AddToStore", ({ name }) => [name]),
   AddToStoreNar: forward(
     "add",
-    "content-addressed, references in the view; a derivation by the rules for derivations",
+    "added if it is content-addressed and its references are in the view; a derivation by the rules for derivations",
     ofPath,
   ),
   AddMultipleToStore: forward("add", "split up: each path is handled like AddToStoreNar", () => []),
@@ -246,7 +249,7 @@ const table = {
   ),
   BuildPaths: forward(
     "build",
-    "derivations of the view, by the rules for derivations; outputs enter the view",
+    "derivations of the view are built, by the rules for derivations; their outputs enter the view",
     ofPaths,
   ),
   BuildPathsWithResults: forward(
@@ -254,7 +257,7 @@ const table = {
     "like BuildPaths; reports success or failure, and the outputs",
     ofPaths,
   ),
-  NarFromPath: forward("read", "of a path in the view", ofPath),
+  NarFromPath: forward("read", "the contents, if the path is in the view", ofPath),
   QueryRealisation: forward("query", "none unless the output is in the view", ({ output }) => [
     typeof output === "string" ? output : `${output.derivation}!${output.output}`,
   ]),
