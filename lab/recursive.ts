@@ -1,7 +1,7 @@
 /** A daemon with our hooks, the linker as root, and the service as its own user: recursive Nix as people run it. */
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { clientRegistry, clientSettings } from "../src/root/client-settings.ts";
 import { type AuditRow, startBroker, type TestBroker } from "./broker.ts";
@@ -83,10 +83,12 @@ export class RecursiveLab {
   }
 
   async startLinker(): Promise<void> {
+    const socket = this.daemon.hostPath("/run/nix-broker/linker.sock");
+    // A linker that was killed leaves its own, which must not be taken for the new one's.
+    rmSync(socket, { force: true });
     this.linker = this.daemon.spawn([node, program.root, "linker"]);
     this.linker.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
     watchPart(this.daemon, "the linker", this.linker, wordsOf(this.linker));
-    const socket = this.daemon.hostPath("/run/nix-broker/linker.sock");
     await tallied(
       "starting linkers",
       until(() => existsSync(socket)),

@@ -58,6 +58,11 @@ export class DaemonQuery {
     return info && { references: info.references, narSize: info.narSize };
   }
 
+  /** Keeps a path, valid or not, from the garbage collector until the connection closes. @throws DaemonQueryError */
+  async keep(path: StorePath): Promise<void> {
+    await this.ask("AddTempRoot", { path });
+  }
+
   close(): void {
     this.session?.then(
       (session) => session.socket.destroy(),

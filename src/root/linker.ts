@@ -16,6 +16,7 @@ import { identifyBuild } from "./build-identity.ts";
 import { DaemonQuery } from "./daemon-query.ts";
 import { readAskingDerivation } from "./derivation-file.ts";
 import { listenForService } from "./linker-server.ts";
+import { makeNoDaemonFolder } from "./no-daemon.ts";
 import { type OptIn, optIn, SYSTEM_FEATURE } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { Questions } from "./questions.ts";
@@ -61,6 +62,7 @@ export class Linker {
   /** Registers the existing sandboxes, settles what was left behind, and listens. */
   async start(): Promise<void> {
     ensureTree(this.config, this.service);
+    makeNoDaemonFolder(this.config);
     this.watcher = watch(sandboxesFolder(this.config), () => this.table.scan());
     // Without it, the next check finds what is new.
     this.watcher.on("error", (error) => process.stderr.write(`nix-broker linker: ${error.message}\n`));

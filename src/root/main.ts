@@ -5,7 +5,7 @@ import { isSandboxId, type SandboxId } from "../contract/runtime-tree.ts";
 import { errorText } from "../contract/trusted-file.ts";
 import { Linker } from "./linker.ts";
 import { postBuildHook } from "./post-build-hook.ts";
-import { preBuildHookSafely } from "./pre-build-hook.ts";
+import { preBuildHook } from "./pre-build-hook.ts";
 import { readDurable, readSandbox } from "./registration.ts";
 import { settle } from "./settle.ts";
 import { remountStore } from "./store-mount.ts";
@@ -24,11 +24,9 @@ async function main(argv: readonly string[]): Promise<number | undefined> {
   if (first === "--config" && file !== undefined) process.env.NIX_BROKER_ROOT_CONFIG = file;
   switch (command) {
     case "pre-build-hook":
-      return inHook(async (config) => {
-        process.stdout.write(await preBuildHookSafely(config, args));
-      });
+      return runPreBuildHook(args);
     case "post-build-hook":
-      return inHook((config) => postBuildHook(config, process.env.DRV_PATH ?? ""));
+      return runPostBuildHook();
     case "linker":
       await runLinker(loadRootConfig(), args.includes("--remount-store"));
       return undefined;
@@ -40,10 +38,21 @@ async function main(argv: readonly string[]): Promise<number | undefined> {
   }
 }
 
-/** Our hook never fails. The shell script that started it runs the next hook. */
-async function inHook(hook: (config: RootConfig) => Promise<unknown>): Promise<number> {
+/** The shell script that started it acts on a failure, and runs the next hook. */
+async function runPreBuildHook(args: readonly string[]): Promise<number> {
   try {
-    await hook(loadRootConfig());
+    process.stdout.write(await preBuildHook(loadRootConfig(), args));
+    return 0;
+  } catch (error) {
+    process.stderr.write(`nix-broker: no sandbox for ${args[0] ?? "this build"}: ${errorText(error)}\n`);
+    return 1;
+  }
+}
+
+/** Never fails. The shell script that started it runs the next hook. */
+async function runPostBuildHook(): Promise<number> {
+  try {
+    await postBuildHook(loadRootConfig(), process.env.DRV_PATH ?? "");
   } catch (error) {
     process.stderr.write(`nix-broker: ${errorText(error)}\n`);
   }

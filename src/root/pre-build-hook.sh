@@ -1,7 +1,7 @@
 #!/bin/sh
 # Nix's pre-build-hook. Builds that do not name nix-broker pay for this shell and one look at their .drv; the others go to the
-# real program. A hook that fails aborts everything its client builds, so ours never does, even if its Node is missing or
-# killed; the next one may.
+# real program. A hook that fails aborts everything its client builds, so ours does not, even if its Node is missing or killed;
+# the next one may.
 PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
 
 # 1 when the derivation does not name us. Starting grep takes longer than all else here, so where sh is bash, as on NixOS, bash
@@ -14,21 +14,49 @@ names_us() {
   LC_ALL=C grep -qF nix-broker "$1"
 }
 
+# Maps an empty folder onto the daemon's, for a build that may have opted in and gets no sandbox: with no mapping at all its
+# clients would find no daemon, use a store of their own, and the build could succeed with paths that nobody has.
+map_no_daemon() {
+  LC_ALL=C grep -qF requiredSystemFeatures "$1"
+  [ $? -ne 1 ] || return 0
+  folder=$runtime/no-daemon
+  # The linker has made them, unless it has never run.
+  [ -f "$folder/etc/nix.conf" ] && [ -d "$folder/socket.d" ] ||
+    (umask 022 && mkdir -p "$folder/etc" "$folder/socket.d" && echo "store = daemon" >"$folder/etc/nix.conf") || return 1
+  printf 'extra-sandbox-paths\n/nix/var/nix/daemon-socket=%s\n/etc/nix=%s\n\n' "$folder/socket.d" "$folder/etc"
+}
+
 next=
 config=${NIX_BROKER_ROOT_CONFIG:-/etc/nix-broker/root.conf}
+runtime=/run/nix-broker
+# -O: a file of somebody else's is not believed.
+if [ -O "$config" ]; then
+  while IFS='=' read -r key value; do
+    case $key in
+      runtime_dir) runtime=$value ;;
+      next_pre_build_hook) next=$value ;;
+    esac
+  done <"$config"
+fi
+
 # A remote builder runs the hook too, and has no .drv.
 if [ -e "$1" ]; then
   names_us "$1"
   # 1 is "not found"; where grep itself is missing or fails, the real program looks.
-  [ $? -eq 1 ] || "${0%/*}/nix-broker-root" pre-build-hook "$@" ||
-    echo "nix-broker: the pre-build hook ended with $?; this build gets no sandbox" >&2
+  if [ $? -ne 1 ]; then
+    # All that it printed counts, or nothing: it may be killed at any time.
+    if mapping=$("${0%/*}/nix-broker-root" pre-build-hook "$@"); then
+      [ -z "$mapping" ] || printf '%s\n\n' "$mapping"
+    else
+      echo "nix-broker: the pre-build hook ended with $?; this build gets no sandbox" >&2
+      # Without a chroot there is nothing to map into, and Nix would refuse the lines.
+      if [ -n "$2" ] && ! map_no_daemon "$1"; then
+        echo "nix-broker: $runtime/no-daemon cannot be made, so this build is refused: without it, it could use a store of its own" >&2
+        exit 1
+      fi
+    fi
+  fi
 fi
 
-# -O: a file of somebody else's is not believed.
-if [ -O "$config" ]; then
-  while IFS='=' read -r key value; do
-    case $key in next_pre_build_hook) next=$value ;; esac
-  done <"$config"
-  [ -z "$next" ] || exec "$next" "$@"
-fi
+[ -z "$next" ] || exec "$next" "$@"
 exit 0

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type RootConfig, type ServiceAccount, serviceAccount } from "../contract/root-config.ts";
 import { sandboxPlaces } from "../contract/runtime-tree.ts";
 import { isChrootPath, isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
-import { errorText, readTrusted } from "../contract/trusted-file.ts";
+import { readTrusted } from "../contract/trusted-file.ts";
 import { noPause } from "../store/slices.ts";
 import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
 import { readAskingDerivation } from "./derivation-file.ts";
@@ -26,7 +26,7 @@ const MAX_LINKED = 4096;
 /**
  * @param argv the arguments that Nix gave
  * @returns what to print for Nix: "" for a build that did not opt in.
- * @throws any error before anything was registered.
+ * @throws any error: the shell script that called us then makes sure that the build finds no daemon, and no other store either.
  */
 export async function preBuildHook(config: RootConfig, argv: readonly string[]): Promise<string> {
   const [path = "", chrootPath] = argv;
@@ -104,14 +104,4 @@ function linkingProblem(linked: string | undefined): string | undefined {
 function mappings(config: RootConfig, record: SandboxRecord): string {
   const places = sandboxPlaces(config, record.id);
   return `extra-sandbox-paths\n${DAEMON_SOCKET_FOLDER}=${places.socketFolder}\n${SETTINGS_FOLDER}=${places.etc}\n\n`;
-}
-
-/** Like {@link preBuildHook}, but errors go to stderr: a failing hook would end other people's builds. */
-export async function preBuildHookSafely(config: RootConfig, argv: readonly string[]): Promise<string> {
-  try {
-    return await preBuildHook(config, argv);
-  } catch (error) {
-    process.stderr.write(`nix-broker: no sandbox for ${argv[0] ?? "this build"}: ${errorText(error)}\n`);
-    return "";
-  }
 }

@@ -36,7 +36,11 @@ import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { askerOf } from "./build-asker.ts";
 import { clientRegistry, clientSettings } from "./client-settings.ts";
 import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
+import { processStat } from "./process-tree.ts";
 import { letGo } from "./put-aside.ts";
+
+/** How often an entry in the index is tried. */
+const ATTEMPTS = 5;
 
 /**
  * The part of a record that follows from the derivation, with a new id. A derivation with too many outputs is
@@ -84,11 +88,9 @@ export function registerSandbox(config: RootConfig, service: ServiceAccount, rec
   writeTrusted(places.durable, text, 0o640, service.gid);
   folder(places.roots, 0o755, service);
 
-  const index = derivationIndex(config, storePathBase(record.drvPath));
-  mkdirSync(index, { recursive: true, mode: 0o755 });
-  writeFileSync(`${index}/${record.id}`, "", { flag: "wx", mode: 0o644 });
+  enterIndex(config, record);
 
-  const temporary = `${sandboxesFolder(config)}/.${record.id}`;
+  const temporary = unfinishedFolder(config, record.id);
   const group = { uid: owner(), gid: service.gid };
   folder(temporary, 0o700, group);
   folder(`${temporary}/etc`, 0o755, { uid: owner(), gid: process.getegid?.() ?? 0 });
@@ -98,6 +100,34 @@ export function registerSandbox(config: RootConfig, service: ServiceAccount, rec
   writeTrusted(`${temporary}/sandbox.json`, text, 0o640, service.gid);
   chmodSync(temporary, 0o750);
   renameSync(temporary, places.folder);
+}
+
+/** Removes what hooks left that were killed before anything but that was there: a durable record under its first name. */
+export function removeUnfinishedRecords(config: RootConfig): void {
+  for (const name of list(config.gcrootsDir)) {
+    const [, pid] = /^\.[a-z0-9]{32}\.json\.([0-9]+)$/.exec(name) ?? [];
+    if (pid !== undefined && !processStat(Number(pid)))
+      rmSync(`${config.gcrootsDir}/${name}`, { force: true });
+  }
+}
+
+/** Where the folder of a sandbox is made. */
+function unfinishedFolder(config: RootConfig, id: SandboxId): string {
+  return `${sandboxesFolder(config)}/.${id}`;
+}
+
+function enterIndex(config: RootConfig, record: SandboxRecord): void {
+  const index = derivationIndex(config, storePathBase(record.drvPath));
+  for (let attempt = 1; ; attempt++) {
+    mkdirSync(index, { recursive: true, mode: 0o755 });
+    try {
+      writeFileSync(`${index}/${record.id}`, "", { flag: "wx", mode: 0o644 });
+      return;
+    } catch (error) {
+      // The last earlier sandbox of this derivation was removed just now, and the folder with it.
+      if (errorCode(error) !== "ENOENT" || attempt === ATTEMPTS) throw error;
+    }
+  }
 }
 
 /** Turns a registered sandbox into a refused one: nobody has used it yet. */
@@ -166,7 +196,7 @@ export async function releaseRoots(config: RootConfig, id: SandboxId): Promise<v
   rmSync(places.durable, { force: true });
 }
 
-/** Removes the folder of a sandbox and its entry in the index. Its roots are not touched. */
+/** Removes the folder of a sandbox, finished or not, and its entry in the index. Its roots are not touched. */
 export async function removeSandbox(config: RootConfig, record: SandboxRecord): Promise<void> {
   const places = sandboxPlaces(config, record.id);
   const index = derivationIndex(config, storePathBase(record.drvPath));
@@ -176,6 +206,7 @@ export async function removeSandbox(config: RootConfig, record: SandboxRecord): 
   } catch {
     // Another sandbox of the same derivation is listed there.
   }
+  await letGo(unfinishedFolder(config, record.id));
   await letGo(places.folder);
 }
 

@@ -9,7 +9,14 @@ import { ChrootError, type FolderIdentity } from "./chroot.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
 import { hasEnded } from "./process-tree.ts";
 import { letGo, removeLetGo } from "./put-aside.ts";
-import { listDurable, listSandboxes, readDurable, readSandbox, removeSandbox } from "./registration.ts";
+import {
+  listDurable,
+  listSandboxes,
+  readDurable,
+  readSandbox,
+  removeSandbox,
+  removeUnfinishedRecords,
+} from "./registration.ts";
 import { Turns } from "./turns.ts";
 
 /** Settles a sandbox whose build is over, and writes `ended`; resolves when that is done or failed. */
@@ -83,6 +90,7 @@ export class SandboxTable {
   private settleLeftovers(): void {
     let durable: SandboxId[] = [];
     try {
+      removeUnfinishedRecords(this.config);
       durable = listDurable(this.config);
     } catch (error) {
       complain(`cannot list the roots: ${errorText(error)}`);

@@ -17,8 +17,9 @@ import { gainsOf } from "./gains.ts";
 import { nixSetting } from "./nix-settings.ts";
 import { NixStoreCommand } from "./nix-store-command.ts";
 import { mentionedPaths } from "./output-scan.ts";
+import { hasEnded } from "./process-tree.ts";
 import { type CheckedOutput, referenceViolations } from "./reference-checks.ts";
-import { releaseRoots } from "./registration.ts";
+import { releaseRoots, removeSandbox } from "./registration.ts";
 
 /** `ended`: how a sandbox ended. */
 export interface SandboxEnd {
@@ -41,14 +42,16 @@ const QUESTION = 10_000;
 
 /** Settles a sandbox, removes its roots unless that failed, and records it in `ended`. */
 export async function settle(config: RootConfig, record: SandboxRecord): Promise<SandboxEnd> {
+  const { folder, ended } = sandboxPlaces(config, record.id);
   let end: SandboxEnd;
   try {
     end = await registerReferences(config, record);
+    // What a hook left that was killed while it made the folder. The durable record stays until that is gone.
+    if (!existsSync(folder)) await removeSandbox(config, record);
     await releaseRoots(config, record.id);
   } catch (error) {
     end = { ...nothingDone("pending"), error: errorText(error).slice(0, MAX_ERROR) };
   }
-  const { folder, ended } = sandboxPlaces(config, record.id);
   if (existsSync(folder)) {
     const { gid } = serviceAccount(config.serviceUser);
     writeTrusted(ended, `${JSON.stringify(end)}\n`, 0o640, gid);
@@ -60,6 +63,9 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
   const daemon = new DaemonQuery(config.upstreamSocket, config.storeDir);
   try {
     const outputs = Object.entries(record.outputs).filter(([, path]) => path !== "");
+    // Nothing else keeps them then: collected between the question and the registration, one would be registered as
+    // valid without being there.
+    if (!record.worker || hasEnded(record.worker)) for (const [, path] of outputs) await daemon.keep(path);
     const valid = await daemon.validPaths(outputs.map(([, path]) => path));
     const built = outputs.filter(([, path]) => valid.has(path));
     if (built.length === 0) return nothingDone("failed");

@@ -1,25 +1,26 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
 
 const scripts = fileURLToPath(new URL("../../src/root", import.meta.url));
+const asking = 'Derive(("requiredSystemFeatures","nix-broker"))';
 let folder: string;
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "nix-broker-hooks-"));
   mkdirSync(join(folder, "run/derivations"), { recursive: true });
-  writeFileSync(join(folder, "x.drv"), "names nix-broker");
+  writeFileSync(join(folder, "x.drv"), asking);
   writeFileSync(join(folder, "run/derivations/x.drv"), "");
   writeFileSync(join(folder, "next"), '#!/bin/sh\necho "next: $*"\nexit 3\n', { mode: 0o755 });
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-function hook(name: string, config: string, node: string, shell = "sh") {
+function hook(name: string, config: string, node: string, shell = "sh", chroot = "/x.drv.chroot") {
   writeFileSync(join(folder, "root.conf"), config);
-  return spawnSync(shell, [join(scripts, `${name}-build-hook.sh`), join(folder, "x.drv")], {
+  return spawnSync(shell, [join(scripts, `${name}-build-hook.sh`), join(folder, "x.drv"), chroot], {
     encoding: "utf8",
     env: {
       ...process.env,
@@ -40,11 +41,39 @@ test.each(
   const path = node.startsWith("/") ? node : join(folder, node);
   const alone = hook(name, runtime, path);
   expect(alone.status, what).toBe(0);
-  expect(alone.stdout).toBe("");
+  expect(alone.stdout).toBe(name === "pre" ? noDaemon() : "");
   expect(alone.stderr).toContain(`nix-broker: the ${name}-build hook ended with`);
   const chained = hook(name, `${runtime}next_${name}_build_hook=${folder}/next\n`, path);
   expect(chained.status).toBe(3);
-  expect(chained.stdout).toContain("next: ");
+  expect(chained.stdout).toMatch(/^next: /m);
+  expect(chained.stdout.startsWith(name === "pre" ? noDaemon() : "next: ")).toBe(true);
+});
+
+/** What a build gets that asks for a sandbox and cannot have one. */
+function noDaemon(): string {
+  const made = join(folder, "run/no-daemon");
+  return `extra-sandbox-paths\n/nix/var/nix/daemon-socket=${made}/socket.d\n/etc/nix=${made}/etc\n\n`;
+}
+
+test("where its program failed, the pre-build hook maps nothing into what does not ask for a sandbox, or has no chroot", () => {
+  const runtime = `runtime_dir=${folder}/run\n`;
+  expect(hook("pre", runtime, brokenNodes.missing, "sh", "").stdout).toBe("");
+  writeFileSync(join(folder, "x.drv"), "Derive(a text about nix-broker)");
+  expect(hook("pre", runtime, brokenNodes.missing).stdout).toBe("");
+  expect(readdirSync(join(folder, "run"))).toEqual(["derivations"]);
+});
+
+test("G8: where its program failed and no folder can be made, the pre-build hook fails the build", () => {
+  writeFileSync(join(folder, "file"), "");
+  const { status, stdout, stderr } = hook("pre", `runtime_dir=${folder}/file\n`, brokenNodes.missing);
+  expect(status).toBe(1);
+  expect(stdout).toBe("");
+  expect(stderr).toContain("no-daemon cannot be made, so this build is refused");
+});
+
+test("what a program printed that then failed does not count", () => {
+  writeFileSync(join(folder, "node"), "#!/bin/sh\necho extra-sandbox-paths\nexit 1\n", { mode: 0o755 });
+  expect(hook("pre", `runtime_dir=${folder}/run\n`, join(folder, "node")).stdout).toBe(noDaemon());
 });
 
 const shells = ["dash", "bash"].filter((shell) => spawnSync(shell, ["-c", ":"]).status === 0);
@@ -69,7 +98,7 @@ test.each(
     writeFileSync(join(folder, "x.drv"), text);
     return hook("pre", "", join(folder, "node"), shell).stdout;
   });
-  expect(asked).toEqual(["asked\n", ""]);
+  expect(asked).toEqual(["asked\n\n", ""]);
 });
 
 test.each(shells)(
@@ -79,6 +108,6 @@ test.each(shells)(
     rmSync(join(folder, "x.drv"));
     expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("");
     mkdirSync(join(folder, "x.drv"));
-    expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("asked\n");
+    expect(hook("pre", "", join(folder, "node"), shell).stdout).toBe("asked\n\n");
   },
 );
