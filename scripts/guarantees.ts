@@ -28,7 +28,7 @@ export function guaranteeTests(): GuaranteeTest[] {
     return [...source.matchAll(TITLE)].map(([, , numbers = "", title = ""]) => ({
       file: `test/${file}`,
       guarantees: numbers.split(", "),
-      title: title.replace(/\$\{[^}]*\}|\[daemon %s\]|%[is]/g, "…").trim(),
+      title: title.replace(/\$\{[^}]*\}|\[daemon %s\]|%[ids]/g, "…").trim(),
     }));
   });
 }

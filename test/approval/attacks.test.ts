@@ -161,7 +161,7 @@ describe.each(lab.versions)("nothing runs that was not judged [daemon %s]", (ver
     expect((await inJail(["nix-store", "-r", user])).code).toBe(0);
   });
 
-  test("G4: no output is asked for by a wildcard: the daemon is told exactly what was judged", async () => {
+  test("G4: outputs are never requested by a wildcard: the daemon is asked for exactly what was judged", async () => {
     const { salt } = await prepare("multi");
     const asked: string[] = [];
     tap.beforeBuild = (_, request) => {

@@ -93,7 +93,7 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
     expect((await build("silent")).stderr).toMatch(/building '\S+-silent\.drv'/);
   });
 
-  test("G3: of a fetcher that fails, a client in a closed view learns nothing else; in the view store it gets the hash", async () => {
+  test("G3: in a closed view a client learns only that a fetcher failed; in the view store also the hash it got", async () => {
     for (const attribute of ["wrongHash", "fetcher"]) {
       const { stderr } = await build(attribute);
       expect(stderr).toContain("failed");

@@ -39,7 +39,7 @@ describeAttack(
       );
     });
 
-    test("G1: nothing else enters by being named", async () => {
+    test("G1: naming any other path does not add it to the view", async () => {
       const client = await brokered();
       const other = await bare();
       const made = makeDerivation({ name: "theirs", script: "echo theirs > $out" });
@@ -66,7 +66,7 @@ describeAttack(
 );
 
 describeAttack("fixed outputs that no profile admits", ({ bare, brokered }) => {
-  test("G1: are not in the view when they are named", async () => {
+  test("G1: without admit_fixed_outputs naming a fixed output does not add it to the view", async () => {
     const { path } = await addContents(await bare(), "flat", "fetched", Buffer.from("theirs"));
     expect(await (await brokered()).must("IsValidPath", { path })).toBe(false);
   });

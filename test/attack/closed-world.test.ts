@@ -221,7 +221,7 @@ describeAttack("a closed world", ({ minor: newest, bare, brokered }) => {
   const dialects = [21, 22, 25, 26, 30, 32, 34, 38].filter((minor) => minor <= newest);
   describe.each(dialects)("in protocol 1.%i", (minor) => {
     for (const features of minor < 38 ? [[]] : [[], undefined])
-      test(`G1: no operation tells a path that exists from one that does not${features ? "" : ", with features"}`, async () => {
+      test(`G1: no operation distinguishes a path that exists from one that does not${features ? "" : ", with features"}`, async () => {
         const how = { minor, ...(features && { features }) };
         const [one, other] = [await brokered(how), await brokered(how)];
         const asked = questions(one, here);
@@ -241,7 +241,7 @@ describeAttack("a closed world", ({ minor: newest, bare, brokered }) => {
       });
   });
 
-  test("G1: an input that exists and one that does not give the same error at the build", async () => {
+  test("G1: at the build, an input that exists and one that does not give the same error", async () => {
     const client = await brokered();
     const errors: string[] = [];
     for (const { derivation } of [here, nowhere]) {
@@ -266,7 +266,7 @@ describeAttack("a closed world", ({ minor: newest, bare, brokered }) => {
       expect((await client.addText("after", "after")).error).toBeUndefined();
     });
 
-  test("G1: what the client adds itself is answered the same, whether the host had it or not", async () => {
+  test("G1: about what the client adds itself it gets the same answers, whether the host had it or not", async () => {
     const owner = await bare();
     const client = await brokered();
     const answers: string[] = [];
@@ -289,7 +289,7 @@ describeAttack("a closed world", ({ minor: newest, bare, brokered }) => {
     expect(answers[0]).toBe(answers[1]);
   });
 
-  test("G2: a derivation of somebody else's enters the view by being added, its output by being built", async () => {
+  test("G2: somebody else's derivation enters the view only when it is added, its output only when it is built", async () => {
     const client = await brokered();
     const { derivation } = here;
     expect(await client.must("IsValidPath", { path: derivation.path })).toBe(false);

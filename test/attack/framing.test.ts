@@ -66,7 +66,7 @@ describeAttack("framing", ({ version, minor, bare, brokered, broker, hostPath })
       );
     });
 
-    test("G1: weak and unknown ways to address contents never reach upstream", async () => {
+    test("G1: weak and unknown content-address methods never reach upstream", async () => {
       const client = await brokered();
       if (client.minor < 25) {
         for (const hashAlgorithm of ["md5", "sha1", "blake3", ""]) {
@@ -172,7 +172,7 @@ describeAttack("framing", ({ version, minor, bare, brokered, broker, hostPath })
         expect(seen).toEqual(version === "2.26" ? [first] : version === "2.34" ? [second] : []);
       });
 
-      test("G8: items that can be read in two ways are added in neither", async () => {
+      test("G8: items that could be read in two ways are not added at all", async () => {
         const client = await brokered();
         for (const known of [false, true]) {
           const { body, first, second } = ambiguous(client, "valid", `brokered-${known}`);
@@ -187,7 +187,7 @@ describeAttack("framing", ({ version, minor, bare, brokered, broker, hostPath })
         }
       });
 
-      test("G8: a count that is not that of the items is an error, and the connection goes on", async () => {
+      test("G8: a count that differs from the number of items is an error, and the connection goes on", async () => {
         const client = await brokered();
         for (const count of [0, 2, 200]) {
           const nar = file(`count ${count}`);

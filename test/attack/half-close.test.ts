@@ -54,7 +54,7 @@ describeAttack(
     });
 
     test.each(["at once", "after it has ended its direction"])(
-      "G9: what a client built that is gone, %s, is cancelled",
+      "G9: the builds of a client that is gone, %s, are cancelled",
       async (when) => {
         const made = await add(`cancelled-${when.length}`, "while :; do :; done");
         const [client, socket] = await connect();

@@ -29,7 +29,7 @@ describeAttack("paths that the host had without a content address", ({ bare, bro
   };
 
   for (const how of ["nar", "flat"] as const)
-    test(`G1: contents that the client adds (${how}) have their content address, however the host came by them`, async () => {
+    test(`G1: contents that the client adds (${how}) are shown with their content address, however the host got them`, async () => {
       const addresses: string[] = [];
       for (const contents of ["imported by the host", "unknown to this host"]) {
         if (contents.startsWith("imported")) {
@@ -50,7 +50,7 @@ describeAttack("paths that the host had without a content address", ({ bare, bro
       expect(addresses[0]).toBe(how === "flat" ? "fixed:sha256:H" : "fixed:r:sha256:H");
     });
 
-  test("G1: a text likewise, and the output of a fixed-output derivation", async () => {
+  test("G1: a text and the output of a fixed-output derivation are shown with their content address, too", async () => {
     const owner = await bare();
     const text = await owner.addText("text", "a text that was imported");
     const sha256 = createHash("sha256").update("fetched").digest("hex");
@@ -84,7 +84,7 @@ describeAttack(
       };
     };
 
-    test("G1: whether somebody has built a derivation that the client never added cannot be told", async () => {
+    test("G1: a client cannot find out whether somebody has built a derivation that it never added", async () => {
       const answers: unknown[] = [];
       for (const name of ["built-by-host", "built-by-none"]) {
         const { text, hash } = floating(name);

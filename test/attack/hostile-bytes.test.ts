@@ -121,7 +121,7 @@ describeAttack(
       });
     });
 
-    test("G8: giant lengths and counts are told to be so, without memory for them", async () => {
+    test("G8: giant lengths and counts are refused by name, without allocating memory for them", async () => {
       await expectNothingLeft(async () => {
         for (const length of [2n ** 31n, 2n ** 40n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n]) {
           for (const operation of [1, 9, 19, 31, 40]) {
@@ -145,7 +145,7 @@ describeAttack(
       });
     });
 
-    test("G8: greetings of great length make the service hold no memory", async () => {
+    test("G8: very long greetings do not make the service hold memory", async () => {
       await expectNothingLeft(async () => {
         const clients = await Promise.all(Array.from({ length: 40 }, () => knock(socket())));
         const before = broker().residentBytes();
@@ -161,7 +161,7 @@ describeAttack(
       });
     });
 
-    test("G8: a client that writes one byte at a time is served, others meanwhile", async () => {
+    test("G8: a client that writes one byte at a time is served, and so are others meanwhile", async () => {
       const path = `/nix/store/${"0".repeat(32)}-slow`;
       const slow = await connectAs(socket());
       const fast = await brokered({ minor: 34 });
@@ -220,7 +220,7 @@ describeAttack(
       await expectServing();
     });
 
-    test("G8: what is malformed is answered with an error before the connection is closed", async () => {
+    test("G8: a malformed request is answered with an error before the connection is closed", async () => {
       for (const path of [
         "",
         "nowhere",
@@ -236,7 +236,7 @@ describeAttack(
       }
     });
 
-    test("G8: a build ends upstream when its client is gone", async () => {
+    test("G8: a build is cancelled upstream when its client disconnects", async () => {
       const client = await brokered();
       const marker = `314159.${broker().process.pid}`;
       const made = makeDerivation({ name: "abandoned", script: `sleep ${marker}; echo > $out` });
@@ -269,7 +269,7 @@ describeAttack(
   "too many connections",
   ({ broker, brokered }) => {
     describe("beyond the limit", () => {
-      test("G8: connections beyond the limit are told so, and those within it go on", async () => {
+      test("G8: connections beyond the limit are refused with that reason, and the others go on", async () => {
         const within = await Promise.all(Array.from({ length: 6 }, () => brokered()));
         await expect(brokered()).rejects.toThrow(/no more than 6 open connections \(limits.connections\)/);
         const crowd = await Promise.all(Array.from({ length: 200 }, () => knock(broker().hostSocket)));

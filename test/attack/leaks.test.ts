@@ -38,7 +38,7 @@ describeAttack("leaks", ({ minor, both, brokered }) => {
     return made;
   };
 
-  test("G3: however verbose the client, its log names no build users, uids, locks or folders of the host", async () => {
+  test("G3: the log names no build users, uids, locks or folders of the host, however verbose the client", async () => {
     for (const [i, client] of (await both()).entries()) {
       await client.must("SetOptions", CHATTY);
       const made = await add(client, { name: `chatty-${i}`, script: "echo one line; echo > $out" });
@@ -51,7 +51,7 @@ describeAttack("leaks", ({ minor, both, brokered }) => {
     }
   });
 
-  test("G3: keep-failed and keep-going do not make upstream's own words reach the client", async () => {
+  test("G3: upstream's own messages do not reach the client, with keep-failed or keep-going either", async () => {
     const client = await brokered();
     await client.must("SetOptions", { ...CHATTY, keepGoing: 1 });
     const made = await add(client, { name: "failing", script: "echo its line; exit 3" });
@@ -69,7 +69,7 @@ describeAttack("leaks", ({ minor, both, brokered }) => {
     const mismatch = { name: "wrong", script: "echo the contents > $out", sha256: "1".repeat(64) } as const;
     const got = /got:|instead has/;
 
-    test("G3: of a failed fixed-output derivation the client learns that it failed, nothing else", async () => {
+    test("G3: the client learns of a failed fixed-output derivation only that it failed", async () => {
       for (const [i, client] of (await both()).entries()) {
         const made = await add(client, failing);
         const { failed, text } = await told(client, `${made.path}!out`);
@@ -85,7 +85,7 @@ describeAttack("leaks", ({ minor, both, brokered }) => {
     });
 
     if (minor >= 34)
-      test("G3: the results of builds tell of success and outputs, and nothing else", async () => {
+      test("G3: build results contain success and outputs, and nothing else", async () => {
         const client = await brokered();
         const made = await add(client, failing);
         const good = await add(client, { name: "good", script: "echo fine > $out" });
@@ -99,7 +99,7 @@ describeAttack("leaks", ({ minor, both, brokered }) => {
         expect(await result(good.path)).toEqual(fine);
       });
 
-    test("G3: an input that fetches hides its failure behind a derivation that does not", async () => {
+    test("G3: when a fetching input fails, the client learns only that the derivation which needs it failed", async () => {
       const client = await brokered();
       const fetched = await add(client, { ...failing, name: "inner-fetcher" });
       const user = await add(client, {

@@ -12,7 +12,7 @@ describeAttack("contents that the broker scans for references", ({ minor, bare, 
     return;
   }
 
-  test("G2: the references are the paths of the view that they mention, wherever the chunks are cut", async () => {
+  test("G2: the references found are the paths of the view that the contents mention, wherever chunks are cut", async () => {
     const client = await brokered();
     const { path: mentioned } = await client.addText("mentioned", "mentioned");
     const { path: other } = await client.addText("other", "other");
@@ -34,7 +34,7 @@ describeAttack("contents that the broker scans for references", ({ minor, bare, 
     expect((await client.nar(path)).equals(nar)).toBe(true);
   });
 
-  test("G1: whether a mentioned path of a stranger's exists cannot be told", async () => {
+  test("G1: a client cannot find out by mentioning another sandbox's path whether it exists", async () => {
     const client = await brokered();
     const { path: strangers } = await (await bare()).addText("strangers-other", "a stranger's other");
     const nowhere = strangers.replace(/\/store\/.{32}/, `/store/${"1".repeat(32)}`);

@@ -121,7 +121,7 @@ describeAttack(
         }
       });
 
-      test("G8: frames that would be operations are not taken for such, however many", async () => {
+      test("G8: frames whose contents look like operations are never treated as operations, however many", async () => {
         const client = await brokered();
         if (client.minor < 25) {
           const list = writeNar({ type: "regular", contents: u64(23) });

@@ -32,7 +32,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       expect(readFileSync(built(made.out), "utf8")).toBe(SECRET);
     });
 
-    test("G1: a derivation cannot read a path that it did not declare, declared or not", async () => {
+    test("G1: a derivation cannot read a path outside the view, whether it declares that path or not", async () => {
       const client = await brokered();
       const made = thief("brokered");
       const undeclared = await client.addText(made.name, made.text, []);
@@ -46,7 +46,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       expect(existsSync(built(made.out))).toBe(false);
     });
 
-    test("G1: the input of a derivation must be in the view before the derivation is", async () => {
+    test("G1: a derivation is refused until its inputs are in the view", async () => {
       const client = await brokered();
       const made = thief("nested");
       const outer = makeDerivation({ name: "outer", script: `cat ${made.out} > $out`, inputs: [made] });
@@ -67,7 +67,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       return { made, outer };
     };
 
-    test("G1: is judged when it is built, where the view had it from the start", async () => {
+    test("G1: a derivation that was in the view from the start is judged when it is built", async () => {
       const { made, outer } = await foreign("listed");
       const broker = await startBroker(daemon(), { view: [outer.path] });
       const client = await RawClient.connect(broker.hostSocket);
@@ -82,7 +82,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       await broker.stop();
     });
 
-    test("G1: is judged when it is built, where the view is the whole store", async () => {
+    test("G1: with the view `store` a derivation is judged when it is built", async () => {
       const { made, outer } = await foreign("in-the-store");
       const broker = await startBroker(daemon(), { view: "store" });
       const client = await RawClient.connect(broker.hostSocket);
@@ -123,7 +123,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       expect(readFileSync(built(made.out), "utf8")).toBe(SECRET);
     });
 
-    test("G1: a derivation cannot be added with its metadata", async () => {
+    test("G1: a derivation cannot be added together with metadata of its own", async () => {
       const client = await brokered();
       const made = thief("metadata-brokered");
       for (const how of client.minor >= 32 ? (["metadata", "many"] as const) : (["metadata"] as const)) {
@@ -149,7 +149,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       expect(readFileSync(built(made.out), "utf8")).toBe(SECRET);
     });
 
-    test("G1: an inner output that is named as a derivation is not built", async () => {
+    test("G1: an inner output whose name ends in .drv is not built", async () => {
       const client = await brokered();
       const made = thief("output-brokered");
       const path = await buildOutput(client, smuggler(made));
@@ -183,7 +183,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       expect(existsSync(built(made.out))).toBe(follows);
     });
 
-    test("G1: a symlink that is named as a derivation is neither added nor, as an output, built", async () => {
+    test("G1: a symlink whose name ends in .drv is not added, and as an output not built", async () => {
       const client = await brokered();
       const made = thief("link-brokered");
       expect((await addLink(client, made)).error).toContain("can be added only as a text");
@@ -196,7 +196,7 @@ describeAttack("undeclared inputs", ({ version, daemon, bare, brokered, hostPath
       expect(existsSync(built(made.out))).toBe(false);
     });
 
-    test("G8: queries about an output that upstream takes for a derivation and we do not disturb nobody", async () => {
+    test("G8: queries about an output that upstream takes for a derivation, and the broker does not, disturb nobody", async () => {
       const client = await brokered();
       const made = thief("out-of-order");
       const swapped = made.text.toString("latin1").replace(/(\("PATH",.*?\)),(\("builder",.*?\))/, "$2,$1");

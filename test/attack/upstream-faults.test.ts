@@ -26,7 +26,7 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     return { daemon, broker };
   }
 
-  test("G8: an upstream that is not there at the start is told of, and used once it is", async () => {
+  test("G8: an upstream that is missing at the start is reported, and used once it is there", async () => {
     const daemon = await lab.start(version);
     running.push(daemon);
     await untilItServes(daemon);

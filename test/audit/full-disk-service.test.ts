@@ -32,7 +32,7 @@ async function add(client: RawClient): Promise<string | undefined> {
   return (await client.ask("AddTextToStore", { name: text, text, references: [] })).error;
 }
 
-test("G7: a full disk is told to clients, old and new, and forgotten when there is room", async () => {
+test("G7: clients, old and new, are told that the disk is full, and are served again once there is room", async () => {
   const client = await RawClient.connect(broker.hostSocket, { minor: 21 });
   expect(await add(client)).toBeUndefined();
   const ballast = join(disk, "ballast");

@@ -51,7 +51,7 @@ say("intents", records.filter((record) => record.kind === "intent").length === d
 say("events", records.filter((record) => record.kind === "service").map((record) => [record.op, record.detail.records === lost]));
 `;
 
-test("G7: a full disk: changes are refused, nothing grows, all goes on when there is room", async () => {
+test("G7: on a full disk changes are refused and nothing grows; everything works again once there is room", async () => {
   const mount = `mkdir -p "$1" && mount -t tmpfs -o size=2m tmpfs "$1" && exec "$2" --input-type=module -e "$3" "$1"`;
   const child = spawn("unshare", ["-m", "sh", "-c", mount, "sh", folder.path, process.execPath, SCRIPT], {
     stdio: ["ignore", "pipe", "inherit"],

@@ -37,7 +37,7 @@ async function addUntilGone(broker: TestBroker, label: string, answered: string[
 }
 
 test(
-  `G7: the service is killed ${ROUNDS} times under load: all that was answered is recorded, once, and verifies`,
+  `G7: the service is killed ${ROUNDS} times under load: everything that was answered is recorded exactly once, and verifies`,
   async () => {
     const answered: string[] = [];
     for (let round = 0; round < ROUNDS; round++) {

@@ -196,7 +196,7 @@ test("repeats are swept up in time without anything else being recorded", async 
   store.close();
 });
 
-test("G7: what is durable is committed before the call returns, after what came before it", () => {
+test("G7: a durable record is committed before the call returns, and after all earlier records", () => {
   const store = new AuditStore(folder.path);
   store.append(request());
   const seq = store.appendCommitted({ ...request({ op: "AddToStore" }), kind: "intent" });

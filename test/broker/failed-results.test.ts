@@ -15,7 +15,7 @@ describeAttack("failed results", ({ minor, brokered, broker }) => {
       return { paths, results, row };
     };
 
-    test("G7: several failures are recorded each by itself, and the request as a failed build", async () => {
+    test("G7: of several failures each is recorded, and the request as a failed build", async () => {
       const { paths, results, row } = await ask("exit 4", "exit 5", "exit 6");
       expect(results.map(({ status }) => status)).not.toContain(0);
       expect(row).toMatchObject({

@@ -42,7 +42,7 @@ describe.each(lab.versions)("upstream connections of a sandbox [daemon %s]", (ve
     return made[0] ?? 0;
   };
 
-  test("G1: the next client gets what the last one left in order; a client of another sandbox does not", async () => {
+  test("G1: a connection left in a clean state goes to the next client of the same sandbox, never of another", async () => {
     // So that the broker's own connection is there.
     const first = await RawClient.connect(one.hostSocket);
     await first.must("QueryPathInfo", { path: text });
@@ -69,7 +69,7 @@ describe.each(lab.versions)("upstream connections of a sandbox [daemon %s]", (ve
     await until(() => !workers().has(worker) && !workers().has(second));
   });
 
-  test("G8: one that upstream closed meanwhile, or that was left in the middle, is not used again", async () => {
+  test("G8: a connection that upstream closed meanwhile, or that was left mid-request, is not reused", async () => {
     const first = await RawClient.connect(one.hostSocket);
     const worker = await workerOf(first);
     expect(worker).not.toBe(0);

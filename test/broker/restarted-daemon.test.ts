@@ -31,7 +31,7 @@ describe.each(lab.versions)("a restarted daemon [daemon %s]", (version) => {
     return /(?:new|old) settings/.exec(nar)?.[0] ?? nar;
   };
 
-  test("G1: builds run with its new settings at once, not on connections of before", async () => {
+  test("G1: after a restart of the daemon builds run with its new settings, not on older connections", async () => {
     // So that some are kept, and others are ready.
     for (let i = 0; i < 3; i++) expect(await seen()).toBe("old settings");
     const before = childrenOf(daemon.pid);

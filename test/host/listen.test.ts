@@ -147,7 +147,7 @@ try { await listenOnPath(process.argv[1], () => {}); } catch (error) { console.l
   expect(readdirSync(closedFolder)).toEqual([]);
 });
 
-test("G8: when descriptors run out the service lives on, and serves again when there are some", async () => {
+test("G8: the service survives running out of descriptors, and serves again when there are some", async () => {
   const path = join(folder, "socket");
   const script = `
 import { listenOnPath } from ${JSON.stringify(join(import.meta.dirname, "../../src/host/listen.ts"))};

@@ -94,7 +94,7 @@ test("of derivations those are built of which an output is wanted that is not th
   expect((await ask(view, `${base("top.drv")}!nothing`)).willBuild).toContain(base("top.drv"));
 });
 
-test("G8: a derivation that is named again and again is asked about once, and the loop gets its turns", async () => {
+test("G8: a derivation that is named many times is looked up once, and the event loop is not blocked", async () => {
   const outputs = Array.from({ length: 3000 }, (_, i) => `o${i}`);
   for (const present of [[], outputs.map((name) => `m.drv-${name}`)]) {
     const view = new FakeView({ "m.drv": { outputs } }, present);

@@ -207,7 +207,7 @@ test("of a long message that arrives byte by byte every byte is decoded once", a
   expect(most).toBe(element(count - 1).length);
 });
 
-test("G8: of a message that is at hand no more than a window is decoded before others get a turn", async () => {
+test("G8: no more than a window of a long message is decoded before others get a turn", async () => {
   const message = Buffer.concat([word(200_000), Buffer.alloc(200_000 * 8)]);
   const source = new MemorySource([message]);
   await source.fill();

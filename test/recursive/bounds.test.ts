@@ -260,7 +260,7 @@ describe.each(lab.versions)("bounds [daemon %s]", (version) => {
     await expect(buildOutput(client, recipe("after-family"))).rejects.toThrow(names("builds"));
   });
 
-  test("G4: a nested sandbox has no more rights than its asker", async () => {
+  test("G4: a nested sandbox has no more rights than the one that asked for it", async () => {
     const fixed = {
       outputHashAlgo: '"sha256"',
       outputHashMode: '"flat"',

@@ -47,7 +47,7 @@ describe.each(lab.versions)("families of sandboxes [daemon %s]", (version) => {
   afterAll(() => made?.stop());
   const signal = (name: string) => made.daemon.hostPath(`/tmp/signal/${name}`);
 
-  test("G8: a stranger's build stays an outer one, whoever asks for it besides", async () => {
+  test("G8: a stranger's build stays an outer one, even if a sandbox asks for it, too", async () => {
     const first = makeDerivation({
       name: "first",
       script: "touch /signal/at; until [ -e /signal/go ]; do sleep 0.1; done; echo > $out",
@@ -83,7 +83,7 @@ nix-build --no-out-link inner.nix > $out`,
     expect(reasons).toEqual(["outer build"]);
   });
 
-  test("G8: whoever reads a sandbox's mark at the daemon, and has it among its own roots, does not join its family", async () => {
+  test("G8: a local user who reads a sandbox's mark and makes it a root of theirs does not join its family", async () => {
     const inner = (name: string) =>
       makeDerivation({
         name,

@@ -24,7 +24,7 @@ describe.each(lab.versions)("a hostile builder at a static socket [daemon %s]", 
   afterAll(() => made?.stop());
   const host = (path: string) => made.daemon.hostPath(path);
 
-  test("G1, G5: whatever its processes say of themselves, they stay in the sandbox of their build", async () => {
+  test("G1, G5: a build's processes stay in its sandbox, whatever they claim about themselves", async () => {
     writeFileSync(host("/tmp/secret"), "secret");
     const secret = (await made.daemon.run(["nix-store", "--add", "/tmp/secret"])).stdout.trim();
     const victim = made.daemon.build(
@@ -77,7 +77,7 @@ echo > $out`,
     expect(outers.filter(({ reason }) => reason === "outer build")).toHaveLength(2);
   });
 
-  test("G8: a user that floods the socket does not keep the linker from others", async () => {
+  test("G8: a user who floods the socket does not keep the linker from serving others", async () => {
     const lines = readFileSync(host("/etc/passwd"), "utf8").split("\n");
     const [one = 0, other = 0] = lines
       .filter((line) => line.startsWith("nixbld"))

@@ -95,7 +95,7 @@ describe.each(lab.versions)("a hostile builder [daemon %s]", (version) => {
   });
   afterAll(() => made?.stop());
 
-  test("G4, G5, G8: nothing outside of its sandbox changes, and nothing of it is left", async () => {
+  test("G4, G5, G8: a hostile builder changes nothing outside its sandbox, and leaves nothing behind", async () => {
     const folders = ["/run/nix-broker", "/nix/var/nix/gcroots/nix-broker", "/etc/nix", "/tmp"];
     const before = folders.map((folder) => beside.list(folder));
     const { out, log } = await made.daemon.build(

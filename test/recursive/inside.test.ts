@@ -178,7 +178,7 @@ for pid in $pids; do wait $pid; done
     expect(await references(out)).toHaveLength(20);
   });
 
-  test("G6: an inner build that opts in, whose own inner result the outermost refers to", async () => {
+  test("G6: an inner build opts in, and the outermost output refers to a result built inside it", async () => {
     const innermost = innerDerivation("innermost", "echo deep > $out");
     const inner = innerDerivation(
       "inner",

@@ -95,7 +95,7 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     `nix-build --no-out-link --expr 'derivation { name = "${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > began-${name}; while ! test -e /signal/${name}; do :; done; echo ${name} > $out; :" ]; }'`;
   const signal = (name: string): string => host(`/tmp/signal/${name}`);
 
-  test("G6: the service is asked to end while an inner build runs: it ends once that is done, and shown", async () => {
+  test("G6: asked to stop while an inner build runs, the service stops when its result has been linked", async () => {
     const name = "drained";
     const building = start(
       name,
@@ -116,7 +116,7 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     expect(await references(out)).toEqual(["drained-inner"]);
   });
 
-  test("G6: the service is asked to end while an inner build runs that has a sandbox of its own: that is served to its end", async () => {
+  test("G6: asked to stop while an inner build with its own sandbox runs, the service serves it until it ends", async () => {
     const name = "drained-inside";
     const building = start(name, nestedStage(name, version));
     const id = await sandboxOf(`nested-${name}`);
@@ -204,7 +204,7 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     expect(left).toEqual([]);
   });
 
-  test("G9: a build that failed frees its build user, though its client builds on", async () => {
+  test("G9: a failed build frees its build user, though its client goes on building", async () => {
     const failing = sandboxScript("exit 3", { name: "fails-early", features: ["nix-broker"] });
     const other = sandboxScript("until [ -e /signal/go ]; do sleep 0.1; done; echo > $out", {
       name: "other",

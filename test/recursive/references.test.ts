@@ -22,7 +22,7 @@ describe.each(ways)("references of outer builds [daemon %s, by %s]", (version, w
   const isValid = async (path: string) =>
     (await made.daemon.run(["nix-store", "-q", "--hash", path])).code === 0;
 
-  test("G6: when only the result is rooted, what it mentions lives, and nothing else", async () => {
+  test("G6: when only the result is rooted, the paths it mentions are kept, and nothing else", async () => {
     const library = innerDerivation("library", 'echo "echo from the library" > $out');
     const program = innerDerivation("program", "mkdir $out; echo . $library > $out/program", { library });
     const unused = innerDerivation("unused", "echo unused > $out");
@@ -57,7 +57,7 @@ echo mentioned=$mentioned >&2`),
     await run("nix-store", "--verify-path", out, ...kept);
   });
 
-  test("G6: nothing of a build is lost while the garbage collector runs beside it all the time", async () => {
+  test("G6: a build loses nothing while the garbage collector runs all the time", async () => {
     let building = true;
     let collections = 0;
     const collecting = (async () => {

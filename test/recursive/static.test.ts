@@ -101,7 +101,7 @@ ln -s $result $out`;
     expect(log).toContain("this is a fixed-output derivation");
   });
 
-  test("G1, G6: two builds at the same socket have a view and roots each", async () => {
+  test("G1, G6: two builds at the same socket each have their own view and roots", async () => {
     writeFileSync(made.daemon.hostPath("/tmp/shared"), "what both could add");
     const path = (await made.daemon.run(["nix-store", "--add", "/tmp/shared"])).stdout.trim();
     const one = made.daemon.build(

@@ -76,25 +76,25 @@ describe.each(ways)("G9: nobody hangs [daemon %s, by %s]", (version, way) => {
     });
     afterAll(() => recursive?.stop());
 
-    test("G9: a build that asks for itself is told so", async () => {
+    test("G9: a build that asks for itself is refused, with the reason", async () => {
       const { code, stderr } = await build(recursive, "asksForItself");
       expect(code).not.toBe(0);
       expect(stderr).toContain("needs the outputs of the build that asks for it");
     });
 
-    test("G9: a build that asks for another derivation with its own output path is told so", async () => {
+    test("G9: a build that asks for another derivation with its own output path is refused, with the reason", async () => {
       const { code, stderr } = await build(recursive, "twin1");
       expect(code).not.toBe(0);
       expect(stderr).toContain("needs the outputs of the build that asks for it");
     });
 
-    test("G9: a build that asks for one that needs it is told so", async () => {
+    test("G9: a build that asks for one that needs it is refused, with the reason", async () => {
       const { code, stderr } = await build(recursive, "asksForWhatNeedsIt");
       expect(code).not.toBe(0);
       expect(stderr).toContain("needs the outputs of the build that asks for it");
     });
 
-    test("G9: two builds that ask for each other both end, with the reason", async () => {
+    test("G9: two builds that ask for each other both end, and are told why", async () => {
       const [left, right] = await Promise.all([build(recursive, "left"), build(recursive, "right")]);
       expect([left.code, right.code]).not.toContain(0);
       const denied = (await recursive.audit("--verdict", "deny")).filter((row) => row.op === "BuildPaths");

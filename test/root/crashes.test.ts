@@ -105,7 +105,7 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     expect(await brokered.references(out)).toEqual([inner]);
   });
 
-  test("G6: the daemon's worker is killed in the middle of a build; roots and folder go", async () => {
+  test("G6: the daemon's worker is killed in the middle of a build; roots and folder are removed", async () => {
     await start();
     await brokered.startLinker();
     brokered.startStandIn();
@@ -122,7 +122,7 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     expect(readdirSync(brokered.daemon.hostPath("/nix/var/nix/gcroots/nix-broker"))).toEqual([]);
   });
 
-  test("G6: the collector runs all the time; what the output mentions lives, the rest goes afterwards", async () => {
+  test("G6: while the collector runs all the time, what the output mentions is kept; the rest goes afterwards", async () => {
     await start();
     await brokered.startLinker();
     brokered.startStandIn();

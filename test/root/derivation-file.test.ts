@@ -20,7 +20,7 @@ test("G8: a derivation that is too long is not read", async () => {
     );
 });
 
-test("G8: one that does not name nix-broker is not parsed", async () => {
+test("G8: a derivation that does not name nix-broker is not parsed", async () => {
   writeFileSync(join(folder, "other.drv"), "not a derivation at all");
   expect(await readAskingDerivation(config, "other.drv", noPause)).toBeUndefined();
   writeFileSync(join(folder, "ours.drv"), "not a derivation, but nix-broker");

@@ -8,7 +8,7 @@ describe.each(lab.versions)("a service that was taken over [daemon %s]", (versio
   let brokered: BrokeredLab;
   afterEach(() => brokered?.stop());
 
-  test("G6: its links of gains are not all that counts, and nothing in its folders keeps a sandbox from ending", async () => {
+  test("G6: removing its links loses no reference, and nothing in its folders keeps a sandbox from ending", async () => {
     brokered = await BrokeredLab.start(version);
     await brokered.startLinker();
     brokered.startStandIn();

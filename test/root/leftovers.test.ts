@@ -30,7 +30,7 @@ function leaveRecord(id: string, worker: ProcessIdentity): void {
   writeFileSync(`${folder}/roots/${id}.json`, printSandboxRecord(record), { mode: 0o600 });
 }
 
-test("G6: a build that is just being registered is not taken for one that is over", async () => {
+test("G6: a build that is just being registered is not considered over", async () => {
   const here = processStat(process.pid);
   if (!here) throw new Error("/proc does not know this process");
   mkdirSync(`${folder}/roots`, { mode: 0o755 });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { listenForService } from "../../src/root/linker-server.ts";
 
-test("G8: a service that asks without end has a bounded number of requests open; all are answered", async () => {
+test("G8: the requests of a service that never stops asking are bounded, and all are answered", async () => {
   const folder = mkdtempSync(join(tmpdir(), "nix-broker-linker-"));
   const release: Array<() => void> = [];
   let open = 0;

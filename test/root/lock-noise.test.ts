@@ -69,7 +69,7 @@ describe.each(lab.versions)("while strangers take and drop locks [daemon %s]", (
   let brokered: BrokeredLab;
   afterEach(() => brokered?.stop());
 
-  test("G6, G8: no build is taken for over that goes on, and none goes on that is over", async () => {
+  test("G6, G8: a running build is never considered over, and a finished one never running", async () => {
     brokered = await BrokeredLab.start(version);
     await brokered.startLinker();
     brokered.startStandIn();
@@ -107,7 +107,7 @@ describe.each(lab.versions)("while strangers take and drop locks [daemon %s]", (
   });
 });
 
-test("G6: of many looks while there is noise, none takes a worker for done; the first ones without its lock do", async () => {
+test("G6: while there is noise no look concludes that a worker is done; the first ones without its lock do", async () => {
   const folder = temporaryFolder();
   const id = "s".repeat(32);
   const out = `/nix/store/${"a".repeat(32)}-foo`;

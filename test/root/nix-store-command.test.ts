@@ -38,7 +38,7 @@ test("a nix-store that hangs is killed, and that is an error", () => {
   expect(() => command.dump(path)).toThrow(/ETIMEDOUT/);
 });
 
-test("G4: root runs nothing that lies beside the program of a pid that was used again", () => {
+test("G4: root runs no program found beside a process whose pid was reused", () => {
   // Without a Nix on this machine there is none to run; with one it does not know the path.
   expect(() =>
     new NixStoreCommand(config, { pid: daemon.pid!, startTime: "1", boot: "0" }).dump(path),

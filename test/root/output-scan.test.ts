@@ -27,7 +27,7 @@ function mentioned() {
 }
 
 test.each([1, 16, 31, 32])(
-  "G6: a hash of which %d characters are in the first piece of a file is found",
+  "G6: a hash that is split between two pieces of a file is found, %d characters in the first",
   (first) => {
     const contents = Buffer.alloc(CHUNK + 100, ".");
     contents.write(hashOf("a"), CHUNK - first);
@@ -36,7 +36,7 @@ test.each([1, 16, 31, 32])(
   },
 );
 
-test("G6: names of files and folders and targets of symlinks count", () => {
+test("G6: names of files and folders and targets of symlinks are scanned", () => {
   mkdirSync(inOutput(`/${hashOf("a")}-folder`), { recursive: true });
   writeFileSync(inOutput(`/x${hashOf("b")}`), "");
   symlinkSync(`/elsewhere/${hashOf("c")}-x`, inOutput("/link"));

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Questions } from "../../src/root/questions.ts";
 
-test("G8: one question of a user is answered at a time, those of others meanwhile, and too many are refused", async () => {
+test("G8: of each user one question is answered at a time, and too many are refused; other users do not wait", async () => {
   const questions = new Questions();
   const order: string[] = [];
   let release = (): void => undefined;

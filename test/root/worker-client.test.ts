@@ -15,7 +15,7 @@ test.each([
   expect(shownPid(commandLine)).toBe(pid);
 });
 
-test("G8: a process that shows no client has none", () => {
+test("G8: a process whose command line shows no client has none", () => {
   const here = processStat(process.pid);
   if (!here) throw new Error("/proc does not know this process");
   expect(() => clientOf(here)).toThrow("does not show whom it serves");

@@ -54,7 +54,7 @@ test("contents are the same in frames of any size, consumed in pieces of any siz
   );
 });
 
-test("G8: a message that trickles in by single bytes is not copied again with each", async () => {
+test("G8: a message that arrives byte by byte is not copied again for each byte", async () => {
   const length = 20_000;
   // A frame of one byte is nine: each arrives by itself.
   const trickle = new MemorySource(pieces(framed(Buffer.alloc(length, 1), 1), 9));

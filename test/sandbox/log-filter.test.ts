@@ -4,7 +4,7 @@ import { LogFilter } from "../../src/sandbox/forward/log-filter.ts";
 
 const derivation = `/nix/store/${"0".repeat(32)}-x.drv`;
 
-test.each([21, 38])("G8: a line without end waits for no client in full [protocol 1.%i]", (minor) => {
+test.each([21, 38])("G8: an endless log line is never held in full for a client [protocol 1.%i]", (minor) => {
   const sent: Buffer[] = [];
   const filter = new LogFilter({
     dialect: { minor, features: new Set(), storeDir: "/nix/store" },

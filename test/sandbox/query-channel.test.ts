@@ -30,7 +30,7 @@ test("G8: requests that find their connection broken go on together on one new c
   await expect(channel.ask("IsValidPath", { path })).rejects.toThrow("the sandbox has ended");
 });
 
-test("G8: what fails to open is opened anew for the next request", async () => {
+test("G8: a connection that could not be opened is tried again for the next request", async () => {
   let tries = 0;
   const channel = new QueryChannel(() => {
     tries++;
@@ -45,7 +45,7 @@ test("G8: what fails to open is opened anew for the next request", async () => {
   expect(tries).toBe(2);
 });
 
-test("G1: once another daemon listens, it is asked, and the connection to the one before is closed", async () => {
+test("G1: when another daemon takes over the socket, it is asked, and the connection to the old one is closed", async () => {
   const opened: UpstreamConnection[] = [];
   let restarted = false;
   const channel = new QueryChannel(

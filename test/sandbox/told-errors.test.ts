@@ -13,7 +13,7 @@ test.each([
   expect(isPeerFault(error)).toBe(true);
 });
 
-test("G3: a system error from elsewhere is not, for its words name paths of the host", async () => {
+test("G3: a system error, whose message may name paths of the host, is not passed on", async () => {
   const error = await readFile("/nowhere/secret").catch((caught: unknown) => caught);
   expect(error).toHaveProperty("code", "ENOENT");
   expect(isPeerFault(error)).toBe(false);

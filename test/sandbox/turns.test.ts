@@ -2,7 +2,7 @@ import { setImmediate } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { Lane } from "../../src/sandbox/turns.ts";
 
-test("G8: the loop goes round between any two turns, and sandboxes take turns with each other", async () => {
+test("G8: the event loop runs between any two turns, and sandboxes take turns", async () => {
   const many = new Lane();
   const one = new Lane();
   const turns: string[] = [];
@@ -28,7 +28,7 @@ test("G8: the loop goes round between any two turns, and sandboxes take turns wi
   expect(turns.length).toBe(15);
 });
 
-test("G8: a turn is over after a few milliseconds, and work that had none begins with waiting for one", async () => {
+test("G8: a turn ends after a few milliseconds, and new work waits for its turn first", async () => {
   const lane = new Lane();
   await lane.pause();
   const until = performance.now() + 6;

@@ -54,7 +54,7 @@ function silent() {
   );
 }
 
-test("G8: a daemon that does not greet is given up", async () => {
+test("G8: a daemon that does not answer the greeting is given up", async () => {
   vi.useFakeTimers();
   const opening = expect(silent()).rejects.toThrow(
     "the nix-daemon said nothing for 20 seconds during the greeting",

@@ -32,7 +32,7 @@ function storeWithoutUpstream(): UpstreamStore {
   );
 }
 
-test("G8: derivations are kept up to a number of bytes, the last ones", async () => {
+test("G8: the latest derivations are kept, up to a number of bytes", async () => {
   const store = storeWithoutUpstream();
   const derivation = derivationWith(7000);
   const fitting = Math.floor((32 * MiB) / sizeOf(derivation));

@@ -10,7 +10,7 @@ function sandbox(id: string) {
   return { id } as Sandbox;
 }
 
-test("G6: an output is released when the build that holds it has ended, its references registered", async () => {
+test("G6: an output is released once the build that holds it has ended and its references are registered", async () => {
   const waits = new Waits({ buildUsers: Number.POSITIVE_INFINITY, onRefused() {} });
   const build = sandbox("build");
   waits.began(build, [path("out"), path("dev")]);
@@ -28,7 +28,7 @@ test("G6: an output is released when the build that holds it has ended, its refe
   expect(await waits.released([path("dev")])).toBe(false);
 });
 
-test("G6: outputs whose references could not be registered are held on, but no build user with them", async () => {
+test("G6: outputs whose references could not be registered stay held, but their build user is free", async () => {
   const waits = new Waits({ buildUsers: 2, onRefused() {} });
   const [build, next] = [sandbox("build"), sandbox("next")];
   waits.began(build, [path("out")]);

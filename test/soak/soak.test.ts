@@ -10,7 +10,7 @@ const version = lab.versions[seed % lab.versions.length] ?? "2.34";
 /** Each of its waits is bounded on its own, more narrowly. */
 const timeout = 60 * 60_000;
 
-test(`G6, G8: what succeeds while all is killed, stopped and restarted is right, and nothing is left [daemon ${version}]`, {
+test(`G6, G8: whatever succeeds while everything is killed, stopped and restarted is right, and nothing is left over [daemon ${version}]`, {
   timeout,
   // A fault that does not come again is one all the same.
   retry: 0,

@@ -266,7 +266,7 @@ describe("a derivation", () => {
     expect(() => parseDerivation(text)).toThrow("expected a string of at most 4096 bytes, not of 5000");
   });
 
-  test("G8: of 16 MiB is read in slices of bounded work, wherever the bytes are", () => {
+  test("G8: a derivation of 16 MiB is read in slices of bounded work, wherever its bytes are", () => {
     const size = 16 * 1024 * 1024;
     const small = '"\\n"';
     for (const text of [

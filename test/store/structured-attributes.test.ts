@@ -166,7 +166,7 @@ describe("structured attributes", () => {
     expect(scan(`{"b":${"[".repeat(127)}1${"]".repeat(127)},"a":1}`)).toEqual(new Map([["a", 1]]));
   });
 
-  test("G8: that Nix reads itself are bounded, the others are not", () => {
+  test("G8: structured attributes that Nix reads itself are bounded, the others are not", () => {
     const list = (items: number) => `[${"1,".repeat(items - 1)}1]`;
     expect(scan(`{"b":${list(1_000_000)},"a":${list(19_999)}}`).get("a")).toHaveLength(19_999);
     expect(() => scan(`{"a":${list(20_000)}}`)).toThrow('hold more than 20000 values, in "a"');
