@@ -13,7 +13,7 @@ clients and daemons of Nix 2.3, 2.8, 2.26 and 2.34, in both situations:
 to, and a source, all in the view; \`$missing\` is a path outside it. Words in quotation marks are what
 the client prints.
 
-At a static socket inside a build nothing makes new paths visible in \`/nix/store\`. There, clients of
+Without the linker, at a static socket in a build, nothing makes new paths visible in \`/nix/store\`. There, clients of
 2.3 and 2.8 work, except for commands that read a derivation or a result
 (\`nix-store --query --outputs\`). Clients of 2.26 and later, and of 2.8 with a daemon of 2.3, can also
 add and build, but then open the derivation and fail with
