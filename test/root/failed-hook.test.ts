@@ -80,7 +80,7 @@ if PATH=/lab/${client}/bin:$PATH nix-store --add file; then echo "HAS A STORE ${
       expect(log).toContain("There is no daemon in this sandbox: the pre-build hook of nix-broker failed");
     });
 
-    test("G8: nothing of it is left once its worker has ended", async () => {
+    test("G8: a hook that fails leaves nothing behind once its worker has ended", async () => {
       const wasKilled = what.includes("killed");
       expect(Object.values(left()).map((names) => names.length > 0)).toEqual(Array(3).fill(wasKilled));
       await brokered.startLinker();
