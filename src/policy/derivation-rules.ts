@@ -55,6 +55,7 @@ export function refuseToRun(derivation: Derivation, profile: Profile): string | 
   try {
     return (
       refuseSystem(derivation, profile) ??
+      refuseUnfixedFetch(derivation) ??
       refuseAttributes(derivation, profile) ??
       refuseOutputs(derivation, profile)
     );
@@ -123,6 +124,17 @@ function refuseAttributes(derivation: Derivation, profile: Profile): string | un
 
 function takesVariable({ impureEnvVars }: Profile, name: string): boolean {
   return SECRET.test(name) ? impureEnvVars.includes(name) : listsName(impureEnvVars, name);
+}
+
+/**
+ * Without a fixed output the daemon's own fetcher has no network, but the daemon puts its netrc file beside it all the same, which
+ * a `file:` URL copies into the output (Nix 2.3 and 2.8). What 2.3 takes for a fixed output must be the only one, and named `out`.
+ */
+function refuseUnfixedFetch({ builder, outputs }: Derivation): string | undefined {
+  if (!builder.startsWith("builtin:fetch")) return undefined;
+  const out = outputs.get("out");
+  if (out && outputs.size === 1 && outputKind(out) === "fixed") return undefined;
+  return `its builder ${builder} needs one output, 'out', whose hash is fixed`;
 }
 
 function refuseSystem({ system }: Derivation, profile: Profile): string | undefined {

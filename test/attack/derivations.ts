@@ -18,6 +18,8 @@ export interface Recipe {
   readonly inputSrcs?: readonly StorePath[];
   readonly inputs?: readonly Made[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Default /bin/sh. */
+  readonly builder?: string;
   /** A fixed output: SHA-256 of the file, base 16. */
   readonly sha256?: string;
 }
@@ -36,11 +38,11 @@ export interface Made {
 }
 
 export function makeDerivation(recipe: Recipe): Made {
-  const { name, inputs = [], inputSrcs = [], sha256 } = recipe;
+  const { name, inputs = [], inputSrcs = [], builder = "/bin/sh", sha256 } = recipe;
   const output = { path: "", hashAlgorithm: sha256 === undefined ? "" : "sha256", hash: sha256 ?? "" };
   const env = new Map([
     ["PATH", "/usr/bin:/bin"],
-    ["builder", "/bin/sh"],
+    ["builder", builder],
     ["name", name],
     ["out", ""],
     ["system", nixSystem],
@@ -58,7 +60,7 @@ export function makeDerivation(recipe: Recipe): Made {
     inputDrvs: new Map(inputKeys.map((key) => [key, ["out"]])),
     inputSrcs: [...inputSrcs].sort(),
     system: nixSystem,
-    builder: "/bin/sh",
+    builder,
     args: ["-c", `${recipe.script}\n:`],
     env: new Map([...env].map(([key, value]) => [key, key === "out" ? out : value])),
   });

@@ -67,7 +67,8 @@ describe("a derivation", () => {
     ],
     ["named by a weak hash", withOutput(fixed("md5"))],
     ["named by a weak hash of its NAR", withOutput(fixed("r:sha1"))],
-    ["with a builder that Nix has inside", derivation({ builder: "builtin:fetchurl", system: "builtin" })],
+    ["with a builder that Nix has inside", derivation({ builder: "builtin:buildenv", system: "builtin" })],
+    ["that fetches a fixed output", withOutput(fixed(), { builder: "builtin:fetchurl", system: "builtin" })],
     ["with a fixed output", withOutput(fixed())],
     ["with a fixed output hashed as a NAR", withOutput(fixed("r:sha512"))],
     [
@@ -93,6 +94,26 @@ describe("a derivation", () => {
     ],
   ])("%s is accepted", (_, judged) => {
     expect(refusal(judged)).toBeUndefined();
+  });
+
+  test.each<[string, Derivation]>([
+    ["an output that is not fixed", derivation({ builder: "builtin:fetchurl" })],
+    [
+      "a fixed output of another name",
+      derivation({ builder: "builtin:fetchurl", outputs: new Map([["other", fixed()]]) }),
+    ],
+    [
+      "a second output",
+      derivation({
+        builder: "builtin:fetchurl",
+        outputs: new Map([
+          ["other", inputAddressed],
+          ["out", fixed()],
+        ]),
+      }),
+    ],
+  ])("of the daemon's own fetcher is refused %s", (_, judged) => {
+    expect(refusal(judged)).toBe("its builder builtin:fetchurl needs one output, 'out', whose hash is fixed");
   });
 
   test("is refused an input that its references do not have, and a reference that is no input", () => {

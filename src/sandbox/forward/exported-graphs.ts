@@ -99,7 +99,7 @@ class GraphCheck {
     const words = (attributes.variable(ATTRIBUTE) ?? "").split(/[ \t\n\r]+/).filter((word) => word !== "");
     const graphs = attributes.structured(ATTRIBUTE);
     const named = words.filter((_, i) => i % 2 === 1);
-    if (graphs instanceof Map) named.push(...[...graphs.values()].flatMap(stringsIn));
+    if (graphs !== undefined) named.push(...stringsIn(graphs));
     // A file in a path stands for the path.
     const depth = storeDir.split("/").length + 1;
     const paths = named.map((text) => text.split("/", depth).join("/"));
@@ -113,7 +113,9 @@ class GraphCheck {
   }
 }
 
+/** Up to 2.26 Nix takes the values of an object, too, as if it were a list. */
 function stringsIn(value: JsonValue): string[] {
   if (typeof value === "string") return [value];
+  if (value instanceof Map) return [...value.values()].flatMap(stringsIn);
   return Array.isArray(value) ? value.flatMap(stringsIn) : [];
 }

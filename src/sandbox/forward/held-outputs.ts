@@ -99,8 +99,8 @@ export function heldOnConnection(
 }
 
 /**
- * Makes upstream fetch a path. Either it is fetched, or that fails: no version ever builds anything for a
- * bare path.
+ * Makes upstream fetch a path. Either it is fetched, or that fails. By EnsurePath, not BuildPaths: there a bare path that
+ * ends in `.drv` means its outputs to daemons of Nix 2.3, which fetch the derivation and build it.
  */
 async function fetchPath(
   exchange: SubstitutingExchange,
@@ -111,7 +111,7 @@ async function fetchPath(
   exchange.detail.fetched = [...(exchange.detail.fetched ?? []), path];
   await guarded(exchange, upstream, buildTimeout(exchange), async () => {
     try {
-      await upstream.ask("BuildPaths", { paths: [path], mode: 0 });
+      await upstream.ask("EnsurePath", { path });
     } catch (error) {
       if (!(error instanceof UpstreamRefusal)) throw error;
     }
