@@ -8,6 +8,7 @@ import type { ProcessIdentity } from "../contract/sandbox-record.ts";
 import { errorText } from "../contract/trusted-file.ts";
 import { isAskerMark } from "../store/asker-mark.ts";
 import type { StorePath } from "../store/store-path.ts";
+import { temporaryRootsFolder } from "./nix-state.ts";
 import { clientOf } from "./worker-client.ts";
 
 const CHUNK = 256 * 1024;
@@ -40,13 +41,6 @@ async function lastMark(config: RootConfig, { pid }: ProcessIdentity): Promise<S
   } finally {
     await file.close();
   }
-}
-
-/** Beside the permanent roots, in Nix's state folder. */
-function temporaryRootsFolder({ gcrootsDir }: RootConfig): string {
-  const end = gcrootsDir.lastIndexOf("/gcroots/");
-  if (end < 0) throw new Error(`gcroots_dir, ${gcrootsDir}, is not in the folder "gcroots" of Nix's state`);
-  return `${gcrootsDir.slice(0, end)}/temproots`;
 }
 
 /** The file has one after the other, each with a NUL at its end (`src/libstore/gc.cc` in the Nix tree). */

@@ -35,9 +35,10 @@ import type { Derivation } from "../store/derivation.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { askerOf } from "./build-asker.ts";
 import { clientRegistry, clientSettings } from "./client-settings.ts";
+import { releasedFolder } from "./nix-state.ts";
 import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
 import { processStat } from "./process-tree.ts";
-import { letGo } from "./put-aside.ts";
+import { letGo, putAside } from "./put-aside.ts";
 
 /** How often an entry in the index is tried. */
 const ATTEMPTS = 5;
@@ -188,11 +189,15 @@ export function sandboxesOf(config: RootConfig, derivationBase: string): Sandbox
   return list(derivationIndex(config, derivationBase)).filter(isSandboxId);
 }
 
-/** Removes the roots of a sandbox. The durable record is removed last, so that a crash half-way is noticed. */
+/**
+ * Takes the roots of a sandbox away; the linker removes them afterwards. The durable record is removed last, so that a crash
+ * half-way is noticed.
+ */
 export async function releaseRoots(config: RootConfig, id: SandboxId): Promise<void> {
   const places = sandboxPlaces(config, id);
-  await letGo(places.roots);
-  await letGo(places.gains);
+  const aside = releasedFolder(config);
+  await putAside(places.roots, aside);
+  await putAside(places.gains, aside);
   rmSync(places.durable, { force: true });
 }
 

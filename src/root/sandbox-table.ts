@@ -7,6 +7,7 @@ import { isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorText, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
 import { ChrootError, type FolderIdentity } from "./chroot.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
+import { releasedFolder } from "./nix-state.ts";
 import { hasEnded } from "./process-tree.ts";
 import { letGo, removeLetGo } from "./put-aside.ts";
 import {
@@ -47,6 +48,8 @@ export class SandboxTable {
   private nextLook = 0;
   private tending = false;
   private removing = false;
+  /** More was put aside while the linker was removing. */
+  private moreToRemove = false;
   private readonly turns = new Turns();
 
   constructor(config: RootConfig, service: ServiceAccount, settle: Settle) {
@@ -99,10 +102,16 @@ export class SandboxTable {
   }
 
   private async removeLetGo(): Promise<void> {
+    this.moreToRemove = true;
     if (this.removing) return;
     this.removing = true;
+    const released = releasedFolder(this.config);
     try {
-      for (const folder of [this.config.gcrootsDir, sandboxesFolder(this.config)]) await removeLetGo(folder);
+      while (this.moreToRemove) {
+        this.moreToRemove = false;
+        for (const folder of [this.config.gcrootsDir, sandboxesFolder(this.config), released])
+          if (folder !== undefined) await removeLetGo(folder);
+      }
     } catch (error) {
       complain(`cannot remove what was let go: ${errorText(error)}`);
     } finally {
@@ -251,6 +260,7 @@ export class SandboxTable {
     try {
       await removeSandbox(this.config, entry.sandbox.record);
       this.entries.delete(id);
+      void this.removeLetGo();
     } catch (error) {
       entry.due = Date.now() + LINGER_MS;
       complain(`cannot remove sandbox ${id}: ${errorText(error)}`);

@@ -202,6 +202,10 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     await until(() => (sandboxes().length === 0 ? true : undefined));
     const left = readdirSync(host("/nix/var/nix/gcroots/nix-broker"));
     expect(left).toEqual([]);
+    // The linker empties what was put aside, and nobody waits for that.
+    await until(() =>
+      readdirSync(host("/nix/var/nix/nix-broker-released")).length === 0 ? true : undefined,
+    );
   });
 
   test("G9: a failed build frees its build user, though its client goes on building", async () => {

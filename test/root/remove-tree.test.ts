@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { letGo, removeLetGo } from "../../src/root/put-aside.ts";
+import { letGo, putAside, removeLetGo } from "../../src/root/put-aside.ts";
 import { RemoveTreeError, removeTree } from "../../src/root/remove-tree.ts";
 import { Turns } from "../../src/root/turns.ts";
 
@@ -86,6 +86,31 @@ test("what is let go vanishes from its place at once, and is removed", async () 
   await removeLetGo(folder);
   expect(readdirSync(folder)).toEqual([]);
   await letGo(tree);
+});
+
+test("what is put aside vanishes from its place at once, and is removed later", async () => {
+  const tree = join(folder, "tree");
+  const place = join(folder, "aside");
+  mkdirSync(tree);
+  for (let i = 0; i < 100; i++) writeFileSync(join(tree, String(i)), "");
+  await removeLetGo(place);
+  await putAside(tree, place);
+  expect(existsSync(tree)).toBe(false);
+  const [aside = ""] = readdirSync(place);
+  expect(readdirSync(join(place, aside))).toHaveLength(100);
+  await removeLetGo(place);
+  expect(readdirSync(place)).toEqual([]);
+  await putAside(tree, place);
+});
+
+test("what cannot be put aside is removed where it is", async () => {
+  const tree = join(folder, "tree");
+  for (const place of [undefined, "/proc/self/aside"]) {
+    mkdirSync(tree);
+    writeFileSync(join(tree, "file"), "");
+    await putAside(tree, place);
+    expect(readdirSync(folder)).toEqual([]);
+  }
 });
 
 test("an owner that swaps folders for symlinks all the time leads nobody astray", async () => {
