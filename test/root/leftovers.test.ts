@@ -62,3 +62,15 @@ test("a folder that a linker before this one did not remove to its end goes", as
   // That is one that a hook is making.
   await expect.poll(() => readdirSync(sandboxes)).toEqual([`.${"m".repeat(32)}`]);
 });
+
+test("a record that a killed hook was writing goes; one that is being written stays", async () => {
+  const writing = `.${"w".repeat(32)}.json.${process.pid}`;
+  // No process has that pid: it is above the kernel's limit.
+  const killed = `.${"k".repeat(32)}.json.4194305`;
+  for (const name of [writing, killed]) writeFileSync(`${folder}/roots/${name}`, "{", { mode: 0o600 });
+  const config = parseRootConfig(`runtime_dir=${folder}/run\ngcroots_dir=${folder}/roots\n`, "test");
+  await new SandboxTable(config, { uid: 0, gid: 0 }, () => Promise.resolve()).tend(Date.now());
+  const left = readdirSync(`${folder}/roots`);
+  expect(left).toContain(writing);
+  expect(left).not.toContain(killed);
+});
