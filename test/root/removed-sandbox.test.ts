@@ -3,8 +3,6 @@ import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { removeTree } from "../../src/root/remove-tree.ts";
-import { Turns } from "../../src/root/turns.ts";
 
 const modesWhenTaken: number[] = [];
 vi.mock("node:fs", async (original) => {
@@ -17,6 +15,11 @@ vi.mock("node:fs", async (original) => {
     },
   };
 });
+
+// Files before this one, in the same process, may have loaded it with the real file system.
+vi.resetModules();
+const { removeTree } = await import("../../src/root/remove-tree.ts");
+const { Turns } = await import("../../src/root/turns.ts");
 
 test("its mode says that it is being removed before its group is changed", async () => {
   const folder = fs.mkdtempSync(join(tmpdir(), "nix-broker-removed-"));
