@@ -53,6 +53,11 @@ function quietly(command, args, cwd) {
   return { done: status === 0, error, said: `${stdout ?? ""}${stderr ?? ""}` };
 }
 
+/** A Node that can be started: `npm ci` removes the one that runs us, if it is the project's own. */
+function anyNode() {
+  return existsSync(process.execPath) ? process.execPath : "node";
+}
+
 function majorOf(node) {
   const { done, said } = quietly(node, ["--version"]);
   return done ? Number(/^v(\d+)\./.exec(said)?.[1]) : undefined;
@@ -73,7 +78,7 @@ function isInstalled() {
 function npm(command, ...options) {
   // If npm runs us, it says where it is; otherwise it is looked up like any command.
   const script = process.env.npm_execpath;
-  const [program, first] = script?.endsWith(".js") ? [process.execPath, [script]] : ["npm", []];
+  const [program, first] = script?.endsWith(".js") ? [anyNode(), [script]] : ["npm", []];
   return quietly(
     program,
     [...first, command, ...options, "--ignore-scripts", "--no-audit", "--no-fund"],
@@ -104,7 +109,7 @@ function projectNode() {
   let said = "";
   if (existsSync(setUp)) {
     say(`fetching Node ${wanted} for this project alone (once)`);
-    said = quietly(process.execPath, [setUp], dirname(setUp)).said;
+    said = quietly(anyNode(), [setUp], dirname(setUp)).said;
     if (majorOf(own) === wanted) return own;
   }
   if (majorOf(process.execPath) === wanted) return process.execPath;
