@@ -99,7 +99,7 @@ export function App({ state, actions, now }: AppProps) {
             id="requests"
             label="Requests"
             rows={state.requests}
-            empty="No request yet, or none that matches."
+            empty="No requests yet, or none that match."
             hidden={view !== "requests"}
           />
           <Timeline
@@ -220,7 +220,7 @@ function Filters({ state, act }: PartProps) {
         aria-pressed={state.only}
         onClick={() => act(() => state.toggleOnly())}
       >
-        {state.only ? "this sandbox ✕" : "only the chosen sandbox"}
+        {state.only ? "only this sandbox ✕" : "only the chosen sandbox"}
       </button>
     </div>
   );
@@ -279,8 +279,8 @@ function Dialogs({ state, actions: { act, start } }: Omit<AppProps, "now">) {
         >
           <h2>A token is needed</h2>
           <p>
-            It is the first line of the service's token file: <code>web-token</code> in its state folder,
-            unless <code>web.token_file</code> names another.
+            It is the first line of the file that <code>web.token_file</code> names, by default{" "}
+            <code>/var/lib/nix-broker/web-token</code>, which root and the service can read.
           </p>
           <input
             id="token"

@@ -26,7 +26,7 @@ export function Details({ record, showSandbox }: DetailsProps) {
       </h2>
       <dl>
         <Line name="reason">{record.reason && escapeText(record.reason)}</Line>
-        <Line name="upstream said">
+        <Line name="daemon's message">
           {upstreamError !== undefined && <pre>{escapeLines(upstreamError)}</pre>}
         </Line>
         <Line name="failed">
@@ -44,7 +44,7 @@ export function Details({ record, showSandbox }: DetailsProps) {
         <Line name="bytes">
           {bytesIn !== undefined && `${sizeText(bytesIn)} in, ${sizeText(bytesOut)} out`}
         </Line>
-        <Line name="times">{record.count > 1 && record.count}</Line>
+        <Line name="repeated">{record.count > 1 && `${record.count} times`}</Line>
         <Line name="sandbox">
           {sandbox !== undefined && (
             <button type="button" class="as-link" onClick={() => showSandbox(sandbox)}>
@@ -53,10 +53,10 @@ export function Details({ record, showSandbox }: DetailsProps) {
           )}
         </Line>
         <Line name="outer build">{record.outer && escapeText(record.outer)}</Line>
-        <Line name="asker">{asker(record)}</Line>
+        <Line name="client">{client(record)}</Line>
         <Line name="intent">{record.intent !== undefined && `record ${record.intent}`}</Line>
         <Line name="detail">{Object.keys(detail).length > 0 && <pre>{jsonText(detail, 2)}</pre>}</Line>
-        <Line name="record">{record.seq}</Line>
+        <Line name="number">{record.seq}</Line>
         <Line name="hash">{record.hash}</Line>
       </dl>
       <CloseButton />
@@ -85,7 +85,7 @@ function FailureText({ failure: { path, reason, upstreamError } }: { readonly fa
   );
 }
 
-function asker({ uid, pid, connection, protocol }: RecordJson): string {
+function client({ uid, pid, connection, protocol }: RecordJson): string {
   return [
     uid === undefined ? "" : `uid ${uid}`,
     pid === undefined ? "" : `pid ${pid}`,

@@ -54,7 +54,7 @@ export class Timeline extends Component<TimelineProps> {
     return (
       <div id="timeline" class="view scroll" role="tabpanel" hidden={hidden}>
         {sandbox === undefined ? (
-          <p class="empty">Choose a sandbox: its timeline is shown here.</p>
+          <p class="empty">Choose a sandbox to see its timeline.</p>
         ) : (
           !hidden && <Drawing key={sandbox.id} sandbox={sandbox} records={records} now={now} />
         )}

@@ -8,7 +8,7 @@ const page = readFileSync(join(root, "docs/troubleshooting.md"), "utf8");
 
 /** All sources as one text, where a message that is put together of several literals reads as one. */
 const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
-  .filter((path) => path.endsWith(".ts"))
+  .filter((path) => /\.(ts|sh)$/.test(path))
   .map((path) => readFileSync(join(root, "src", path), "utf8"))
   .join("\n")
   .replace(/["`] \+\s*["`]/g, "")
