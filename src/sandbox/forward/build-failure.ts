@@ -26,7 +26,7 @@ interface Kind {
 const LONGEST = 64 * 1024;
 
 const DERIVATION = String.raw`'(?<of>/[^']+\.drv)'`;
-const ANY_PATH = String.raw`['"](?<of>/[^'"]+)['"]`;
+const ANY_PATH = `['"](?<of>/[^'"]+)['"]`;
 /** Nothing may stand between the derivation and what it did, for that could be another one's. */
 const CANNOT_BUILD = String.raw`(?:builder for|Cannot build) ${DERIVATION}(?:\.\s+Reason: builder)?`;
 

@@ -30,6 +30,8 @@ const LARGEST_KEPT = 1024 * 1024;
 export class UpstreamStore {
   readonly storeDir: string;
   private readonly channel: QueryChannel;
+  private readonly open: () => Promise<UpstreamConnection>;
+  private readonly answerSeconds: number;
   /** The longest derivation that is read. */
   private readonly textBytes: number;
   /** The oldest first. */
@@ -49,6 +51,8 @@ export class UpstreamStore {
     memory: MemoryBudget,
   ) {
     this.channel = new QueryChannel(open, requestDeadline, isOutlived);
+    this.open = open;
+    this.answerSeconds = requestDeadline;
     this.storeDir = storeDir;
     this.textBytes = textBytes;
     this.memory = memory;
@@ -93,7 +97,14 @@ export class UpstreamStore {
       const path = parseDerivedPath(target, clientMinor, this.storeDir);
       if (path) paths.add(printDerivedPath(path, minor));
     }
-    return this.channel.ask("QueryMissing", { paths: [...paths] });
+    // On a connection of its own: upstream may ask its caches, over the network, while all other questions go on; and
+    // it remembers for as long as a connection lives what they did not have.
+    const connection = await this.open();
+    try {
+      return await connection.ask("QueryMissing", { paths: [...paths] }, this.answerSeconds);
+    } finally {
+      connection.destroy();
+    }
   }
 
   allValid(): Promise<StorePath[]> {
