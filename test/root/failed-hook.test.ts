@@ -52,7 +52,7 @@ describe.each(lab.versions)("a pre-build hook that fails [daemon %s]", (version)
       writeFileSync(brokered.daemon.hostPath("/tmp/node"), script, { mode: 0o755 });
     });
 
-    test("G5: its clients fail, and so do its build and what depends on it", async () => {
+    test("G5: where the pre-build hook failed, clients fail, and so do the build and what depends on it", async () => {
       const { code, log } = await brokered.daemon.tryBuild(
         dependent("nix-build --no-out-link inner.nix > $out"),
       );
@@ -62,7 +62,7 @@ describe.each(lab.versions)("a pre-build hook that fails [daemon %s]", (version)
       );
     });
 
-    test("G5: no version of a client makes a store of its own", async () => {
+    test("G5: where the pre-build hook failed, no version of a client makes a store of its own", async () => {
       const attempts = lab.versions.map(
         (client) => `echo "CLIENT ${client}"
 if PATH=/lab/${client}/bin:$PATH nix-build --no-out-link inner.nix; then echo "HAS A STORE ${client}"; fi
