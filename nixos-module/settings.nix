@@ -36,8 +36,8 @@ in
   };
   runtime = {
     dir = key types.path ''
-      `sandboxes/<id>/`, `shared/socket`, linker socket. Belongs to root if there are per-build sandboxes. Gone
-      after a reboot. Default: `"/run/nix-broker"`.
+      The folder of `sandboxes/<id>/`, `shared/` and the linker's socket. It belongs to root if there are per-build
+      sandboxes. Its contents are gone after a reboot. Default: `"/run/nix-broker"`.
     '';
     state_dir = key types.path ''
       For data that must survive a restart: the audit. Default: `"/var/lib/nix-broker"`.

@@ -95,6 +95,7 @@ export const commandName: Kind<string> = {
   schema: nonEmpty,
 };
 export const name: Kind<string> = { type: "a name", nix: "types.str", schema: nonEmpty };
+export const sentence: Kind<string> = { type: "a text", nix: "types.str", schema: nonEmpty };
 export const strings: Kind<string[]> = { type: "a list of strings", nix: nixList, schema: z.array(nonEmpty) };
 export const userName: Kind<string> = {
   type: "the name of a user, or UID:GID",

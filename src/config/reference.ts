@@ -8,15 +8,18 @@ const preface = `# Configuration
 
 The configuration is one TOML file: the one that \`--config\` names, else \`$NIX_BROKER_CONFIG\`, else
 \`/etc/nix-broker/config.toml\` if it exists. Everything has a default: without any file the broker
-works on a stock multi-user Nix. An unknown key is an error. Check a file with
+works on a stock multi-user Nix. An unknown key is an error. *Upstream* is the real Nix daemon behind
+the broker; the *view* of a sandbox is the set of store paths it may know of. Check a file with
 
     nix-broker check-config FILE
 
-which reports every problem with its line. An example:
+which reports every problem with its line. Then restart the service. After changes to \`[upstream]\`,
+\`[runtime]\` or \`[hooks]\`, also generate root.conf again and restart the linker
+([install.md](install.md)). An example:
 
 \`\`\`toml
 [[listen]]
-path = "/run/nix-broker/agent/socket"
+path = "/run/nix-broker/shared/agent/socket"
 profile = "agent"
 allow_uids = ["agent"]
 
@@ -91,13 +94,16 @@ function builtinSection(): string {
     ),
     row("`fixed_outputs`", (name) => String(profiles[name].fixedOutputs)),
     row("`admit_fixed_outputs`", (name) => yes(profiles[name].admitFixedOutputs)),
+    row("`weak_hashes`", (name) => yes(profiles[name].weakHashes)),
+    row("`substitute`", (name) => yes(profiles[name].substitute)),
     row("`inner_logs`", (name) => profiles[name].innerLogs),
     row("`content_addressed`", (name) => yes(profiles[name].contentAddressed)),
     row("`view`", (name) => String(profiles[name].view)),
     "",
     ...builtinProfileNames.map((name) => `- \`${name}\`: ${profiles[name].summary}`),
     "",
-    "All of them allow the systems that this machine can build for natively and `builtin`, and no system features.",
+    "All of them allow the systems that this machine can build for natively, `builtin`, and the system features",
+    `${profiles.build.requiredSystemFeatures.map((feature) => `\`${feature}\``).join(", ")}.`,
     "",
   ].join("\n");
 }

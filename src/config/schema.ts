@@ -23,6 +23,7 @@ import {
   operationList,
   optionalPath,
   orUnlimited,
+  sentence,
   size,
   strings,
   systemFeatures,
@@ -113,7 +114,7 @@ const profileSchema = z.strictObject({
     "The profile that this one starts from. Keys that are not set here have its values.",
   ),
   summary: optionalKey(
-    name,
+    sentence,
     "one that names the profile it extends",
     "One sentence for `nix-broker policy`.",
   ),
@@ -207,7 +208,7 @@ export const configSchema = z.strictObject({
     dir: key(
       folder,
       "/run/nix-broker",
-      "`sandboxes/<id>/`, `shared/socket`, linker socket. Belongs to root if there are per-build sandboxes. Gone after a reboot.",
+      "The folder of `sandboxes/<id>/`, `shared/` and the linker's socket. It belongs to root if there are per-build sandboxes. Its contents are gone after a reboot.",
     ),
     state_dir: key(folder, "/var/lib/nix-broker", "For data that must survive a restart: the audit."),
     control_dir: optionalKey(
