@@ -5,6 +5,7 @@ import { infoInView, type MaybePromise, type PathInfo } from "../policy/view-que
 import { ASKER_SECRET_BYTES, askerMark } from "../store/asker-mark.ts";
 import { mapInSlices, type Pace } from "../store/slices.ts";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
+import type { Holder } from "./held-infos.ts";
 import type { Quota } from "./quota.ts";
 import { Lane } from "./turns.ts";
 import { KeptUpstreams } from "./upstream/kept.ts";
@@ -143,12 +144,18 @@ export class Sandbox {
    * Lets a path into the view that upstream has just added for a client, on a connection that is still open. All that it
    * refers to is there already, so what upstream told of it is all that has to be known, and nothing has to be asked.
    * @param told as upstream told it
+   * @param holder that connection
    * @param addressOf as for `admit`
    * @returns what is known of it from now on
    * @throws as `admit`
    */
-  async admitAdded(told: PathInfo, addressOf: (info: PathInfo) => MaybePromise<string>): Promise<PathInfo> {
+  async admitAdded(
+    told: PathInfo,
+    holder: Holder,
+    addressOf: (info: PathInfo) => MaybePromise<string>,
+  ): Promise<PathInfo> {
     const { path, references } = told;
+    this.view.hold?.(told, holder);
     if (!this.view.closed) return told;
     const isWhole = references.every((reference) => reference === path || this.inMemory(reference));
     if (this.inMemory(path) || !isWhole || (await this.released([path]))) {

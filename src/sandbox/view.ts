@@ -1,7 +1,8 @@
 /** The view of a sandbox: the paths that it may know of. It only grows. */
-import type { PathInfo, ViewQueries } from "../policy/view-queries.ts";
+import type { MaybePromise, PathInfo, ViewQueries } from "../policy/view-queries.ts";
 import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
 import { isDerivationPath, type StorePath, storePathHash } from "../store/store-path.ts";
+import { HeldInfos, type Holder } from "./held-infos.ts";
 import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream/store.ts";
 
 export interface View extends ViewQueries {
@@ -11,6 +12,8 @@ export interface View extends ViewQueries {
   readonly size: number;
   /** Adds a closure: the info of every path that `infos` refer to is already there or among them. */
   add(infos: Iterable<PathInfo>): void;
+  /** Notes what upstream told of a path that a client added on that connection; only where the view itself does not hold it. */
+  hold?(info: PathInfo, holder: Holder): void;
 }
 
 /** A closed world, held in memory. */
@@ -137,6 +140,7 @@ export class StoreView implements View {
   readonly closed = false;
   readonly size = 0;
   private readonly store: UpstreamStore;
+  private readonly held = new HeldInfos();
   private readonly outputMapKnown: () => boolean;
 
   /** @param substitute whether upstream may ask its caches for clients */
@@ -149,8 +153,12 @@ export class StoreView implements View {
 
   add(): void {}
 
-  info(path: StorePath): Promise<PathInfo | undefined> {
-    return this.store.info(path);
+  hold(info: PathInfo, holder: Holder): void {
+    this.held.add(info, holder);
+  }
+
+  info(path: StorePath): MaybePromise<PathInfo | undefined> {
+    return this.held.get(path) ?? this.store.info(path);
   }
 
   all(): Promise<StorePath[]> {
@@ -171,7 +179,7 @@ export class StoreView implements View {
 
   async derivation(path: StorePath): Promise<Derivation | undefined> {
     if (!isDerivationPath(path)) return undefined;
-    const info = await this.store.info(path);
+    const info = await this.info(path);
     return info && this.store.derivation(path, info, this);
   }
 

@@ -192,7 +192,7 @@ export async function admitAdded(
   const reply = await guarded(exchange, upstream, "requestDeadline", () => upstream.reply(operation));
   const address = (info: PathInfo): MaybePromise<string> => ownAddress(exchange, info, by);
   if (!("narHash" in reply)) return admitOne(exchange, reply.path, address);
-  return exchange.sandbox.admitAdded(pathInfo(reply.path, reply), address);
+  return exchange.sandbox.admitAdded(pathInfo(reply.path, reply), upstream, address);
 }
 
 /**
