@@ -18,11 +18,13 @@ import { connect } from "./measures/connect.ts";
 import { firstForward } from "./measures/first-forward.ts";
 import { hookPrefilter } from "./measures/hook-prefilter.ts";
 import { innerBuilds } from "./measures/inner-builds.ts";
+import { instantiate } from "./measures/instantiate.ts";
 import { longestWait } from "./measures/longest-wait.ts";
 import { read } from "./measures/read.ts";
 import { answered, forwarded } from "./measures/requests.ts";
 import { sandboxes } from "./measures/sandboxes.ts";
 import { scan } from "./measures/scan.ts";
+import { viewStore } from "./measures/view-store.ts";
 import { tableHeader, tableLine, toJson } from "./report.ts";
 import { type Subjects, startSubjects } from "./subjects.ts";
 
@@ -37,6 +39,8 @@ const measures: readonly Measure[] = [
   sandboxes,
   longestWait,
   innerBuilds,
+  instantiate,
+  viewStore,
   hookPrefilter,
   scan,
   auditRows,

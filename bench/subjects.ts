@@ -19,16 +19,19 @@ export class BenchBroker {
   readonly process: ChildProcess;
   /** On the machine. */
   readonly sockets: readonly string[];
+  /** The first of them, beside the daemon. */
+  readonly socketInside: string;
 
-  private constructor(child: ChildProcess, sockets: readonly string[]) {
+  private constructor(child: ChildProcess, sockets: readonly string[], socketInside: string) {
     this.process = child;
     this.sockets = sockets;
+    this.socketInside = socketInside;
   }
 
-  /** @param view store paths that each of the sockets has in its view */
+  /** @param view what each of the sockets has in its view: store paths, or the whole store */
   static async start(
     daemon: Daemon,
-    options: { name: string; sockets: number; view: readonly string[] },
+    options: { name: string; sockets: number; view: readonly string[] | "store" },
   ): Promise<BenchBroker> {
     const folder = `/var/lib/nix-broker/${options.name}`;
     const paths = Array.from({ length: options.sockets }, (_, i) => `${folder}/s${i}/socket`);
@@ -51,7 +54,7 @@ export class BenchBroker {
     watchPart(daemon, "the service", child, wordsOf(child));
     const sockets = paths.map((path) => daemon.hostPath(path));
     await until(() => sockets.every((socket) => existsSync(socket)));
-    return new BenchBroker(child, sockets);
+    return new BenchBroker(child, sockets, paths[0] ?? "");
   }
 
   /** Resident memory, in bytes. */
