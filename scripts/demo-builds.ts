@@ -107,10 +107,10 @@ export function attempts({ secret, secretText, madeUp, stealDerivation }: Target
       tell: lastLine,
     },
     {
-      title: "ask about a path that does not exist: the answer must be the same",
+      title: "compare that with the answer about a path that does not exist: they must be the same",
       script: `nix-store --query --hash ${secret} > exists 2>&1; nix-store --query --hash ${madeUp} > not 2>&1
 sed s,${secret},PATH,g exists > a; sed s,${madeUp},PATH,g not > b
-if [ "$(cat a)" != "$(cat b)" ]; then echo "they differ: one is $(tail -n 1 a | cut -c 1-20)…, of the other it says '$(tail -n 1 b)'"; exit 0; fi
+if [ "$(cat a)" != "$(cat b)" ]; then echo "the answers differ: one is $(tail -n 1 a | cut -c 1-20)…, of the other it says '$(tail -n 1 b)'"; exit 0; fi
 cat b; exit 1`,
       refused: failedWith("'PATH' is not valid"),
       tell: lastLine,
