@@ -66,6 +66,7 @@ export async function approve(
   const walk = new Walk(sandbox, held);
   for (let level: NamesByDerivation = byDerivation(targets); level.size > 0; ) level = await walk.look(level);
   await refuseExportedGraphs(sandbox, walk.runs);
+  await held.settled();
   return {
     runs: walk.runs,
     asked: new Map(targets.map(({ derivation }) => [derivation, walk.outputsOf(derivation)])),
@@ -114,6 +115,7 @@ class Walk {
       const read = await Promise.all(piece.map(([path, names]) => this.read(path, names)));
       for (const entry of await this.missing(read)) {
         const judged = await judge(this.sandbox, entry);
+        this.held.readToo(entry.derivation.inputSrcs);
         const inputs: StorePath[] = [];
         for (const [path, names] of entry.derivation.inputDrvs) {
           const input = this.once(path);

@@ -24,8 +24,14 @@ export interface HeldOutputs {
   keep(derivations: readonly StorePath[]): Promise<void>;
   /** Makes upstream fetch those of the paths that it can. @returns whether it tried any */
   fetch(paths: readonly StorePath[]): Promise<boolean>;
-  /** Waits until no path in their closures can gain references any more. */
-  settled(paths: ReadonlySet<StorePath>): Promise<void>;
+  /** What may run reads these paths, besides outputs that are held. */
+  readToo(sources: Iterable<StorePath>): void;
+  /**
+   * Waits until nothing that is held or read, nor anything in the closures of these paths, can gain references any more:
+   * what is built upon it before lacks them for good (G6).
+   * @throws Refusal when that takes too long
+   */
+  settled(): Promise<void>;
 }
 
 /**
@@ -40,6 +46,8 @@ export function heldInView(view: View, pace: Pace): HeldOutputs {
     },
     keep: async () => {},
     fetch: async () => false,
+    // What is in the view is complete: that was waited for before it entered.
+    readToo() {},
     settled: async () => {},
   };
 }
@@ -57,6 +65,8 @@ export function heldOnConnection(
   const ask = <T>(work: () => Promise<T>): Promise<T> => guarded(exchange, upstream, "requestDeadline", work);
   /** What upstream says that it would fetch: only a hint of what to try. A cache may lie, or be gone. */
   let hinted: ReadonlySet<StorePath> | undefined;
+  /** What is held, and what is read besides. */
+  const readPaths = new Set<StorePath>();
   const root = (paths: readonly StorePath[]): Promise<unknown> =>
     upstream.askEach(
       "AddTempRoot",
@@ -75,7 +85,9 @@ export function heldOnConnection(
     among: (paths) =>
       ask(async () => {
         await root(paths);
-        return new Set(await upstream.ask("QueryValidPaths", { paths: [...paths], substitute: 0 }));
+        const valid = new Set(await upstream.ask("QueryValidPaths", { paths: [...paths], substitute: 0 }));
+        for (const path of valid) readPaths.add(path);
+        return valid;
       }),
     keep: async (derivations) => {
       await ask(() => root(derivations));
@@ -88,10 +100,13 @@ export function heldOnConnection(
       for (const path of hopeful) await fetchPath(exchange, upstream, path);
       return hopeful.length > 0;
     },
-    settled: async (paths) => {
+    readToo(sources) {
+      for (const path of sources) readPaths.add(path);
+    },
+    settled: async () => {
       const { waits } = exchange;
       for (let held = waits.heldPaths(); held.length > 0; held = waits.heldPaths()) {
-        const touching = await ask(() => touchedBy(upstream, held, paths));
+        const touching = await ask(() => touchedBy(upstream, held, readPaths));
         if (!(await waits.released(touching))) return;
       }
     },
@@ -147,9 +162,12 @@ async function touchedBy(
       const next = pending.pop()!;
       if (visited.has(next)) continue;
       visited.add(next);
+      if (paths.has(next)) {
+        touching.push(path);
+        break;
+      }
       pending.push(...(await upstream.ask("QueryReferrers", { path: next })));
     }
-    if ([...visited].some((one) => paths.has(one))) touching.push(path);
   }
   return touching;
 }
