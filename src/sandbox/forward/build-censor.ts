@@ -49,7 +49,7 @@ export async function requireAllBuilt(exchange: BuildExchange, { outcomes, runs 
  * `inner_logs = "none"`.
  */
 async function failureText(
-  { sandbox: { view, profile } }: Exchange,
+  { sandbox: { view, profile, pace } }: Exchange,
   derivations: readonly StorePath[],
   runs: ApprovedRuns,
   upstreamError: string,
@@ -57,7 +57,7 @@ async function failureText(
   const text = `build of ${derivations.map((path) => `'${path}'`).join(", ")} failed`;
   if (profile.innerLogs === "none") return text;
   for (const target of derivations) {
-    const culprit = culpritOf(runs, target, upstreamError);
+    const culprit = await culpritOf(runs, target, upstreamError, pace);
     if (!culprit || (view.closed && runs.get(culprit.derivation)?.fetches)) continue;
     const { what, paths } = culprit.failure;
     const known = await Promise.all(paths.map((path) => isStorePath(path, view.storeDir) && view.info(path)));

@@ -2,6 +2,7 @@
  * Why a build failed, out of upstream's words for it. Those never reach a client themselves, for they name hosts, users
  * and other people's paths; what is read out of them here is what a derivation of the client's own did.
  */
+import { type Pace, paced } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import type { ApprovedRuns } from "./approve.ts";
 import { reachable } from "./build-order.ts";
@@ -155,17 +156,22 @@ export function failuresIn(words: string): Failure[] {
   return found.sort((a, b) => a.at - b.at).map(({ at: _, ...failure }) => failure);
 }
 
-/** The first failure of a derivation that may run for this target, the target itself included. */
-export function culpritOf(
+/**
+ * The first failure of a derivation that may run for this target, the target itself included. In slices: a request may have
+ * thousands of targets, each with the next one below it.
+ */
+export async function culpritOf(
   runs: ApprovedRuns,
   target: StorePath,
   words: string,
-): { readonly derivation: StorePath; readonly failure: Failure } | undefined {
+  pace: Pace,
+): Promise<{ readonly derivation: StorePath; readonly failure: Failure } | undefined> {
+  if (pace.due) await pace.pause();
   const failures = failuresIn(words);
   if (failures.length === 0) return undefined;
-  const below = reachable(runs, target);
+  const below = await reachable(runs, target, pace);
   for (const failure of failures)
-    for (const derivation of below)
+    for await (const derivation of paced(below, pace))
       if (derivation === failure.of || hasOutput(runs, derivation, failure.of))
         return { derivation, failure };
   return undefined;

@@ -1,4 +1,5 @@
 /** The order in which the derivations of a request depend on each other. Pure. */
+import type { Pace } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import type { ApprovedRuns } from "./approve.ts";
 
@@ -42,9 +43,10 @@ export function neededWithSandbox(runs: ApprovedRuns): StorePath[] {
 }
 
 /** What may run for this derivation: itself, its inputs, and so on. */
-export function reachable(runs: ApprovedRuns, from: StorePath): Set<StorePath> {
+export async function reachable(runs: ApprovedRuns, from: StorePath, pace: Pace): Promise<Set<StorePath>> {
   const found = new Set<StorePath>();
   for (const pending = [from]; pending.length > 0; ) {
+    if (pace.due) await pace.pause();
     const path = pending.pop()!;
     if (!runs.has(path) || found.has(path)) continue;
     found.add(path);

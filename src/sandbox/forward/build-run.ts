@@ -69,15 +69,17 @@ export class BuildRun {
       if (outcome.kind !== "failed") continue;
       failures.set(path, outcome);
       if (keepGoing) return this.buildEach(targets, failures);
-      return new Map(
-        targets.map(({ derivation }) => [derivation, this.failureOf(derivation, failures) ?? LEFT]),
-      );
+      const outcomes = new Map<StorePath, Outcome>();
+      for (const { derivation } of targets)
+        outcomes.set(derivation, (await this.failureOf(derivation, failures)) ?? LEFT);
+      return outcomes;
     }
     const outcomes = await this.request(targets);
     for (const [path, outcome] of outcomes) {
       if (outcome.kind !== "failed") continue;
       // Which of its dependencies failed, if that is known: it need not fail twice.
-      const culprit = culpritOf(this.runs, path, outcome.upstreamError)?.derivation ?? path;
+      const found = await culpritOf(this.runs, path, outcome.upstreamError, this.exchange.sandbox.pace);
+      const culprit = found?.derivation ?? path;
       if (this.runs.has(culprit)) failures.set(culprit, outcome);
     }
     return keepGoing && failures.size > 0 ? this.buildEach(targets, failures) : outcomes;
@@ -112,8 +114,13 @@ export class BuildRun {
     return outcome;
   }
 
-  private failureOf(derivation: StorePath, failures: ReadonlyMap<StorePath, Outcome>): Outcome | undefined {
-    const culprit = [...reachable(this.runs, derivation)].find((path) => failures.has(path));
+  private async failureOf(
+    derivation: StorePath,
+    failures: ReadonlyMap<StorePath, Outcome>,
+  ): Promise<Outcome | undefined> {
+    const culprit = [...(await reachable(this.runs, derivation, this.exchange.sandbox.pace))].find((path) =>
+      failures.has(path),
+    );
     return culprit === undefined ? undefined : failures.get(culprit);
   }
 
