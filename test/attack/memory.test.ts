@@ -84,7 +84,7 @@ describeAttack(
 
     test("G8: long requests one after the other, from many clients, take turns", async () => {
       const peak = await watched(async () => {
-        const clients = await connectAll(8);
+        const clients = await connectAll(4);
         const [first] = clients;
         const paths = Array.from({ length: 410_000 }, (_, i) => `${storePath(i)}-${"y".repeat(20)}`);
         const request = first!.encode("QueryValidPaths", { paths, substitute: 0 });
@@ -109,7 +109,7 @@ describeAttack(
           SOCKETS.map(async (socket, at) => {
             const client = await attacker(socket);
             const inputs: Made[] = [];
-            for (let i = 0; i < 12; i++) {
+            for (let i = 0; i < 8; i++) {
               const made = makeDerivation({
                 name: `heavy-${at}-${i}`,
                 script: "echo > $out",
