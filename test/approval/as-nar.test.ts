@@ -29,6 +29,14 @@ function infoOf(made: Made, nar: Buffer): NarInfo {
   };
 }
 
+/** Old versions ask for a piece at a time, and for no longer ones. */
+function pieces(nar: Buffer): Buffer[] {
+  const length = 32 * 1024;
+  return Array.from({ length: Math.ceil(nar.length / length) }, (_, i) =>
+    nar.subarray(i * length, (i + 1) * length),
+  );
+}
+
 type Change = (made: Made) => { node?: NarNode; info?: Partial<NarInfo> };
 
 describeAttack(
@@ -51,7 +59,7 @@ describeAttack(
       const flags = { repair: false, dontCheckSigs: false };
       const { error } =
         way === "alone"
-          ? await client.ask("AddToStoreNar", { ...info, ...flags }, [nar])
+          ? await client.ask("AddToStoreNar", { ...info, ...flags }, pieces(nar))
           : await client.ask("AddMultipleToStore", flags, [items(client, [{ info, nar }])]);
       return error;
     }
