@@ -72,6 +72,18 @@ function stringLike<T>(
   };
 }
 
+const stringCodec: Compiled<unknown> = {
+  decode: (d) => d.string(),
+  *read(d) {
+    while (!d.has(8)) yield 8;
+    const size = d.stringSize();
+    if (size > d.longestKept) return yield* d.frontOfString();
+    while (!d.has(size)) yield size;
+    return d.string();
+  },
+  encode: (e, v) => e.string(v as string),
+};
+
 function compileNode(node: Node, context: CodecContext): Compiled<unknown> {
   switch (node.kind) {
     case "u64":
@@ -87,10 +99,7 @@ function compileNode(node: Node, context: CodecContext): Compiled<unknown> {
     case "bool":
       return fixed(decodeBool, (e, v) => e.u64(v ? 1 : 0));
     case "string":
-      return stringLike(
-        (d) => d.string(),
-        (e, v) => e.string(v as string),
-      );
+      return stringCodec;
     case "bytes":
       return stringLike(
         (d) => d.bytes(),

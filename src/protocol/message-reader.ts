@@ -24,6 +24,8 @@ export interface ReaderOptions {
   readonly pace?: Pace;
   /** The longest list. */
   readonly mostElements?: number;
+  /** Of a longer string, no more than its front is kept. Bytes. */
+  readonly longestKept?: number;
   /** Not asked about messages that have arrived in full when they are read, and are shorter than `WINDOW`. */
   readonly room?: Room;
 }
@@ -37,11 +39,15 @@ export class MessageReader {
   private readonly room: Room | undefined;
 
   /** @param limit the longest message, in bytes */
-  constructor(source: ByteSource, limit: number, { pace = noPause, mostElements, room }: ReaderOptions = {}) {
+  constructor(
+    source: ByteSource,
+    limit: number,
+    { pace = noPause, mostElements, longestKept, room }: ReaderOptions = {},
+  ) {
     this.source = source;
     this.pace = pace;
     this.room = room;
-    this.decoder = new Decoder(limit, mostElements);
+    this.decoder = new Decoder(limit, mostElements, longestKept);
   }
 
   /**

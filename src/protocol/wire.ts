@@ -51,6 +51,9 @@ export function checkFlag(value: number): boolean {
 }
 
 /** Reads values from a buffer, from front to back. */
+/** Bytes of a long string that are read at once where only its front is kept. */
+const PIECE = 16 * 1024;
+
 export class Decoder {
   private buffer: Buffer = ZERO;
   private end = 0;
@@ -61,11 +64,21 @@ export class Decoder {
   /** The longest message that is accepted, in bytes. */
   private readonly limit: number;
   private readonly mostElements: number;
+  /** Of a longer string, no more than its front is kept. Bytes. */
+  readonly longestKept: number;
 
-  /** @param mostElements of one list */
-  constructor(limit: number, mostElements = Number.POSITIVE_INFINITY) {
+  /**
+   * @param mostElements of one list
+   * @param longestKept of one string that is read while it arrives, in bytes
+   */
+  constructor(
+    limit: number,
+    mostElements = Number.POSITIVE_INFINITY,
+    longestKept = Number.POSITIVE_INFINITY,
+  ) {
     this.limit = limit;
     this.mostElements = mostElements;
+    this.longestKept = longestKept;
   }
 
   /**
@@ -137,6 +150,21 @@ export class Decoder {
     const length = this.length();
     const at = this.padded(length);
     return this.buffer.toString("latin1", at, at + length);
+  }
+
+  /** The front of a byte string that is longer than is kept; the rest is read and dropped. Yields as `Compiled.read` does. */
+  *frontOfString(): Generator<number, string, undefined> {
+    const length = this.length();
+    let front = "";
+    for (let left = length + padding(length); left > 0; ) {
+      const piece = Math.min(left, PIECE);
+      while (!this.has(piece)) yield piece;
+      const at = this.take(piece);
+      const wanted = Math.min(piece, Math.min(length, this.longestKept) - front.length);
+      front += this.buffer.toString("latin1", at, at + wanted);
+      left -= piece;
+    }
+    return front;
   }
 
   /** A byte string as a copy of its own. */

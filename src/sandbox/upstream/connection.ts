@@ -65,8 +65,10 @@ export function explained(error: Error): string {
 
 /** Messages from upstream are limited, too: the path names of a whole store fit. Bytes. */
 export const LONGEST_REPLY = 512 * 1024 * 1024;
-/** Builders write these, possibly without line ends, and they are held in memory, for many builds at once. */
+/** Builders write these, possibly without line ends. Bytes. */
 const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
+/** What is kept of one text in them, for they are held in memory, for many builds at once. Bytes. */
+const LONGEST_LOG_TEXT = 256 * 1024;
 /** Both ends can hold this many questions and answers in their sockets' buffers. */
 const ASKED_AT_ONCE = 64;
 /**
@@ -102,7 +104,7 @@ export class UpstreamConnection {
     this.greeting = greeting;
     this.table = tableFor({ minor: greeting.minor, features: greeting.features, storeDir });
     this.logs = logCodecs(this.table);
-    this.logReader = new MessageReader(transport, LONGEST_LOG_MESSAGE);
+    this.logReader = new MessageReader(transport, LONGEST_LOG_MESSAGE, { longestKept: LONGEST_LOG_TEXT });
     transport.onEnd = () => {
       this.ended = true;
       this.onClose?.();
