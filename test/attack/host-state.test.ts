@@ -73,7 +73,7 @@ describeAttack("paths that the host had without a content address", ({ bare, bro
 
 describeAttack(
   "realisations",
-  ({ bare, brokered, minor }) => {
+  ({ bare, brokered }) => {
     /** A floating derivation as text, and the hash by which its outputs are named up to 2.33. */
     const floating = (name: string): { text: Buffer; hash: string } => {
       const of = (out: string): string =>
@@ -102,7 +102,6 @@ describeAttack(
     });
 
     test("what it built itself, a client is told", async () => {
-      if (minor < 34) return;
       const { text, hash } = floating("built-by-itself");
       const client = await brokered();
       const { path } = await client.addText("built-by-itself.drv", text.toString("latin1"));
