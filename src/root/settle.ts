@@ -17,7 +17,6 @@ import { gainsOf } from "./gains.ts";
 import { nixSetting } from "./nix-settings.ts";
 import { NixStoreCommand } from "./nix-store-command.ts";
 import { mentionedPaths } from "./output-scan.ts";
-import { hasEnded } from "./process-tree.ts";
 import { type CheckedOutput, referenceViolations } from "./reference-checks.ts";
 import { releaseRoots, removeSandbox } from "./registration.ts";
 
@@ -63,9 +62,9 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
   const daemon = new DaemonQuery(config.upstreamSocket, config.storeDir);
   try {
     const outputs = Object.entries(record.outputs).filter(([, path]) => path !== "");
-    // Nothing else keeps them then: collected between the question and the registration, one would be registered as
-    // valid without being there.
-    if (!record.worker || hasEnded(record.worker)) for (const [, path] of outputs) await daemon.keep(path);
+    // Collected between the question and the registration, one would be registered as valid without being there. The
+    // build's worker keeps them only as long as it lives, and may be killed at any moment.
+    for (const [, path] of outputs) await daemon.keep(path);
     const valid = await daemon.validPaths(outputs.map(([, path]) => path));
     const built = outputs.filter(([, path]) => valid.has(path));
     if (built.length === 0) return nothingDone("failed");
