@@ -8,12 +8,10 @@ import type { BuildFailure } from "../detail.ts";
 import { Refusal } from "../refusal.ts";
 import type { ApprovedRuns } from "./approve.ts";
 import { culpritOf } from "./build-failure.ts";
-import type { Outcome, Outcomes } from "./build-run.ts";
+import { LEFT, type Outcome, type Outcomes } from "./build-run.ts";
 import type { Target } from "./build-targets.ts";
 import type { BuildExchange, Exchange } from "./exchange.ts";
 import { censorRealisation } from "./read.ts";
-
-const LEFT: Outcome = { kind: "left" };
 
 type Status = (typeof BUILD_STATUS)[keyof typeof BUILD_STATUS];
 

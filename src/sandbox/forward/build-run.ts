@@ -37,7 +37,7 @@ export type Outcome =
 /** By derivation. */
 export type Outcomes = ReadonlyMap<StorePath, Outcome>;
 
-const LEFT: Outcome = { kind: "left" };
+export const LEFT: Outcome = { kind: "left" };
 const COMPLAINT = /error|fail|cannot|cycle|mismatch|not allowed|unsupported|timed out|required/i;
 /** Of complaints, what is kept: the last ones. Characters. */
 const MOST_COMPLAINTS = 32 * 1024;
