@@ -9,6 +9,7 @@ import { errorText } from "../contract/trusted-file.ts";
 import { isAskerMark } from "../store/asker-mark.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { temporaryRootsFolder } from "./nix-state.ts";
+import { temporaryRootsNames } from "./temporary-roots.ts";
 import { clientOf } from "./worker-client.ts";
 
 const CHUNK = 256 * 1024;
@@ -32,15 +33,19 @@ export async function askerOf(config: RootConfig, worker: ProcessIdentity): Prom
   }
 }
 
-async function lastMark(config: RootConfig, { pid }: ProcessIdentity): Promise<StorePath | ""> {
-  const file = await open(`${temporaryRootsFolder(config)}/${pid}`, "r");
-  try {
-    let found: StorePath | "" = "";
-    for await (const root of rootsIn(file)) if (isAskerMark(root, config.storeDir)) found = root;
-    return found;
-  } finally {
-    await file.close();
+/** @returns "" where there is none. @throws when that cannot be found out */
+export async function lastMark(config: RootConfig, worker: ProcessIdentity): Promise<StorePath | ""> {
+  const folder = temporaryRootsFolder(config);
+  let found: StorePath | "" = "";
+  for (const name of temporaryRootsNames(worker)) {
+    const file = await open(`${folder}/${name}`, "r");
+    try {
+      for await (const root of rootsIn(file)) if (isAskerMark(root, config.storeDir)) found = root;
+    } finally {
+      await file.close();
+    }
   }
+  return found;
 }
 
 /** The file has one after the other, each with a NUL at its end (`src/libstore/gc.cc` in the Nix tree). */
