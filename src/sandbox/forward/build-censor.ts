@@ -3,12 +3,13 @@
  * not how else, where, when and by whom (G3). Upstream's messages go to the audit.
  */
 import { BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
+import { paced } from "../../store/slices.ts";
 import { isStorePath, type StorePath } from "../../store/store-path.ts";
 import type { BuildFailure } from "../detail.ts";
 import { Refusal } from "../refusal.ts";
 import type { ApprovedRuns } from "./approve.ts";
-import { culpritOf } from "./build-failure.ts";
-import { LEFT, type Outcome, type Outcomes } from "./build-run.ts";
+import { type Culprit, culpritsOf } from "./build-failure.ts";
+import { type Failed, LEFT, type Outcome, type Outcomes, wordsOf } from "./build-run.ts";
 import type { Target } from "./build-targets.ts";
 import type { BuildExchange, Exchange } from "./exchange.ts";
 import { censorRealisation } from "./read.ts";
@@ -28,18 +29,26 @@ export interface Built {
 
 /** For an operation that does not report single results. @throws Refusal if anything was not built */
 export async function requireAllBuilt(exchange: BuildExchange, { outcomes, runs }: Built): Promise<void> {
-  const failed = [...outcomes].filter(([, { kind }]) => kind !== "built");
-  const failure = failed.map(([, outcome]) => outcome).find((outcome) => outcome.kind === "failed");
+  const failed = [...outcomes].filter(([, { kind }]) => kind !== "built").map(([path]) => path);
   if (failed.length === 0) return;
-  const upstreamError = failure?.upstreamError ?? "";
-  const paths = failed.map(([path]) => path);
-  throw new Refusal(await failureText(exchange, paths, runs, upstreamError), {
+  const failures = failuresAmong(outcomes);
+  const culprits = await culpritsOf(runs, wordsOf(failures), exchange.sandbox.pace);
+  throw new Refusal(await failureText(exchange, failed, runs, culprits), {
     verdict: "forward",
     reason: BUILD_FAILED,
-    upstreamError,
+    upstreamError: failures[0] ? upstreamErrorOf(failures[0]) : "",
     upstreamInStep: true,
     status: BUILD_FAILED_STATUS,
   });
+}
+
+function failuresAmong(outcomes: Outcomes): Failed[] {
+  return [...outcomes.values()].filter((outcome) => outcome.kind === "failed");
+}
+
+/** Upstream's words, for the audit. */
+function upstreamErrorOf({ complaints, error }: Failed): string {
+  return `${complaints}${error}`;
 }
 
 /**
@@ -47,15 +56,15 @@ export async function requireAllBuilt(exchange: BuildExchange, { outcomes, runs 
  * `inner_logs = "none"`.
  */
 async function failureText(
-  { sandbox: { view, profile, pace } }: Exchange,
+  { sandbox: { view, profile } }: Exchange,
   derivations: readonly StorePath[],
   runs: ApprovedRuns,
-  upstreamError: string,
+  culprits: ReadonlyMap<StorePath, Culprit>,
 ): Promise<string> {
   const text = `build of ${derivations.map((path) => `'${path}'`).join(", ")} failed`;
   if (profile.innerLogs === "none") return text;
   for (const target of derivations) {
-    const culprit = await culpritOf(runs, target, upstreamError, pace);
+    const culprit = culprits.get(target);
     if (!culprit || (view.closed && runs.get(culprit.derivation)?.fetches)) continue;
     const { what, paths } = culprit.failure;
     const known = await Promise.all(paths.map((path) => isStorePath(path, view.storeDir) && view.info(path)));
@@ -78,12 +87,13 @@ export async function censoredResults(
   { outcomes, runs }: Built,
 ): Promise<KeyedBuildResult[]> {
   const results: KeyedBuildResult[] = [];
-  for (const { asked, wanted } of targets) {
+  const culprits = await culpritsOf(runs, wordsOf(failuresAmong(outcomes)), exchange.sandbox.pace);
+  for await (const { asked, wanted } of paced(targets, exchange.sandbox.pace)) {
     const outcome = wanted && (outcomes.get(wanted.derivation) ?? LEFT);
     if (!outcome) results.push(builtResult(asked));
     else if (outcome.kind === "built")
       results.push({ ...builtResult(asked), builtOutputs: await censoredOutputs(exchange, outcome) });
-    else results.push(await failedResult(exchange, asked, wanted.derivation, runs, outcome));
+    else results.push(await failedResult(exchange, asked, wanted.derivation, runs, outcome, culprits));
   }
   return results;
 }
@@ -94,16 +104,16 @@ async function failedResult(
   derivation: StorePath,
   runs: ApprovedRuns,
   outcome: Exclude<Outcome, { kind: "built" }>,
+  culprits: ReadonlyMap<StorePath, Culprit>,
 ): Promise<KeyedBuildResult> {
   if (outcome.kind === "left") {
     const reason = `'${asked}' was not built`;
     noteFailure(exchange, { path: asked, reason });
     return resultOf(asked, BUILD_STATUS.permanentFailure, reason);
   }
-  const { upstreamError, timedOut } = outcome;
-  const reason = await failureText(exchange, [derivation], runs, upstreamError);
-  noteFailure(exchange, { path: asked, reason, upstreamError });
-  return resultOf(asked, timedOut ? BUILD_STATUS.timedOut : BUILD_STATUS.permanentFailure, reason);
+  const reason = await failureText(exchange, [derivation], runs, culprits);
+  noteFailure(exchange, { path: asked, reason, upstreamError: upstreamErrorOf(outcome) });
+  return resultOf(asked, outcome.timedOut ? BUILD_STATUS.timedOut : BUILD_STATUS.permanentFailure, reason);
 }
 
 function noteFailure(exchange: Exchange<"BuildPathsWithResults">, failure: BuildFailure): void {

@@ -2,10 +2,10 @@
  * Why a build failed, out of upstream's words for it. Those never reach a client themselves, for they name hosts, users
  * and other people's paths; what is read out of them here is what a derivation of the client's own did.
  */
-import { type Pace, paced } from "../../store/slices.ts";
+import type { Pace } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import type { ApprovedRuns } from "./approve.ts";
-import { reachable } from "./build-order.ts";
+import { climb, dependentsIn } from "./build-order.ts";
 
 export interface Failure {
   /** The derivation that failed, or one of its outputs: upstream names the one or the other. */
@@ -156,32 +156,73 @@ export function failuresIn(words: string): Failure[] {
   return found.sort((a, b) => a.at - b.at).map(({ at: _, ...failure }) => failure);
 }
 
-/**
- * The first failure of a derivation that may run for this target, the target itself included. In slices: a request may have
- * thousands of targets, each with the next one below it.
- */
-export async function culpritOf(
-  runs: ApprovedRuns,
-  target: StorePath,
-  words: string,
-  pace: Pace,
-): Promise<{ readonly derivation: StorePath; readonly failure: Failure } | undefined> {
-  if (pace.due) await pace.pause();
-  const failures = failuresIn(words);
-  if (failures.length === 0) return undefined;
-  const below = await reachable(runs, target, pace);
-  for (const failure of failures)
-    for await (const derivation of paced(below, pace))
-      if (derivation === failure.of || hasOutput(runs, derivation, failure.of))
-        return { derivation, failure };
-  return undefined;
+/** The derivation that failed, and what it did. */
+export interface Culprit {
+  readonly derivation: StorePath;
+  readonly failure: Failure;
 }
 
-/** Up to 2.3 a mismatch is told of the path that the contents would have had, which has the right name alone. */
-function hasOutput(runs: ApprovedRuns, derivation: StorePath, output: StorePath): boolean {
-  const { outputs, fetches } = runs.get(derivation)!;
-  const paths = [...outputs.values()];
-  return paths.includes(output) || (fetches && paths.some((path) => nameOf(path) === nameOf(output)));
+/**
+ * Over what each of those that may run failed, as far as the words tell: over the first failure of its own or of one of its
+ * inputs. In slices, and from the failures up: a request may have thousands of targets, each with the next one below it.
+ */
+export async function culpritsOf(
+  runs: ApprovedRuns,
+  words: Iterable<string>,
+  pace: Pace,
+): Promise<ReadonlyMap<StorePath, Culprit>> {
+  const culprits = new Map<StorePath, Culprit>();
+  const failures: Failure[] = [];
+  for (const text of new Set(words)) {
+    if (pace.due) await pace.pause();
+    for (const failure of failuresIn(text)) failures.push(failure);
+  }
+  if (failures.length === 0) return culprits;
+  const named = await namesIn(runs, pace);
+  const dependents = await dependentsIn(runs, pace);
+  const seen = new Set<readonly StorePath[]>();
+  for (const failure of failures) {
+    const found = named.paths.get(failure.of) ?? named.fetched.get(nameOf(failure.of));
+    if (!found || seen.has(found)) continue;
+    seen.add(found);
+    for (const derivation of found) {
+      const culprit = { derivation, failure };
+      const visit = (path: StorePath): boolean => !culprits.has(path) && Boolean(culprits.set(path, culprit));
+      await climb(dependents, derivation, visit, pace);
+    }
+  }
+  return culprits;
+}
+
+/** What the words may call the derivations that may run. */
+interface Named {
+  /** By their own paths, and those of their outputs. */
+  readonly paths: ReadonlyMap<StorePath, readonly StorePath[]>;
+  /**
+   * Those that fetch, by the names of their outputs: up to 2.3 a mismatch is told of the path that the contents would have
+   * had, which has the right name alone.
+   */
+  readonly fetched: ReadonlyMap<string, readonly StorePath[]>;
+}
+
+async function namesIn(runs: ApprovedRuns, pace: Pace): Promise<Named> {
+  const paths = new Map<StorePath, StorePath[]>();
+  const fetched = new Map<string, StorePath[]>();
+  const add = (names: Map<string, StorePath[]>, name: string, derivation: StorePath): void => {
+    const known = names.get(name);
+    if (known) known.push(derivation);
+    else names.set(name, [derivation]);
+  };
+  for (const [derivation, { outputs, fetches }] of runs) {
+    if (pace.due) await pace.pause();
+    paths.set(derivation, [derivation]);
+    for (const output of outputs.values()) {
+      if (output === "") continue;
+      add(paths, output, derivation);
+      if (fetches) add(fetched, nameOf(output), derivation);
+    }
+  }
+  return { paths, fetched };
 }
 
 function nameOf(path: string): string {

@@ -42,15 +42,36 @@ export function neededWithSandbox(runs: ApprovedRuns): StorePath[] {
   return inputsFirst(runs).filter((path) => needed.has(path) && runs.get(path)?.optsIn);
 }
 
-/** What may run for this derivation: itself, its inputs, and so on. */
-export async function reachable(runs: ApprovedRuns, from: StorePath, pace: Pace): Promise<Set<StorePath>> {
-  const found = new Set<StorePath>();
+/** What may run and needs others, by what it needs: for walks from an input up to all that depends on it. */
+export type Dependents = ReadonlyMap<StorePath, readonly StorePath[]>;
+
+export async function dependentsIn(runs: ApprovedRuns, pace: Pace): Promise<Dependents> {
+  const dependents = new Map<StorePath, StorePath[]>();
+  for (const path of runs.keys()) {
+    if (pace.due) await pace.pause();
+    for (const input of inputsIn(runs, path)) {
+      const known = dependents.get(input);
+      if (known) known.push(path);
+      else dependents.set(input, [path]);
+    }
+  }
+  return dependents;
+}
+
+/**
+ * Visits a derivation, what needs it, and so on.
+ * @param visit whether this is the first visit; from there on up nothing is visited again otherwise
+ */
+export async function climb(
+  dependents: Dependents,
+  from: StorePath,
+  visit: (path: StorePath) => boolean,
+  pace: Pace,
+): Promise<void> {
   for (const pending = [from]; pending.length > 0; ) {
     if (pace.due) await pace.pause();
     const path = pending.pop()!;
-    if (!runs.has(path) || found.has(path)) continue;
-    found.add(path);
-    pending.push(...inputsIn(runs, path));
+    if (!visit(path)) continue;
+    for (const dependent of dependents.get(path) ?? []) pending.push(dependent);
   }
-  return found;
 }

@@ -10,8 +10,8 @@ import type { StorePath } from "../../store/store-path.ts";
 import { Deadline } from "../deadline.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import type { ApprovedRuns } from "./approve.ts";
-import { culpritOf } from "./build-failure.ts";
-import { inputsFirst, inputsIn, neededWithSandbox, reachable } from "./build-order.ts";
+import { culpritsOf } from "./build-failure.ts";
+import { climb, dependentsIn, inputsFirst, inputsIn, neededWithSandbox } from "./build-order.ts";
 import { buildTimeout, silentTimeout, type Timeout } from "./build-timeouts.ts";
 import { type BuildExchange, guarded } from "./exchange.ts";
 import type { LogFilter } from "./log-filter.ts";
@@ -29,10 +29,19 @@ export type Outcome =
       /** What upstream reported about it, if anything. */
       readonly told: KeyedBuildResult | undefined;
     }
-  /** @field upstreamError upstream's message, not for clients */
-  | { readonly kind: "failed"; readonly upstreamError: string; readonly timedOut: boolean }
+  | Failed
   /** Upstream did not get to it, because something else had failed. */
   | { readonly kind: "left" };
+
+/** Upstream's words for it are not for clients. */
+export interface Failed {
+  readonly kind: "failed";
+  /** What its log says of failures, in one request for all that it asked for. */
+  readonly complaints: string;
+  /** What it answered about this one. */
+  readonly error: string;
+  readonly timedOut: boolean;
+}
 
 /** By derivation. */
 export type Outcomes = ReadonlyMap<StorePath, Outcome>;
@@ -63,32 +72,30 @@ export class BuildRun {
   /** @returns how each ended. @throws Refusal when upstream breaks off or takes too long */
   async build(targets: readonly NamedOutputs[]): Promise<Outcomes> {
     const { keepGoing } = this.exchange.options;
-    const failures = new Map<StorePath, Outcome>();
     for (const path of neededWithSandbox(this.runs)) {
       const outcome = await this.buildOne(path);
       if (outcome.kind !== "failed") continue;
-      failures.set(path, outcome);
-      if (keepGoing) return this.buildEach(targets, failures);
-      const outcomes = new Map<StorePath, Outcome>();
-      for (const { derivation } of targets)
-        outcomes.set(derivation, (await this.failureOf(derivation, failures)) ?? LEFT);
-      return outcomes;
+      if (keepGoing) return this.buildEach(targets, new Map([[path, outcome]]));
+      return this.failedBelow(targets, path, outcome);
     }
     const outcomes = await this.request(targets);
-    for (const [path, outcome] of outcomes) {
-      if (outcome.kind !== "failed") continue;
-      // Which of its dependencies failed, if that is known: it need not fail twice.
-      const found = await culpritOf(this.runs, path, outcome.upstreamError, this.exchange.sandbox.pace);
-      const culprit = found?.derivation ?? path;
+    const failed = [...outcomes].filter(([, { kind }]) => kind === "failed") as [StorePath, Failed][];
+    if (!keepGoing || failed.length === 0) return outcomes;
+    // Which of its dependencies failed, if that is known: it need not fail twice.
+    const words = wordsOf(failed.map(([, outcome]) => outcome));
+    const culprits = await culpritsOf(this.runs, words, this.exchange.sandbox.pace);
+    const failures = new Map<StorePath, Failed>();
+    for (const [path, outcome] of failed) {
+      const culprit = culprits.get(path)?.derivation ?? path;
       if (this.runs.has(culprit)) failures.set(culprit, outcome);
     }
-    return keepGoing && failures.size > 0 ? this.buildEach(targets, failures) : outcomes;
+    return failures.size > 0 ? this.buildEach(targets, failures) : outcomes;
   }
 
   /** Continues after failures: builds everything that does not depend on a failure. */
   private async buildEach(
     targets: readonly NamedOutputs[],
-    failures: Map<StorePath, Outcome>,
+    failures: Map<StorePath, Failed>,
   ): Promise<Outcomes> {
     const outcomes = new Map<StorePath, Outcome>();
     for (const path of inputsFirst(this.runs)) {
@@ -114,14 +121,17 @@ export class BuildRun {
     return outcome;
   }
 
-  private async failureOf(
-    derivation: StorePath,
-    failures: ReadonlyMap<StorePath, Outcome>,
-  ): Promise<Outcome | undefined> {
-    const culprit = [...(await reachable(this.runs, derivation, this.exchange.sandbox.pace))].find((path) =>
-      failures.has(path),
-    );
-    return culprit === undefined ? undefined : failures.get(culprit);
+  /** Ends with the failure of one that some of the targets need; the others are left. */
+  private async failedBelow(
+    targets: readonly NamedOutputs[],
+    path: StorePath,
+    outcome: Failed,
+  ): Promise<Outcomes> {
+    const { pace } = this.exchange.sandbox;
+    const stuck = new Set<StorePath>();
+    const visit = (above: StorePath): boolean => !stuck.has(above) && Boolean(stuck.add(above));
+    await climb(await dependentsIn(this.runs, pace), path, visit, pace);
+    return new Map(targets.map(({ derivation }) => [derivation, stuck.has(derivation) ? outcome : LEFT]));
   }
 
   /** One request to upstream, within the remaining time. */
@@ -150,7 +160,7 @@ export class BuildRun {
         },
       });
       log.finish();
-      if (refused !== undefined) return each(wanted, () => failed(`${complaints}${refused}`, false));
+      if (refused !== undefined) return each(wanted, () => failed(complaints, refused, false));
       if (operation === "BuildPathsWithResults") {
         const results = new Map((await upstream.reply(operation)).map((result) => [result.path, result]));
         return each(wanted, (i) => outcomeOf(results.get(printed[i]!), complaints));
@@ -169,14 +179,19 @@ function each(wanted: readonly NamedOutputs[], outcome: (index: number) => Outco
   return new Map(wanted.map(({ derivation }, i) => [derivation, outcome(i)]));
 }
 
-function failed(upstreamError: string, timedOut: boolean): Outcome {
-  return { kind: "failed", upstreamError, timedOut };
+function failed(complaints: string, error: string, timedOut: boolean): Failed {
+  return { kind: "failed", complaints, error, timedOut };
+}
+
+/** What upstream said of these, each text once. */
+export function wordsOf(failures: readonly Failed[]): Set<string> {
+  return new Set([...failures.map(({ complaints }) => complaints), ...failures.map(({ error }) => error)]);
 }
 
 function outcomeOf(result: KeyedBuildResult | undefined, complaints: string): Outcome {
   if (!result) return LEFT;
   if (SUCCESS.has(result.status)) return { kind: "built", told: result };
-  return failed(`${complaints}${fromWireText(result.error)}`, result.status === BUILD_STATUS.timedOut);
+  return failed(complaints, fromWireText(result.error), result.status === BUILD_STATUS.timedOut);
 }
 
 const SUCCESS: ReadonlySet<number> = new Set([
