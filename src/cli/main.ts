@@ -55,7 +55,7 @@ const entries: Readonly<Record<string, Entry>> = {
 const examples = `
 Examples:
   nix-broker serve                       serve as /etc/nix-broker/config.toml says
-  nix-broker serve --config broker.toml --listen /run/user/1000/broker/socket --profile agent --allow alice
+  nix-broker serve --listen /run/user/1000/nix-broker/jail/socket --profile agent --allow alice
   nix-broker policy --profile pure       what a sandbox with this profile may do
   nix-broker audit --verdict deny --since 1h
 

@@ -4,7 +4,7 @@ import { Option } from "commander";
 export function configOption(): Option {
   return new Option(
     "-c, --config <FILE>",
-    "the configuration (default: $NIX_BROKER_CONFIG, else /etc/nix-broker/config.toml if it exists)",
+    "the configuration (default: $NIX_BROKER_CONFIG, else your own in $XDG_CONFIG_HOME/nix-broker/ or /etc/nix-broker/config.toml if they exist)",
   );
 }
 

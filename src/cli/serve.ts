@@ -36,7 +36,7 @@ async function serve(options: Options): Promise<void> {
         throw new UsageError(`--${name} only applies to --listen: add --listen`);
     }
   }
-  const config = withOverrides(await loadConfig({ path: options.config }), {
+  const config = withOverrides(await loadConfig({ path: options.config, own: true }), {
     ...options,
     listen: options.listen === undefined ? undefined : resolve(options.listen),
     upstream: options.upstream === undefined ? undefined : resolve(options.upstream),
@@ -76,10 +76,11 @@ export function command(): Command {
       `
 Examples:
   nix-broker serve
-  nix-broker serve --config broker.toml --listen /run/user/1000/broker/socket --profile agent --allow alice
+  nix-broker serve --listen /run/user/1000/nix-broker/jail/socket --profile agent --allow alice
 
-An ordinary user who runs this needs a configuration with a runtime.state_dir of their own. The folder of a
-socket has to exist.`,
+An ordinary user's own broker needs no configuration: it keeps its files in $XDG_STATE_HOME/nix-broker and
+$XDG_RUNTIME_DIR/nix-broker, and reads $XDG_CONFIG_HOME/nix-broker/config.toml if it exists. The folder of a
+socket has to exist, unless it is below runtime.dir.`,
     )
     .action(serve);
 }

@@ -1,13 +1,14 @@
-import { readFileSync } from "node:fs";
+import { existsSync, lstatSync, readFileSync } from "node:fs";
 import { parse, TomlError } from "smol-toml";
 import type * as z from "zod/mini";
 import type { Config } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
 import { suggestion } from "./nearest.ts";
+import { currentUser, type Environment, ownPlaces, type Places, systemPlaces, type User } from "./places.ts";
 import { resolveConfig } from "./resolve.ts";
 import { configSchema, knownKeys } from "./schema.ts";
 
-/** Where the configuration is looked for if neither `--config` nor `$NIX_BROKER_CONFIG` names a file. */
+/** The system's configuration, if neither `--config` nor `$NIX_BROKER_CONFIG` names a file. */
 export const defaultConfigPath = "/etc/nix-broker/config.toml";
 
 type Path = readonly (string | number)[];
@@ -71,43 +72,75 @@ async function configError(
  * Reads the text of a configuration file.
  *
  * @param file the file's name, for messages; `undefined` if there is none.
+ * @param places the defaults of where files are kept.
  * @throws ConfigError naming every problem with its line.
  */
-export async function parseConfig(text: string, file?: string): Promise<Config> {
+export async function parseConfig(text: string, file?: string, places = systemPlaces): Promise<Config> {
   const result = configSchema.safeParse(parseToml(file, text));
   if (!result.success) throw await configError(file, text, result.error.issues.flatMap(problemsOf));
   const problems: Unplaced[] = [];
-  const config = resolveConfig(file, result.data, (path, message) => problems.push({ path, message }));
+  const config = resolveConfig(file, result.data, places, (path, message) =>
+    problems.push({ path, message }),
+  );
   if (problems.length > 0) throw await configError(file, text, problems);
   return config;
 }
 
-/** Where to look for the configuration; both have defaults. */
+/** Where to look for the configuration; all have defaults. */
 export interface ConfigSource {
   /** `--config`. */
   readonly path?: string | undefined;
-  readonly environment?: Readonly<Record<string, string | undefined>>;
+  readonly environment?: Environment;
+  readonly user?: User;
+  /** An ordinary user means to run a broker of their own, and not to ask the system's. */
+  readonly own?: boolean;
 }
 
 /**
- * Loads the configuration: the named file, else that of `$NIX_BROKER_CONFIG`, else
- * {@link defaultConfigPath} if it exists, else the defaults alone.
+ * Loads the configuration: the named file, else that of `$NIX_BROKER_CONFIG`, else an ordinary user's own if it
+ * exists, else {@link defaultConfigPath} if it exists, else the defaults alone.
  *
  * @throws ConfigError if the file cannot be read or used.
  */
-export async function loadConfig({ path, environment = process.env }: ConfigSource = {}): Promise<Config> {
+export async function loadConfig({
+  path,
+  environment = process.env,
+  user = currentUser(),
+  own = false,
+}: ConfigSource = {}): Promise<Config> {
   const named = path ?? (environment.NIX_BROKER_CONFIG || undefined);
-  const file = named ?? defaultConfigPath;
-  let text: string;
+  const theirs = ownPlaces(environment, user);
+  if (named === undefined) {
+    if (theirs && existsSync(theirs.configFile))
+      return parseConfig(read(theirs.configFile), theirs.configFile, theirs);
+    const asOwn = theirs && (own || !isInstalled() || existsSync(`${theirs.controlDir}/socket`));
+    if (asOwn) return parseConfig("", undefined, theirs);
+    return existsSync(defaultConfigPath)
+      ? parseConfig(read(defaultConfigPath), defaultConfigPath)
+      : parseConfig("");
+  }
+  const text = read(named, path === undefined ? " (from $NIX_BROKER_CONFIG)" : "");
+  return parseConfig(text, named, placesFor(named, user, theirs));
+}
+
+/** Whether this machine has a broker that is not somebody's own. */
+function isInstalled(): boolean {
+  return existsSync(defaultConfigPath) || existsSync(systemPlaces.stateDir);
+}
+
+/** A file of their own describes a broker of their own; others that they may read are root's. */
+function placesFor(file: string, user: User, theirs: Places | undefined): Places {
+  return theirs && lstatSync(file).uid === user.uid ? theirs : systemPlaces;
+}
+
+/** @throws ConfigError */
+function read(file: string, from = ""): string {
   try {
-    text = readFileSync(file, "utf8");
+    return readFileSync(file, "utf8");
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
-    if (named === undefined && code === "ENOENT") return parseConfig("");
-    const from = path === undefined && named !== undefined ? " (from $NIX_BROKER_CONFIG)" : "";
     const reason =
       code === "ENOENT" ? "there is no such file" : code === "EACCES" ? "permission denied" : String(error);
     throw new ConfigError(file, [{ line: undefined, key: "", message: `${reason}${from}` }]);
   }
-  return parseConfig(text, file);
 }

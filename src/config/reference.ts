@@ -8,7 +8,18 @@ const preface = `# Configuration
 
 The configuration is one TOML file: the one that \`--config\` names, else \`$NIX_BROKER_CONFIG\`, else
 \`/etc/nix-broker/config.toml\` if it exists. Everything has a default: without any file the broker
-works on a stock multi-user Nix. An unknown key is an error. *Upstream* is the real Nix daemon behind
+works on a stock multi-user Nix.
+
+An ordinary user's own broker (\`nix-broker serve\`, by any user but root and \`nix-broker\`) does not
+read that file, but \`$XDG_CONFIG_HOME/nix-broker/config.toml\` (\`~/.config/…\`) if it exists; so do
+the other commands of a user who has this file. Where a user's own file, or none, does not say
+otherwise, \`runtime.dir\` is \`$XDG_RUNTIME_DIR/nix-broker\`, \`runtime.control_dir\` is \`control\` in it,
+\`runtime.state_dir\` is \`$XDG_STATE_HOME/nix-broker\` (\`~/.local/state/…\`), and \`runtime.user\` is that
+user. Without \`$XDG_RUNTIME_DIR\` and \`/run/user/UID\`, \`run\` in \`runtime.state_dir\` takes its place.
+\`nix-broker status\` and the other commands ask a user's own service while it runs, else the system's
+if there is one.
+
+An unknown key is an error. *Upstream* is the real Nix daemon behind
 the broker; the *view* of a sandbox is the set of store paths it may know of. Check a file with
 
     nix-broker check-config FILE

@@ -6,6 +6,7 @@ import { isStorePath } from "../store/store-path.ts";
 import type { Config, ListenConfig } from "./config.ts";
 import { nativeSystems } from "./native-systems.ts";
 import { suggestion } from "./nearest.ts";
+import type { Places } from "./places.ts";
 import type { ConfigFile, ListenTable, ProfileTable } from "./schema.ts";
 import { formatSize } from "./units.ts";
 
@@ -119,7 +120,12 @@ function checkView(
  * profiles, paths of sockets, keys that contradict each other. Problems go to `report`; where there are any, the
  * result must not be used.
  */
-export function resolveConfig(name: string | undefined, file: ConfigFile, report: Report): Config {
+export function resolveConfig(
+  name: string | undefined,
+  file: ConfigFile,
+  places: Places,
+  report: Report,
+): Config {
   const builtin = builtinProfiles(nativeSystems());
   const limits = limitsFrom(file.limits, defaultLimits);
   const profiles = resolveProfiles(file, limits, report);
@@ -160,13 +166,16 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
   for (const [profile, table] of Object.entries(file.profiles)) {
     checkView(table.view, storeDir, ["profiles", profile, "view"], report);
   }
-  if (file.runtime.dir.length + sandboxSocketTail > longestSocketPath) {
+  // An ordinary user's own broker has no sandboxes of builds there.
+  if ((file.runtime.dir ?? "").length + sandboxSocketTail > longestSocketPath) {
     report(
       ["runtime", "dir"],
       `is too long for the sockets below it: at most ${longestSocketPath - sandboxSocketTail} characters`,
     );
   }
-  const controlDir = file.runtime.control_dir ?? `${file.runtime.state_dir}/control`;
+  const stateDir = file.runtime.state_dir ?? places.stateDir;
+  const ownControlDir = file.runtime.state_dir === undefined ? places.controlDir : undefined;
+  const controlDir = file.runtime.control_dir ?? ownControlDir ?? `${stateDir}/control`;
   socketPath(`${controlDir}/socket`, ["runtime", "control_dir"]);
   const [program, ...rest] = file.upstream.command;
   if (program !== undefined && file.upstream.socket !== undefined) {
@@ -204,11 +213,11 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
       pool: file.upstream.pool,
     },
     runtime: {
-      dir: file.runtime.dir,
-      stateDir: file.runtime.state_dir,
+      dir: file.runtime.dir ?? places.runtimeDir,
+      stateDir,
       controlDir,
       adminGroup: file.runtime.admin_group ?? "",
-      user: file.runtime.user,
+      user: file.runtime.user ?? places.user,
       memory,
       stopGrace: file.runtime.stop_grace,
     },
@@ -217,20 +226,20 @@ export function resolveConfig(name: string | undefined, file: ConfigFile, report
       profile: profileAt(file.hooks.profile, ["hooks", "profile"]),
       allowUids: file.hooks.allow_uids,
       buildUsers: file.hooks.build_users,
-      gcrootsDir: file.hooks.gcroots_dir,
+      gcrootsDir: file.hooks.gcroots_dir ?? places.gcrootsDir,
       nextPreBuildHook: file.hooks.next_pre_build_hook,
       nextPostBuildHook: file.hooks.next_post_build_hook,
     },
     limits,
     profiles,
     audit: {
-      path: file.audit.path ?? `${file.runtime.state_dir}/audit`,
+      path: file.audit.path ?? `${stateDir}/audit`,
       jsonLines: file.audit.json_lines,
       retentionDays: file.audit.retention_days,
       maxBytes: file.audit.max_bytes ?? 16 * GiB,
     },
     metrics: { listen: metrics.listen, tokenFile: metrics.token_file },
-    web: { listen: web.listen, tokenFile: web.token_file ?? `${file.runtime.state_dir}/web-token` },
+    web: { listen: web.listen, tokenFile: web.token_file ?? `${stateDir}/web-token` },
     log: { level: file.log.level },
   };
 }

@@ -205,12 +205,16 @@ export const configSchema = z.strictObject({
     pool: key(count(0, 64), 4, "How many fresh upstream connections are kept ready."),
   }),
   runtime: table("Where the broker keeps its own files, and who it runs as.", {
-    dir: key(
+    dir: optionalKey(
       folder,
-      "/run/nix-broker",
+      '"/run/nix-broker"',
       "The folder of `sandboxes/<id>/`, `shared/` and the linker's socket. It belongs to root if there are per-build sandboxes. Its contents are gone after a reboot.",
     ),
-    state_dir: key(folder, "/var/lib/nix-broker", "For data that must survive a restart: the audit."),
+    state_dir: optionalKey(
+      folder,
+      '"/var/lib/nix-broker"',
+      "For data that must survive a restart: the audit.",
+    ),
     control_dir: optionalKey(
       folder,
       "`control` in `runtime.state_dir`",
@@ -221,9 +225,9 @@ export const configSchema = z.strictObject({
       "no group",
       "A group whose members may use the control socket, besides root and the service's user, which must be a member as well. They must be able to enter the folders above it.",
     ),
-    user: key(
+    user: optionalKey(
       userName,
-      "nix-broker",
+      '"nix-broker"',
       "The system user that the service runs as; the root programs create its folders.",
     ),
     memory: optionalKey(
@@ -249,9 +253,9 @@ export const configSchema = z.strictObject({
       "the number of `hooks.allow_uids`",
       "The maximum number of builds that Nix runs at once. One build user is kept free for inner builds, because outer builds could otherwise wait for each other forever.",
     ),
-    gcroots_dir: key(
+    gcroots_dir: optionalKey(
       folder,
-      "/nix/var/nix/gcroots/nix-broker",
+      '"/nix/var/nix/gcroots/nix-broker"',
       "The folder of the roots of per-build sandboxes. Root's programs create it.",
     ),
     next_pre_build_hook: key(

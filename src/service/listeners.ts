@@ -1,8 +1,10 @@
 /** The static sockets: who may use them, and where they come from (the configuration, or the service manager). */
+import { dirname } from "node:path";
 import type { Config, ListenConfig } from "../config/config.ts";
 import type { ActivatedSocket } from "../host/activation.ts";
 import type { ByteStream } from "../host/byte-stream.ts";
 import { type Listener, type ListenOptions, listenOnDescriptor, listenOnPath } from "../host/listen.ts";
+import { makeFoldersBelow } from "../host/make-folders.ts";
 import { UserDatabase } from "../host/users.ts";
 import { CLIENT_STREAM } from "../sandbox/connection.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
@@ -21,6 +23,8 @@ export interface ListenerServices {
 
 /** Anyone may connect, because the uid is checked afterwards: the socket's mode cannot name users. */
 const SOCKET_MODE = 0o666;
+/** Whoever mounts the folder into a sandbox has to find it. */
+const FOLDER_MODE = 0o755;
 
 /**
  * Opens every static socket. A socket passed by the service manager is used for the entry with its name,
@@ -45,6 +49,7 @@ export async function openListeners(
           log.warn({ socket: entry.path, error: error.message }, "cannot accept a connection"),
       };
       const passed = takeSocket(left, entry);
+      if (!passed) makeFoldersBelow(config.runtime.dir, dirname(entry.path), FOLDER_MODE);
       listeners.push(
         passed
           ? await listenOnDescriptor(passed.fd, onStream, options)
