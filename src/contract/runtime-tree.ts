@@ -37,7 +37,7 @@ export interface SandboxPlaces {
   readonly ended: string;
   /** The folder of its roots. */
   readonly roots: string;
-  /** The folder of the roots that root itself creates. */
+  /** The folder of the roots that the linker creates. */
   readonly gains: string;
   /** The copy of the record that survives a reboot. */
   readonly durable: string;
@@ -63,9 +63,13 @@ export function sandboxPlaces(config: RootConfig, id: SandboxId): SandboxPlaces 
   };
 }
 
+export function derivationsFolder(config: RootConfig): string {
+  return `${config.runtimeDir}/derivations`;
+}
+
 /** The folder that lists the sandboxes of one derivation, by the file name of its `.drv`. */
 export function derivationIndex(config: RootConfig, derivationBase: string): string {
-  return `${config.runtimeDir}/derivations/${derivationBase}`;
+  return `${derivationsFolder(config)}/${derivationBase}`;
 }
 
 export function linkerSocket(config: RootConfig): string {
@@ -80,7 +84,7 @@ export function linkerSocket(config: RootConfig): string {
 export function ensureTree(config: RootConfig, service: ServiceAccount): void {
   makeFolder(config.runtimeDir, 0o755);
   makeFolder(sandboxesFolder(config), 0o750, service.gid);
-  makeFolder(`${config.runtimeDir}/derivations`, 0o755);
+  makeFolder(derivationsFolder(config), 0o755);
   makeFolder(config.gcrootsDir, 0o755);
 }
 

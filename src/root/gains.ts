@@ -2,7 +2,7 @@
  * What a build gained: the paths that were made visible in its sandbox. The service creates a root for each, and could
  * remove it again; so root creates its own, in a folder of its own, for everything that it links. Both count.
  */
-import { mkdirSync, symlinkSync } from "node:fs";
+import { symlinkSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig } from "../contract/root-config.ts";
 import { type SandboxId, sandboxPlaces } from "../contract/runtime-tree.ts";
@@ -19,14 +19,9 @@ export class Gains {
   private readonly folder: string;
   private count = 0;
 
-  /** Continues the existing list, or starts one. */
+  /** The folder is made as the sandbox is registered, and goes as it is settled. */
   constructor(config: RootConfig, id: SandboxId) {
     this.folder = sandboxPlaces(config, id).gains;
-    try {
-      mkdirSync(this.folder, { mode: 0o755 });
-    } catch (error) {
-      if (errorCode(error) !== "EEXIST") throw error;
-    }
   }
 
   /** Counts what the list of a linker before this one has. */

@@ -1,7 +1,8 @@
 /** One sandbox in the linker: its chroot, what it may still use, and the requests that wait for it. */
-import { lstatSync } from "node:fs";
+import { existsSync, lstatSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig } from "../contract/root-config.ts";
+import { sandboxPlaces } from "../contract/runtime-tree.ts";
 import type { SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorCode, errorText } from "../contract/trusted-file.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
@@ -51,7 +52,8 @@ export class LinkedSandbox {
     if (path === null || storeDir !== this.config.storeDir)
       throw new ChrootError("the sandbox is not one of this store");
     // What is at its place now may be the chroot of the same derivation, built again.
-    if (worker && hasEnded(worker)) throw new ChrootError("its build is over");
+    const isSettled = !existsSync(sandboxPlaces(this.config, this.record.id).gains);
+    if (isSettled || (worker && hasEnded(worker))) throw new ChrootError("its build is over");
     this.gains = new Gains(this.config, this.record.id);
     const chroot = new Chroot(this.config.storeReal, path, storeDir, known);
     const { identity } = chroot;

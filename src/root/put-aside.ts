@@ -3,9 +3,10 @@
  * them may take long if their owner wants it to, and what is left after a limit is removed by the linker later.
  */
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readdirSync, renameSync } from "node:fs";
+import { mkdirSync, renameSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { errorCode } from "../contract/trusted-file.ts";
+import { namesOf } from "./folder-names.ts";
 import { RemoveTreeError, removeTree } from "./remove-tree.ts";
 import { Turns } from "./turns.ts";
 
@@ -67,15 +68,6 @@ export async function removeLetGo(folder: string): Promise<void> {
     if (!name.startsWith(PREFIX)) continue;
     const turns = new Turns();
     await turns.during(() => removeTree(`${folder}/${name}`, turns)).catch(complain);
-  }
-}
-
-function namesOf(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
-    throw error;
   }
 }
 

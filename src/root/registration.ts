@@ -6,7 +6,6 @@ import {
   constants,
   mkdirSync,
   openSync,
-  readdirSync,
   renameSync,
   rmdirSync,
   rmSync,
@@ -35,6 +34,7 @@ import type { Derivation } from "../store/derivation.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { askerOf } from "./build-asker.ts";
 import { clientRegistry, clientSettings } from "./client-settings.ts";
+import { namesOf } from "./folder-names.ts";
 import { releasedFolder } from "./nix-state.ts";
 import { MAX_OUTPUTS, type OptIn } from "./opt-in.ts";
 import { processStat } from "./process-tree.ts";
@@ -79,8 +79,8 @@ export async function judgement(
 }
 
 /**
- * Creates the folder of a sandbox, its roots and its entry in the index. Watchers see the folder only when it
- * is complete; its roots exist before it.
+ * Creates the folder of a sandbox, the folders of its roots and its entry in the index. Watchers see the folder only when it
+ * is complete; its roots exist before it, and the durable record before anything else.
  */
 export function registerSandbox(config: RootConfig, service: ServiceAccount, record: SandboxRecord): void {
   ensureTree(config, service);
@@ -88,13 +88,15 @@ export function registerSandbox(config: RootConfig, service: ServiceAccount, rec
   const text = printSandboxRecord(record);
   writeTrusted(places.durable, text, 0o640, service.gid);
   folder(places.roots, 0o755, service);
+  // The linker, which fills it, must not make it: a build may have been settled by then.
+  folder(places.gains, 0o755, root());
 
   enterIndex(config, record);
 
   const temporary = unfinishedFolder(config, record.id);
   const group = { uid: owner(), gid: service.gid };
   folder(temporary, 0o700, group);
-  folder(`${temporary}/etc`, 0o755, { uid: owner(), gid: process.getegid?.() ?? 0 });
+  folder(`${temporary}/etc`, 0o755, root());
   writeFileSync(`${temporary}/etc/nix.conf`, clientSettings, { mode: 0o644 });
   writeFileSync(`${temporary}/etc/registry.json`, clientRegistry, { mode: 0o644 });
   folder(`${temporary}/socket.d`, 0o755, service);
@@ -105,7 +107,7 @@ export function registerSandbox(config: RootConfig, service: ServiceAccount, rec
 
 /** Removes what hooks left that were killed before anything but that was there: a durable record under its first name. */
 export function removeUnfinishedRecords(config: RootConfig): void {
-  for (const name of list(config.gcrootsDir)) {
+  for (const name of namesOf(config.gcrootsDir)) {
     const [, pid] = /^\.[a-z0-9]{32}\.json\.([0-9]+)$/.exec(name) ?? [];
     if (pid !== undefined && !processStat(Number(pid)))
       rmSync(`${config.gcrootsDir}/${name}`, { force: true });
@@ -173,12 +175,12 @@ function readRecord(path: string): SandboxRecord | undefined {
 
 /** The ids of the sandboxes that are registered now. */
 export function listSandboxes(config: RootConfig): SandboxId[] {
-  return list(sandboxesFolder(config)).filter(isSandboxId);
+  return namesOf(sandboxesFolder(config)).filter(isSandboxId);
 }
 
 /** The ids of the sandboxes that are not settled, including those from before a reboot. */
 export function listDurable(config: RootConfig): SandboxId[] {
-  return list(config.gcrootsDir)
+  return namesOf(config.gcrootsDir)
     .filter((name) => name.endsWith(".json"))
     .map((name) => name.slice(0, -".json".length))
     .filter(isSandboxId);
@@ -186,7 +188,7 @@ export function listDurable(config: RootConfig): SandboxId[] {
 
 /** The ids of the sandboxes of one derivation. */
 export function sandboxesOf(config: RootConfig, derivationBase: string): SandboxId[] {
-  return list(derivationIndex(config, derivationBase)).filter(isSandboxId);
+  return namesOf(derivationIndex(config, derivationBase)).filter(isSandboxId);
 }
 
 /**
@@ -215,13 +217,8 @@ export async function removeSandbox(config: RootConfig, record: SandboxRecord): 
   await letGo(places.folder);
 }
 
-function list(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
-    throw error;
-  }
+function root(): ServiceAccount {
+  return { uid: owner(), gid: process.getegid?.() ?? 0 };
 }
 
 /** Creates a folder with exactly that mode and owner. */

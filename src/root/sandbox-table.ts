@@ -6,6 +6,7 @@ import { type SandboxId, sandboxesFolder, sandboxPlaces } from "../contract/runt
 import { isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorText, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
 import { ChrootError, type FolderIdentity } from "./chroot.ts";
+import { removeLeftBehind } from "./left-behind.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
 import { releasedFolder } from "./nix-state.ts";
 import { hasEnded } from "./process-tree.ts";
@@ -101,6 +102,15 @@ export class SandboxTable {
     for (const id of durable) if (!this.entries.has(id) && this.isLeftOver(id)) this.settleSoon(id);
   }
 
+  private async removeLeftBehind(): Promise<void> {
+    try {
+      await removeLeftBehind(this.config);
+    } catch (error) {
+      complain(`cannot remove what sandboxes left behind: ${errorText(error)}`);
+    }
+    await this.removeLetGo();
+  }
+
   private async removeLetGo(): Promise<void> {
     this.moreToRemove = true;
     if (this.removing) return;
@@ -169,7 +179,7 @@ export class SandboxTable {
     if (now >= this.nextLook) {
       this.nextLook = now + LINGER_MS;
       this.settleLeftovers();
-      void this.removeLetGo();
+      void this.removeLeftBehind();
     }
     const newest = this.newestOfEachBuild();
     for (const [id, entry] of [...this.entries]) {

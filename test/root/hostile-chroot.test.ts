@@ -46,7 +46,7 @@ beforeEach(() => {
   store = join(folder, "store");
   mkdirSync(store);
   gcrootsDir = join(folder, "gcroots");
-  mkdirSync(gcrootsDir);
+  mkdirSync(join(gcrootsDir, `${"a".repeat(32)}.gains`), { recursive: true });
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 

@@ -1,48 +1,72 @@
 /** What the linker takes for left over when it starts. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { parseRootConfig } from "../../src/contract/root-config.ts";
-import { type ProcessIdentity, printSandboxRecord } from "../../src/contract/sandbox-record.ts";
+import {
+  type ProcessIdentity,
+  printSandboxRecord,
+  type SandboxRecord,
+} from "../../src/contract/sandbox-record.ts";
 import { processStat } from "../../src/root/process-tree.ts";
-import { SandboxTable } from "../../src/root/sandbox-table.ts";
+import { SandboxTable, type Settle } from "../../src/root/sandbox-table.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "nix-broker-leftovers-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "nix-broker-leftovers-"));
+  mkdirSync(`${folder}/gcroots/roots`, { recursive: true, mode: 0o755 });
+  for (const below of ["sandboxes", "derivations"])
+    mkdirSync(`${folder}/run/${below}`, { recursive: true, mode: 0o755 });
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Leaves the durable record that a hook makes first of all; the sandbox's folder comes last. */
-function leaveRecord(id: string, worker: ProcessIdentity): void {
-  const record = {
+function newTable(settle: Settle = () => Promise.resolve()): SandboxTable {
+  const text = `runtime_dir=${folder}/run\ngcroots_dir=${folder}/gcroots/roots\nstore_real=${folder}/store\n`;
+  return new SandboxTable(parseRootConfig(text, "test"), { uid: 0, gid: 0 }, settle);
+}
+
+const derivation = `${"a".repeat(32)}-outer.drv`;
+
+function recordOf(id: string, worker: ProcessIdentity): SandboxRecord {
+  return {
     format: 1,
     id,
     kind: "ok",
     reason: "",
     origin: "hook",
-    drvPath: `/nix/store/${"a".repeat(32)}-outer.drv`,
+    drvPath: `/nix/store/${derivation}`,
     storeDir: "/nix/store",
     outputs: {},
-    chroot: `${"a".repeat(32)}-outer.drv.chroot`,
+    chroot: `${derivation}.chroot`,
     worker,
     asker: "",
     created: 0,
-  } as const;
-  writeFileSync(`${folder}/roots/${id}.json`, printSandboxRecord(record), { mode: 0o600 });
+  };
+}
+
+/** Leaves the durable record that a hook makes first of all; the sandbox's folder comes last. */
+function leaveRecord(id: string, worker: ProcessIdentity): void {
+  writeFileSync(`${folder}/gcroots/roots/${id}.json`, printSandboxRecord(recordOf(id, worker)), {
+    mode: 0o600,
+  });
+}
+
+function here(): ProcessIdentity {
+  const stat = processStat(process.pid);
+  if (!stat) throw new Error("/proc does not know this process");
+  const { pid, startTime, boot } = stat;
+  return { pid, startTime, boot };
 }
 
 test("G6: a build that is just being registered is not considered over", async () => {
-  const here = processStat(process.pid);
-  if (!here) throw new Error("/proc does not know this process");
-  mkdirSync(`${folder}/roots`, { mode: 0o755 });
-  mkdirSync(`${folder}/run/sandboxes`, { recursive: true, mode: 0o755 });
-  const { pid, startTime, boot } = here;
+  const { pid, startTime, boot } = here();
   leaveRecord("l".repeat(32), { pid, startTime, boot });
   leaveRecord("d".repeat(32), { pid, startTime: `${startTime}0`, boot });
   // As many ticks after another start of the machine.
   leaveRecord("b".repeat(32), { pid, startTime, boot: "0" });
-  const config = parseRootConfig(`runtime_dir=${folder}/run\ngcroots_dir=${folder}/roots\n`, "test");
   const settled: string[] = [];
-  const table = new SandboxTable(config, { uid: 0, gid: 0 }, async (id) => {
+  const table = newTable(async (id) => {
     settled.push(id);
   });
   table.scan();
@@ -53,12 +77,11 @@ test("G6: a build that is just being registered is not considered over", async (
 });
 
 test("a folder that a linker before this one did not remove to its end goes", async () => {
-  const config = parseRootConfig(`runtime_dir=${folder}/run\ngcroots_dir=${folder}/roots\n`, "test");
   const sandboxes = `${folder}/run/sandboxes`;
   mkdirSync(`${sandboxes}/${"h".repeat(32)}`, { recursive: true });
   writeFileSync(`${sandboxes}/${"h".repeat(32)}/ended`, "{}");
   mkdirSync(`${sandboxes}/.${"m".repeat(32)}`);
-  new SandboxTable(config, { uid: 0, gid: 0 }, () => Promise.resolve()).scan();
+  newTable().scan();
   // That is one that a hook is making.
   await expect.poll(() => readdirSync(sandboxes)).toEqual([`.${"m".repeat(32)}`]);
 });
@@ -67,10 +90,50 @@ test("a record that a killed hook was writing goes; one that is being written st
   const writing = `.${"w".repeat(32)}.json.${process.pid}`;
   // No process has that pid: it is above the kernel's limit.
   const killed = `.${"k".repeat(32)}.json.4194305`;
-  for (const name of [writing, killed]) writeFileSync(`${folder}/roots/${name}`, "{", { mode: 0o600 });
-  const config = parseRootConfig(`runtime_dir=${folder}/run\ngcroots_dir=${folder}/roots\n`, "test");
-  await new SandboxTable(config, { uid: 0, gid: 0 }, () => Promise.resolve()).tend(Date.now());
-  const left = readdirSync(`${folder}/roots`);
+  for (const name of [writing, killed])
+    writeFileSync(`${folder}/gcroots/roots/${name}`, "{", { mode: 0o600 });
+  await newTable().tend(Date.now());
+  const left = readdirSync(`${folder}/gcroots/roots`);
   expect(left).toContain(writing);
   expect(left).not.toContain(killed);
+});
+
+test("G6: a linker that starts between the release of the roots and the note of the end makes no roots anew", () => {
+  const id = "s".repeat(32);
+  mkdirSync(`${folder}/run/sandboxes/${id}`, { mode: 0o755 });
+  writeFileSync(`${folder}/run/sandboxes/${id}/sandbox.json`, printSandboxRecord(recordOf(id, here())), {
+    mode: 0o600,
+  });
+  // As Nix makes it: what lacks is the sandbox's, not the build's.
+  mkdirSync(`${folder}/store/${derivation}.chroot/nix/store`, { recursive: true });
+  chmodSync(`${folder}/store/${derivation}.chroot/nix/store`, 0o1775);
+  const table = newTable();
+  table.scan();
+  expect(readdirSync(`${folder}/gcroots/roots`)).toEqual([]);
+  expect(table.find(id)?.problem).toBe("its build is over");
+  table.close();
+});
+
+test("G6: what has no durable record is removed; while there is one, all of it stays", async () => {
+  const [kept, left] = ["k".repeat(32), "l".repeat(32)];
+  leaveRecord(kept, here());
+  mkdirSync(`${folder}/run/derivations/${derivation}`);
+  for (const id of [kept, left]) {
+    for (const name of [id, `${id}.gains`]) {
+      mkdirSync(`${folder}/gcroots/roots/${name}`);
+      symlinkSync("/nix/store/x", `${folder}/gcroots/roots/${name}/x`);
+    }
+    mkdirSync(`${folder}/run/sandboxes/.${id}`);
+    writeFileSync(`${folder}/run/derivations/${derivation}/${id}`, "");
+  }
+  // Its roots are released, and its build may be asked about until its folder goes.
+  const settled = "e".repeat(32);
+  mkdirSync(`${folder}/run/sandboxes/${settled}`);
+  writeFileSync(`${folder}/run/derivations/${derivation}/${settled}`, "");
+  await newTable().tend(Date.now());
+  await expect.poll(() => readdirSync(`${folder}/nix-broker-released`)).toEqual([]);
+  expect(readdirSync(`${folder}/gcroots/roots`).sort()).toEqual([kept, `${kept}.gains`, `${kept}.json`]);
+  expect(readdirSync(`${folder}/gcroots/roots/${kept}.gains`)).toEqual(["x"]);
+  expect(readdirSync(`${folder}/run/sandboxes`).sort()).toEqual([`.${kept}`, settled]);
+  expect(readdirSync(`${folder}/run/derivations/${derivation}`).sort()).toEqual([settled, kept].sort());
 });
