@@ -13,6 +13,7 @@ import { askService, ControlError } from "../service/control/control.ts";
 import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
 import { connectTo, upstreamName } from "../service/upstream.ts";
 import { type Finding, ok, problem, unseen, warning } from "./doctor-finding.ts";
+import type { UpstreamNix } from "./doctor-lix.ts";
 
 const PATIENCE_MS = 2000;
 /** Verifying more would take minutes; there is a command for that. */
@@ -56,20 +57,25 @@ export async function checkService(
 }
 
 /** As the service reports it if it answers, because the service's rights matter; otherwise as this user sees it. */
-export async function checkUpstream(config: Config, status: StatusReport | undefined): Promise<Finding> {
+export async function checkUpstream(
+  config: Config,
+  status: StatusReport | undefined,
+): Promise<{ nix: UpstreamNix | undefined; finding: Finding }> {
   const topic = "upstream";
   const at = upstreamName(config.upstream);
   const advice = "systemctl status nix-daemon.socket nix-daemon.service; upstream.socket names its socket";
   if (status) {
     const { error, nixVersion, protocol } = status.upstream;
-    if (error !== null) return problem(topic, `${at}: ${error}`, advice);
+    if (error !== null) return { nix: undefined, finding: problem(topic, `${at}: ${error}`, advice) };
     const trust = config.upstream.allowTrusted
       ? "whether it trusts the service was not checked"
       : "it does not trust the service";
-    return ok(
+    const finding = ok(
       topic,
       `${nixVersion === null ? "Nix" : `Nix ${nixVersion}`}, protocol ${protocol}, at ${at}; ${trust}`,
     );
+    const minor = Number(protocol?.replace(/^1\./, ""));
+    return { nix: { minor, nixVersion: nixVersion ?? undefined }, finding };
   }
   const { upstream } = config;
   const pool = new UpstreamPool({
@@ -80,13 +86,14 @@ export async function checkUpstream(config: Config, status: StatusReport | undef
     allowTrusted: true,
   });
   try {
-    const { minor, nixVersion } = await pool.probe();
-    return ok(
+    const nix = await pool.probe();
+    const finding = ok(
       topic,
-      `${nixVersion === undefined ? "Nix" : `Nix ${nixVersion}`}, protocol 1.${minor}, at ${at}`,
+      `${nix.nixVersion === undefined ? "Nix" : `Nix ${nix.nixVersion}`}, protocol 1.${nix.minor}, at ${at}`,
     );
+    return { nix, finding };
   } catch (error) {
-    return problem(topic, `${at}: ${explained(error as Error)}`, advice);
+    return { nix: undefined, finding: problem(topic, `${at}: ${explained(error as Error)}`, advice) };
   } finally {
     pool.close();
   }

@@ -6,6 +6,7 @@ import { loadConfig, parseConfig } from "../config/load.ts";
 import { UserDatabase } from "../host/users.ts";
 import { type Finding, problem, warning } from "./doctor-finding.ts";
 import { checkFolders, checkRestarted, checkRootConfig } from "./doctor-folders.ts";
+import { checkLix } from "./doctor-lix.ts";
 import { checkNix } from "./doctor-nix.ts";
 import { NixSettings } from "./doctor-nix-settings.ts";
 import { checkAudit, checkLinker, checkService, checkUpstream, daemonStarted } from "./doctor-service.ts";
@@ -50,10 +51,12 @@ export async function diagnose(configPath: string | undefined): Promise<Finding[
   const perBuild =
     settings.get("pre-build-hook") !== "" || config.listen.some(({ view }) => view === "build");
   const service = await checkService(config);
+  const upstream = await checkUpstream(config, service.status);
   return [
     ...findings,
     ...service.findings,
-    await checkUpstream(config, service.status),
+    upstream.finding,
+    ...checkLix(upstream.nix, settings),
     ...(await checkLinker(config, service.status, perBuild)),
     ...checkAudit(config, service.status),
     ...checkNix(config, settings),

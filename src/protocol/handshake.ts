@@ -26,6 +26,8 @@ import { Encoder, WireError } from "./wire.ts";
 
 const MAGIC_1 = 0x6e697863;
 const MAGIC_2 = 0x6478696f;
+/** From Determinate Nix instead of the second magic number, to users who may not connect; it hangs up then. */
+const MAGIC_ACCESS_DENIED = 0xab9a9ff0;
 const TEXT_SINCE = 33;
 const TRUST_SINCE = 35;
 
@@ -109,7 +111,12 @@ export async function greetDaemon(
   encoder.u64(MAGIC_1);
   encoder.u64(versionToWire(wanted.minor));
   send(encoder.finish());
-  if ((await reader.read(numberCodec)) !== MAGIC_2)
+  const magic = await reader.read(numberCodec);
+  if (magic === MAGIC_ACCESS_DENIED)
+    throw new WireError(
+      "the nix-daemon denies access to this user: it must be among its allowed-users, and not a build user",
+    );
+  if (magic !== MAGIC_2)
     throw new WireError("upstream does not speak the Nix worker protocol (its first bytes are wrong)");
   const daemonMinor = versionFromWire(await reader.read(numberCodec));
   if (daemonMinor === undefined) throw new WireError("upstream speaks another major version of the protocol");

@@ -19,6 +19,21 @@ export const FEATURES = [
 ] as const;
 export type Feature = (typeof FEATURES)[number];
 
+/** Releases of Nix with which the protocol changed, and its minor version then. */
+const RELEASES: readonly (readonly [string, number])[] = [
+  ["2.3", 21],
+  ["2.4", 32],
+  ["2.7", 33],
+  ["2.8", 34],
+  ["2.15", 35],
+  ["2.20", 37],
+];
+
+/** The oldest release of Nix that speaks 1.`minor`. */
+export function oldestNixSpeaking(minor: number): string {
+  return RELEASES.find(([, spoken]) => minor <= spoken)?.[0] ?? "2.24";
+}
+
 /** What the two ends of a connection agreed on; a codec is compiled for one of these. */
 export interface Dialect {
   readonly minor: number;

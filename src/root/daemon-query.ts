@@ -1,16 +1,17 @@
 /**
- * A minimal client of the real daemon: is this path valid, and what does it refer to? Speaks protocol 1.21, which every
- * daemon since 2.3 understands. Daemon processes keep no cache of their own, so one connection may stay open.
+ * A minimal client of the real daemon: is this path valid, and what does it refer to? Offers the newest protocol, since some
+ * daemons (Lix 2.94 and later) hang up on old ones, and speaks what was agreed. Daemon processes keep no cache of their own,
+ * so one connection may stay open.
  */
 import { createConnection, type Socket } from "node:net";
 import { errorText } from "../contract/trusted-file.ts";
 import type { ByteSource } from "../protocol/byte-stream.ts";
-import { tableFor } from "../protocol/dialect-table.ts";
+import { type DialectTable, tableFor } from "../protocol/dialect-table.ts";
 import { greetDaemon } from "../protocol/handshake.ts";
 import { logCodecs, STDERR } from "../protocol/log-messages.ts";
 import { MessageReader } from "../protocol/message-reader.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
-import { OLDEST_MINOR } from "../protocol/version.ts";
+import { NEWEST_MINOR } from "../protocol/version.ts";
 import { Encoder, fromWireText, WireError } from "../protocol/wire.ts";
 import type { StorePath } from "../store/store-path.ts";
 
@@ -109,16 +110,18 @@ async function openSession(socketPath: string, storeDir: string): Promise<Sessio
 class Session {
   readonly socket: Socket;
   private readonly reader: MessageReader;
-  private readonly table: ReturnType<typeof tableFor>;
+  private table: DialectTable;
 
   constructor(socket: Socket, storeDir: string) {
     this.socket = socket;
     this.reader = new MessageReader(new SocketSource(socket), MAX_REPLY);
-    this.table = tableFor({ minor: OLDEST_MINOR, features: new Set(), storeDir });
+    this.table = tableFor({ minor: NEWEST_MINOR, features: new Set(), storeDir });
   }
 
   async greet(): Promise<void> {
-    await greetDaemon(this.reader, (bytes) => this.socket.write(bytes), this.table);
+    const offered = this.table;
+    const { minor, features } = await greetDaemon(this.reader, (bytes) => this.socket.write(bytes), offered);
+    this.table = tableFor({ minor, features, storeDir: offered.storeDir });
     await this.drainLog();
     this.pauseTimeout();
   }

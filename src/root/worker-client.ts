@@ -14,7 +14,7 @@ const LONGEST_PID = 7;
 /**
  * The client of a worker. As soon as it has accepted a connection, the daemon writes the pid that the kernel tells of the client
  * over the worker's second argument (`daemonLoop` in src/nix/unix/daemon.cc in the Nix tree, the same since 2.0), which
- * nobody but root can change.
+ * nobody but root can change. Lix (`daemonLoopForSocket` in lix/nix/daemon.cc in its tree) runs `nix-daemon --for PID` for each.
  * @throws when that cannot be told, or the client is gone
  */
 export function clientOf(worker: ProcessIdentity): WorkerClient {
@@ -39,6 +39,8 @@ export function clientOf(worker: ProcessIdentity): WorkerClient {
  * NUL but the last one follows may lack digits, unless it has as many as there can be.
  */
 export function shownPid(commandLine: string): number | undefined {
+  const [, named] = /^[^\0]*nix-daemon\0--for\0([0-9]+)\0/.exec(commandLine) ?? [];
+  if (named !== undefined) return Number(named) > 0 ? Number(named) : undefined;
   const [, digits = "", padding = ""] = /^[^\0]*\0([0-9]+)(\0+)/.exec(commandLine) ?? [];
   const whole = digits.length === LONGEST_PID || padding.length > 1;
   return whole && digits.length <= LONGEST_PID && Number(digits) > 0 ? Number(digits) : undefined;

@@ -53,10 +53,15 @@ export class UpstreamError extends Error {
   /** The message, plus what upstream or the system said, which is not for clients. */
   readonly explained: string;
 
-  constructor(message: string, words?: string) {
-    super(message);
+  constructor(message: string, words?: string, options?: ErrorOptions) {
+    super(message, options);
     this.explained = words === undefined ? message : `${message}: ${words}`;
   }
+}
+
+/** Upstream accepts connections and ends them without a word: that is how it refuses users and versions. */
+export class UpstreamHungUp extends UpstreamError {
+  override name = "UpstreamHungUp";
 }
 
 export function explained(error: Error): string {
@@ -76,6 +81,13 @@ const ASKED_AT_ONCE = 64;
  * that they can be told.
  */
 export const OPEN_SECONDS = 20;
+
+/** The system's words for a peer that has hung up: without having read, or before it was written to. */
+const HUNG_UP: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE"]);
+
+function saysHungUp(error: unknown): boolean {
+  return error instanceof EndOfStream || (error instanceof ByteStreamError && HUNG_UP.has(error.code));
+}
 
 export class UpstreamConnection {
   readonly greeting: DaemonGreeting;
@@ -144,8 +156,8 @@ export class UpstreamConnection {
         throw new UpstreamError(
           `the nix-daemon said nothing for ${OPEN_SECONDS} seconds during the greeting; is it stopped, or overloaded?`,
         );
-      if (error instanceof EndOfStream || (error instanceof ByteStreamError && error.code === "ECONNRESET"))
-        throw new UpstreamError(
+      if (saysHungUp(error) || (error instanceof UpstreamError && saysHungUp(error.cause)))
+        throw new UpstreamHungUp(
           "the nix-daemon closed the connection during the greeting; is this user among its allowed-users, and not a build user?",
         );
       throw error instanceof WireError ? new UpstreamError(error.message) : error;
@@ -286,7 +298,7 @@ export class UpstreamConnection {
       return await reader.read(codec);
     } catch (error) {
       this.destroy();
-      throw new UpstreamError("what it says cannot be read", explained(error as Error));
+      throw new UpstreamError("what it says cannot be read", explained(error as Error), { cause: error });
     }
   }
 

@@ -3,12 +3,19 @@
  * milliseconds; taking one from here takes nothing. A connection that was used by a sandbox never comes back.
  */
 import { type DaemonGreeting, TRUST } from "../../protocol/handshake.ts";
-import { type Dialect, dialectName, FEATURES, NEWEST_MINOR } from "../../protocol/version.ts";
+import {
+  type Dialect,
+  dialectName,
+  FEATURES,
+  NEWEST_MINOR,
+  oldestNixSpeaking,
+} from "../../protocol/version.ts";
 import {
   type Connect,
   OPEN_SECONDS,
   UpstreamConnection,
   UpstreamError,
+  UpstreamHungUp,
   UpstreamRefusal,
 } from "./connection.ts";
 
@@ -133,7 +140,10 @@ export class UpstreamPool {
   private async open(dialect: Dialect): Promise<UpstreamConnection> {
     // Before it is opened: what it is then taken for is too old at worst.
     const generation = this.options.generation?.();
-    const connection = await UpstreamConnection.open(this.options.connect, dialect, this.options.storeDir);
+    const { connect, storeDir } = this.options;
+    const connection = await UpstreamConnection.open(connect, dialect, storeDir).catch((error: Error) =>
+      this.explain(error, dialect),
+    );
     connection.generation = generation;
     const { greeting } = connection;
     if (greeting.trust === TRUST.trusted && !this.options.allowTrusted) {
@@ -148,6 +158,17 @@ export class UpstreamPool {
       );
     }
     return connection;
+  }
+
+  /** Some daemons (Lix 2.94 and later) hang up on old versions of the protocol without a word. @throws always */
+  private async explain(error: Error, { minor }: Dialect): Promise<never> {
+    if (!(error instanceof UpstreamHungUp) || minor === NEWEST_MINOR) throw error;
+    const served = await this.probe().catch(() => undefined);
+    if (!served || served.minor <= minor) throw error;
+    throw new UpstreamError(
+      `the nix-daemon does not serve clients as old as this one, which speaks protocol 1.${minor}; use a client of Nix ${oldestNixSpeaking(served.minor)} (1.${served.minor}) or later`,
+      error.explained,
+    );
   }
 
   /** A restarted daemon may have other settings, and trust others. */
