@@ -166,10 +166,10 @@ export class AuditStore {
   appendCommitted(record: AuditRecord): number {
     if (this.closed) throw new AuditError("closed", "The audit is closed.");
     this.requireHealthy();
-    this.writePending();
+    if (this.queue.length >= this.options.batchRecords || this.lostUnreported > 0) this.writePending();
     this.requireHealthy();
     try {
-      const { seq } = this.write([boundRecord(record)]);
+      const { seq } = this.writeWithPending(boundRecord(record));
       this.syncTimer ??= setTimeout(() => void this.synced().catch(() => undefined), SYNC_MS).unref();
       return seq;
     } catch (error) {
@@ -270,6 +270,16 @@ export class AuditStore {
     } catch (error) {
       this.fail(error as Error);
     }
+  }
+
+  /** One transaction for both: most of what it takes to write a record is the commit. */
+  private writeWithPending(record: AuditRecord): ChainHead {
+    clearTimeout(this.batchTimer);
+    this.batchTimer = undefined;
+    const pending = this.queue.first(this.options.batchRecords);
+    const head = this.write([...pending, record]);
+    this.queue.drop(pending.length);
+    return head;
   }
 
   private reportLost(): void {

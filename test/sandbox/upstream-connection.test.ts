@@ -79,3 +79,41 @@ test("G8: a daemon that does not answer what the broker asks is given up", async
   await asking;
   expect(vi.getTimerCount()).toBe(0);
 });
+
+/** What a daemon is sent, write by write. */
+async function recorded(): Promise<{ connection: UpstreamConnection; writes: Buffer[] }> {
+  const writes: Buffer[] = [];
+  const daemon = Object.assign(daemonThatSays(), { write: (bytes: Buffer) => void writes.push(bytes) });
+  const dialect = { minor: 21, features: new Set<never>() };
+  const connection = await UpstreamConnection.open(() => Promise.resolve(daemon), dialect, "/nix/store");
+  writes.length = 0;
+  return { connection, writes };
+}
+
+const path = `/nix/store/${"0".repeat(32)}-x`;
+const question = Buffer.concat([word(1), text(path)]);
+
+test("a request and its short body go to the daemon in one write, and what follows at once", async () => {
+  const { connection, writes } = await recorded();
+  connection.gather();
+  connection.send("IsValidPath", { path });
+  connection.write(Buffer.from("bo"));
+  connection.write(Buffer.from("dy"));
+  expect(writes).toEqual([]);
+  connection.flush();
+  expect(writes).toEqual([Buffer.concat([question, Buffer.from("body")])]);
+  connection.flush();
+  connection.send("IsValidPath", { path });
+  expect(writes.slice(1)).toEqual([question]);
+});
+
+test("a long piece of a body is not gathered, and stays behind what was", async () => {
+  const { connection, writes } = await recorded();
+  const long = Buffer.alloc(100_000, "x");
+  connection.gather();
+  connection.send("IsValidPath", { path });
+  connection.write(long);
+  connection.write(Buffer.from("end"));
+  expect(writes.map(({ length }) => length)).toEqual([question.length, long.length, 3]);
+  expect(writes[1]).toBe(long);
+});

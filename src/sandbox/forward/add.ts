@@ -58,6 +58,7 @@ export async function addToStore(
   const upstream = await exchange.upstream();
   const limit = by.method === "text" ? textLimit(exchange) : exchange.body.limit;
   await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+    upstream.gather();
     void upstream.send(
       "AddToStore",
       "references" in request
@@ -159,6 +160,7 @@ async function addText(
   const upstream = await exchange.upstream();
   if (upstream.table.minor >= NEW_FORM_SINCE) {
     await outcomeWithBody(exchange, upstream, async () => {
+      upstream.gather();
       void upstream.send("AddToStore", {
         name,
         method: "text:sha256",
@@ -166,7 +168,11 @@ async function addText(
         repair: false,
       });
       // In frames, the first of which has two bytes (see `protocol/frames.ts`).
-      for (const piece of [...new FrameWriter().frames(text), END_OF_FRAMES]) await upstream.write(piece);
+      for (const piece of [...new FrameWriter().frames(text), END_OF_FRAMES]) {
+        const waiting = upstream.write(piece);
+        if (waiting) await waiting;
+      }
+      await upstream.flush();
     });
     return admitAdded(exchange, upstream, "AddToStore", TEXT);
   }
@@ -226,6 +232,7 @@ async function passBody(
       sandbox.quota.addBytes(bytes.length);
       return upstream.write(bytes);
     },
+    flush: () => upstream.flush(),
     onEnd() {
       if (body.length > limit) throw tooLong("textBytes", limit);
     },

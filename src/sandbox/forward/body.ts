@@ -15,6 +15,8 @@ type Write = (bytes: Buffer) => undefined | Promise<void>;
 
 export interface PassOptions {
   readonly write: Write;
+  /** Called when all was written, and before it is waited for more. */
+  readonly flush: () => undefined | Promise<void>;
   /** Sees the contents, slice by slice; throws to stop. */
   readonly onContents?: (slice: Buffer) => void;
   /** Called when all contents have been seen, before the end of the body is passed on; throws to withhold it. */
@@ -99,7 +101,7 @@ export class Body {
    * Passes the body on as it is, checked. Frames keep their form, but for the first.
    * @throws Refusal beyond the limit, and whatever the options throw; the rest is then unread.
    */
-  async pass({ write, onContents, onEnd, stopped }: PassOptions): Promise<void> {
+  async pass({ write, flush, onContents, onEnd, stopped }: PassOptions): Promise<void> {
     this.memory.arrived();
     const watched = new Watched(onContents);
     if (this.frames) await this.passOpening(this.frames, write, watched);
@@ -123,6 +125,8 @@ export class Body {
       } finally {
         this.source.consume(taken);
       }
+      const flushed = flush();
+      if (flushed) await flushed;
       if (!this.done && !(await this.source.fill())) throw new EndOfStream();
     }
   }

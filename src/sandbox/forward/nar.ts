@@ -47,6 +47,7 @@ export async function addToStoreNar(
   exchange.memory.arrived();
   const pull = body.kind === "pulled" ? pulling(exchange, upstream, check) : undefined;
   const sending = async (deadline: Deadline, stopped: () => boolean): Promise<void> => {
+    if (body.kind !== "pulled") upstream.gather();
     void upstream.send("AddToStoreNar", forwarded);
     if (body.kind === "pulled") return;
     await body.pass({
@@ -54,6 +55,7 @@ export async function addToStoreNar(
         deadline.alive();
         return upstream.write(bytes);
       },
+      flush: () => upstream.flush(),
       onContents: (slice) => requireAll(check.push(slice), slice),
       onEnd: () => check.finish(),
       stopped,
@@ -137,6 +139,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
   recordIntent(exchange, [info.path]);
   const upstream = await exchange.upstream();
   await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+    upstream.gather();
     void upstream.send("AddToStoreNar", forwarded);
     const frames = new FrameWriter();
     await walk(source, check, async (slice) => {
@@ -145,6 +148,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
       for (const piece of frames.frames(slice)) await writeAlive(upstream, piece, deadline);
     });
     await upstream.write(END_OF_FRAMES);
+    await upstream.flush();
   });
   await admitOne(exchange, info.path, () => forwarded.contentAddress);
 }

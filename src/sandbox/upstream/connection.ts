@@ -74,6 +74,8 @@ export const LONGEST_REPLY = 512 * 1024 * 1024;
 const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
 /** What is kept of one text in them, for they are held in memory, for many builds at once. Bytes. */
 const LONGEST_LOG_TEXT = 256 * 1024;
+/** Of the pieces that are written as one. Bytes. */
+const MOST_GATHERED = 32 * 1024;
 /** Both ends can hold this many questions and answers in their sockets' buffers. */
 const ASKED_AT_ONCE = 64;
 /**
@@ -104,6 +106,7 @@ export class UpstreamConnection {
   private readonly logs: LogCodecs;
   private readonly logReader: MessageReader;
   private readonly encoder = new Encoder();
+  private gathering = false;
 
   private constructor(
     transport: Transport,
@@ -176,7 +179,18 @@ export class UpstreamConnection {
     const operation = this.table.byName[name];
     this.encoder.u64(operation.number);
     operation.request.encode(this.encoder, request);
-    return this.transport.write(this.encoder.finish());
+    return this.gathering ? undefined : this.transport.write(this.encoder.finish());
+  }
+
+  /** Until `flush`, requests and short pieces of bulk data are held, to be written as one: each write costs both ends. */
+  gather(): void {
+    this.gathering = true;
+  }
+
+  /** Writes what was gathered. Returns as `write` does. */
+  flush(): undefined | Promise<void> {
+    this.gathering = false;
+    return this.encoder.size > 0 ? this.pass(this.encoder.finish()) : undefined;
   }
 
   /** Reads up to upstream's "done" or error. @throws UpstreamError when it breaks off; what `listener.pull` throws. */
@@ -276,6 +290,18 @@ export class UpstreamConnection {
 
   /** Passes bulk data on. The promise rejects with UpstreamError. */
   write(bytes: Buffer): undefined | Promise<void> {
+    if (this.gathering) {
+      if (this.encoder.size + bytes.length <= MOST_GATHERED) {
+        this.encoder.raw(bytes);
+        return undefined;
+      }
+      // In order: whoever waits for the second waits for the first.
+      void this.flush();
+    }
+    return this.pass(bytes);
+  }
+
+  private pass(bytes: Buffer): undefined | Promise<void> {
     return this.transport.write(bytes)?.catch((error: Error) => {
       throw new UpstreamError("the connection broke", error.message);
     });
