@@ -204,6 +204,16 @@ const worst: { readonly [N in OperationName]: (options: WorstOptions) => readonl
   AddBuildLog: nothingWorse,
   BuildPathsWithResults: buildManyWays,
   AddPermRoot: nothingWorse,
+  QueryActiveBuilds: nothingWorse,
+  AddTempRoots: nothingWorse,
+  QueryPathInfos: ({ paths, requestBytes }) => {
+    const count = Math.floor(requestBytes / 128);
+    const again = Array<Buffer>(count).fill(text(paths[1]!));
+    return [
+      { what: "of one path in the view, again and again", bytes: Buffer.concat([word(count), ...again]) },
+    ];
+  },
+  SubmitOutput: nothingWorse,
   AddToStoreScanning: nothingWorse,
 };
 

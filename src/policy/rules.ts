@@ -8,7 +8,7 @@
  * reply is censored.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
-import { mapInSlices, type Pace } from "../store/slices.ts";
+import { distinct, mapInSlices, type Pace } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { queryMissing } from "./missing.ts";
 import type { OperationGroup, Profile } from "./profile.ts";
@@ -144,6 +144,14 @@ const table = {
       return info && censored(info);
     },
   }),
+  QueryPathInfos: answer({
+    summary: "as QueryPathInfo, of those that are in the view",
+    subjects: ofPaths,
+    async answer({ paths }, view, _, pace) {
+      const infos = await mapInSlices([...(await distinct(paths, pace))], pace, (path) => view.info(path));
+      return infos.flatMap((info) => (info ? [{ path: info.path, ...censored(info) }] : []));
+    },
+  }),
   QueryReferences: answer({
     summary: "its references if it is in the view; else not valid",
     subjects: ofPath,
@@ -214,6 +222,11 @@ const table = {
     subjects: ofPath,
     answer: () => 1,
   }),
+  AddTempRoots: nothingDone({
+    summary: "like AddTempRoot",
+    subjects: ofPaths,
+    answer: () => 1,
+  }),
   AddIndirectRoot: nothingDone({
     summary: "accepted without effect: no root is made",
     subjects: ({ link }) => [link],
@@ -265,6 +278,11 @@ const table = {
   BuildDerivation: deny(
     "it carries a derivation that was never added; add the derivation and use BuildPaths",
     ofPath,
+  ),
+  QueryActiveBuilds: deny("what else the machine builds is not disclosed"),
+  SubmitOutput: deny(
+    "it is for the socket that Nix itself gives to builds with builder-rpc-v0",
+    ({ output }) => [output],
   ),
   CollectGarbage: deny("a sandbox has no authority over the store"),
   OptimiseStore: deny("a sandbox has no authority over the store"),

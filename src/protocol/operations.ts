@@ -3,7 +3,8 @@
  * writers of every version (`compile.ts`), docs/operations.md (`document.ts`), the property tests and the
  * fuzz targets. The policy (`policy/rules.ts`) is a second table over the same names.
  *
- * Sources: src/libstore/daemon.cc and worker-protocol.hh of Nix 2.3 (1.21), 2.8 (1.34), 2.26 and 2.34 (1.38).
+ * Sources: src/libstore/daemon.cc and worker-protocol.hh of Nix 2.3 (1.21), 2.8 (1.34), 2.26 and 2.34 (1.38), its master, and
+ * Determinate Nix 3.22.
  */
 import {
   big,
@@ -35,6 +36,7 @@ import {
   keyedBuildResult,
   pathsToDelete,
   realisation,
+  singleDerivedPath,
   substitutablePathInfo,
   unkeyedRealisation,
   unkeyedValidPathInfo,
@@ -412,6 +414,35 @@ export const operations = {
     about: "Make a root",
     request: struct({ path: storePath, link: string }),
     reply: string,
+  }),
+  QueryActiveBuilds: operation({
+    number: 48,
+    since: 38,
+    about: "What is being built (Determinate Nix, feature `queryActiveBuilds`)",
+    request: nothing,
+    reply: text("a list as JSON"),
+  }),
+  AddTempRoots: operation({
+    number: 49,
+    since: 38,
+    about: "Keep many paths while the connection lives (Determinate Nix, feature `addTempRoots`)",
+    request: struct({ paths }),
+    reply: done,
+  }),
+  QueryPathInfos: operation({
+    number: 50,
+    since: 38,
+    about: "Metadata of those of many paths that are valid (Determinate Nix, feature `queryPathInfos`)",
+    request: struct({ paths }),
+    reply: list(validPathInfo),
+  }),
+  SubmitOutput: operation({
+    number: 1000,
+    since: 38,
+    about:
+      "Say what an output of the running build is (on the socket of `builder-rpc-v0`, feature `submit-output`)",
+    request: struct({ path: singleDerivedPath, output: string }),
+    reply: done,
   }),
   AddToStoreScanning: operation({
     number: 1001,

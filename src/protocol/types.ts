@@ -48,6 +48,13 @@ export type ValidPathInfo = Infer<typeof validPathInfo>;
  */
 export const derivedPath = text("store path, or `X.drv!out,…`, or `X.drv!*`");
 
+const opaquePath = struct({ path: storePath });
+const ofPath = struct({ derivation: variant(opaquePath), output: string });
+const ofOutput = struct({ derivation: variant(opaquePath, ofPath), output: string });
+
+/** A path, or an output of a derivation that may be an output itself; deeper ones than these are not read. */
+export const singleDerivedPath = variant(opaquePath, ofOutput);
+
 export const BUILD_MODES = ["normal", "repair", "check"] as const;
 export const buildMode = number("0 normal, 1 repair, 2 check");
 

@@ -10,12 +10,17 @@ export const NEWEST_MINOR = 38;
 /** From this minor version on both sides send the features that they have. */
 export const FEATURES_SINCE = 38;
 
-/** Features that the table knows how to speak (worker-protocol.hh, Nix 2.34 and its master). */
+/**
+ * Features that the table knows how to speak (worker-protocol.hh, Nix 2.34 and its master; the last two are Determinate Nix's).
+ * Others are never agreed on: Determinate's `provenance` and `versionedAddToStoreMultiple` give paths one field more.
+ */
 export const FEATURES = [
   "realisation-with-path-not-hash",
   "delete-dead-specific-referrers",
   "disable-set-options",
   "add-to-store-scanning",
+  "addTempRoots",
+  "queryPathInfos",
 ] as const;
 export type Feature = (typeof FEATURES)[number];
 

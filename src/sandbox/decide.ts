@@ -29,6 +29,7 @@
  */
 import { type Rule, refuseOperation, rules } from "../policy/rules.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
+import { distinct, paced } from "../store/slices.ts";
 import type { Exchange, REPLIED } from "./forward/exchange.ts";
 import { handlers } from "./forward/handlers.ts";
 import type { Recorder } from "./recorder.ts";
@@ -47,7 +48,8 @@ export async function decide<N extends OperationName>(
   requirePermitted(operation, sandbox);
   await sandbox.admitFixedOutputs(exchange.subjects);
   const rule: Rule<N> = rules[operation];
-  const waiting = exchange.memory.reachReply(pathsToTell(operation, sandbox));
+  const telling = operation === "QueryPathInfos" ? await pathsInInfos(exchange) : pathsToTell(exchange);
+  const waiting = exchange.memory.reachReply(telling);
   if (waiting) await waiting;
   if (rule.answer) return rule.answer(request, sandbox.view, exchange.table.minor, sandbox.pace);
   const handle = handlers[operation];
@@ -56,7 +58,7 @@ export async function decide<N extends OperationName>(
 }
 
 /** How many paths a reply may list that is longer than its request. With the view `store` that is not known before. */
-function pathsToTell(operation: OperationName, { view }: Sandbox): number {
+function pathsToTell({ operation, sandbox: { view } }: Exchange): number {
   switch (operation) {
     case "QueryAllValidPaths":
       return view.closed ? view.size : Number.POSITIVE_INFINITY;
@@ -66,6 +68,15 @@ function pathsToTell(operation: OperationName, { view }: Sandbox): number {
     default:
       return 0;
   }
+}
+
+/** How many paths the infos of the paths of a request list, references included. */
+async function pathsInInfos({ subjects, sandbox: { view, pace } }: Exchange): Promise<number> {
+  if (!view.closed) return Number.POSITIVE_INFINITY;
+  let count = 0;
+  for await (const path of paced(await distinct(subjects, pace), pace))
+    count += 1 + ((await view.info(path))?.references.length ?? 0);
+  return count;
 }
 
 /** @throws Refusal */

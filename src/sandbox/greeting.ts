@@ -17,7 +17,7 @@ const GREETING_BYTES = 64 * 1024;
 /** Reported as the daemon's version, always the same: the real version would reveal something about the host. */
 const VERSION_TEXT = "nix-broker";
 /** Implemented by the broker itself, whatever upstream supports. */
-const OWN_FEATURES: readonly Feature[] = ["add-to-store-scanning"];
+const OWN_FEATURES: readonly Feature[] = ["add-to-store-scanning", "addTempRoots", "queryPathInfos"];
 
 /** For clients that get nothing but the reason. */
 export const NOTHING_OFFERED: Dialect = { minor: NEWEST_MINOR, features: new Set() };

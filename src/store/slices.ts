@@ -65,3 +65,10 @@ export async function* paced<T>(items: Iterable<T>, pace: Pace): AsyncGenerator<
     yield item;
   }
 }
+
+/** Each item once. */
+export async function distinct<T>(items: Iterable<T>, pace: Pace): Promise<Set<T>> {
+  const seen = new Set<T>();
+  for await (const item of paced(items, pace)) seen.add(item);
+  return seen;
+}

@@ -62,6 +62,13 @@ function questions(client: RawClient, { path, derivation }: World): Question[] {
       question("QuerySubstitutablePaths", { paths: [one] }),
       question("QuerySubstitutablePathInfos", { paths: minor >= 22 ? new Map([[one, ""]]) : [one] }),
       question("QueryMissing", { paths: [one] }),
+      ...(minor >= 38
+        ? [
+            question("AddTempRoots", { paths: [one] }),
+            question("QueryPathInfos", { paths: [one, one] }),
+            question("SubmitOutput", { path: { tag: 0, value: { path: one } }, output: "out" }),
+          ]
+        : []),
       question("BuildPaths", { paths: [one], mode: 0 }),
       question("BuildPathsWithResults", { paths: [one], mode: 0 }),
       question("AddPermRoot", { path: one, link: "/tmp/link" }),
@@ -313,6 +320,7 @@ const WITHOUT_PATHS: ReadonlySet<OperationName> = new Set([
   "OptimiseStore",
   "VerifyStore",
   "ImportPaths",
+  "QueryActiveBuilds",
   // Its answer has the hash of the contents that mention a path; see scanning.test.ts.
   "AddToStoreScanning",
 ]);

@@ -99,6 +99,43 @@ describe.each(versions)("in front of a daemon that is not Nix's [daemon %s]", (v
     expect(await diagnose({})).toEqual([]);
   });
 
+  test("G4: operations of Determinate Nix and of builder-rpc-v0 are answered from the view, or denied; the connection goes on", async () => {
+    const broker = await startBroker(daemon);
+    running.push(broker);
+    const strangers = await RawClient.connect(daemon.socket);
+    const { path: strange } = await strangers.addText("a-strangers", "a stranger's");
+    strangers.close();
+    const client = await RawClient.connect(broker.hostSocket);
+    expect([...client.table.features]).toEqual(expect.arrayContaining(["addTempRoots", "queryPathInfos"]));
+    const { path: first } = await client.addText("first", "first");
+    const { path: second } = await client.addText("second", first, [first]);
+    expect(await client.must("AddTempRoots", { paths: [first, strange] })).toBe(1);
+    const infos = await client.must("QueryPathInfos", { paths: [strange, second, first, second] });
+    expect(infos.map(({ path, references }) => [path, references])).toEqual([
+      [second, [first]],
+      [first, []],
+    ]);
+    expect(infos[0]).toMatchObject({ deriver: "", registrationTime: 0, signatures: [], ultimate: false });
+
+    const refused = await client.ask("QueryActiveBuilds", undefined);
+    expect(refused.error).toBe(
+      "QueryActiveBuilds is not allowed here: what else the machine builds is not disclosed",
+    );
+    const of = {
+      path: { tag: 1, value: { derivation: { tag: 0, value: { path: first } }, output: "out" } },
+    } as const;
+    const submitted = await client.ask("SubmitOutput", { ...of, output: "out" });
+    expect(submitted.error).toBe(
+      "SubmitOutput is not allowed here: it is for the socket that Nix itself gives to builds with builder-rpc-v0",
+    );
+    const added = await client.ask("AddToStoreScanning", { name: "x.drv", method: "text:sha256" }, [
+      Buffer.alloc(100_000),
+    ]);
+    expect(added.error).toContain("'x.drv' has the name of a derivation");
+    expect(await client.must("IsValidPath", { path: second })).toBe(true);
+    client.close();
+  });
+
   test("Determinate: that the daemon denies access is said as it is", async () => {
     const broker = await brokered({ deniesAccess: true });
     await expect(RawClient.connect(broker.hostSocket)).rejects.toThrow(

@@ -67,6 +67,14 @@ function daemonBytes(minor: number, features: readonly string[] = [], trust = 2)
   ]);
 }
 
+test("of Determinate's features those that change a path's info are never agreed on", async () => {
+  const determinate = ["addTempRoots", "provenance", "queryPathInfos", "versionedAddToStoreMultiple"];
+  const { greeting } = await asClient([daemonBytes(38, determinate)], dialect(38, FEATURES));
+  expect([...greeting.features].sort()).toEqual(["addTempRoots", "queryPathInfos"]);
+  const client = await asDaemon([clientBytes(38, determinate)], dialect(38, FEATURES));
+  expect([...client.greeting.features].sort()).toEqual(["addTempRoots", "queryPathInfos"]);
+});
+
 test("the daemon's side, by version", async () => {
   const offered = dialect(38, ["disable-set-options", "add-to-store-scanning"]);
   const greeted = Buffer.concat([MAGIC_2, word(0x126)]);

@@ -14,7 +14,9 @@ beforeEach(() => {
   mkdirSync(join(folder, "run/derivations"), { recursive: true });
   writeFileSync(join(folder, "x.drv"), asking);
   writeFileSync(join(folder, "run/derivations/x.drv"), "");
-  writeFileSync(join(folder, "next"), '#!/bin/sh\necho "next: $*"\nexit 3\n', { mode: 0o755 });
+  writeFileSync(join(folder, "next"), '#!/bin/sh\necho "next: $* $NIX_DERIVATION_V4"\nexit 3\n', {
+    mode: 0o755,
+  });
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -27,6 +29,8 @@ function hook(name: string, config: string, node: string, shell = "sh", chroot =
       DRV_PATH: join(folder, "x.drv"),
       NIX_BROKER_ROOT_CONFIG: join(folder, "root.conf"),
       NIX_BROKER_NODE: node,
+      // Determinate Nix gives the derivation as JSON, too.
+      NIX_DERIVATION_V4: join(folder, "derivation.json"),
     },
   });
 }
@@ -45,7 +49,7 @@ test.each(
   expect(alone.stderr).toContain(`nix-broker: the ${name}-build hook ended with`);
   const chained = hook(name, `${runtime}next_${name}_build_hook=${folder}/next\n`, path);
   expect(chained.status).toBe(3);
-  expect(chained.stdout).toMatch(/^next: /m);
+  expect(chained.stdout).toMatch(/^next: .*\/derivation\.json$/m);
   expect(chained.stdout.startsWith(name === "pre" ? noDaemon() : "next: ")).toBe(true);
 });
 
