@@ -3,6 +3,7 @@
   lib,
   buildNpmPackage,
   importNpmLock,
+  stdenv,
   stdenvNoCC,
   cacert,
   nodejs_24,
@@ -36,6 +37,8 @@ buildNpmPackage {
   npmConfigHook = importNpmLock.npmConfigHook;
   # esbuild, koffi and bufferutil bring what is built; their install scripts would download or compile.
   npmFlags = [ "--ignore-scripts" ];
+  # The hooks are linked without libraries.
+  buildInputs = [ (lib.getOutput "static" stdenv.cc.libc) ];
 
   # The package.json of importNpmLock names tarballs in the store, and the bundle holds what it reads: without its own,
   # the package would keep them all.
@@ -78,6 +81,9 @@ buildNpmPackage {
   installCheckPhase = ''
     runHook preInstallCheck
     $out/bin/nix-broker --version
+    # They would be links to the scripts if they could not be compiled.
+    test ! -L $out/libexec/nix-broker/pre-build-hook
+    $out/libexec/nix-broker/pre-build-hook
     (cd $out/libexec/nix-broker && ${lib.getExe nodejs_24} -e 'require("koffi").load("libc.so.6"); require("bufferutil")')
     runHook postInstallCheck
   '';

@@ -17,14 +17,14 @@ export const program = {
   cli: join(folder, "nix-broker.js"),
   /** Linker and hooks, for Node to run. */
   root: join(folder, "nix-broker-root.js"),
-  preBuildHook: join(folder, "pre-build-hook.sh"),
-  postBuildHook: join(folder, "post-build-hook.sh"),
+  preBuildHook: join(folder, "pre-build-hook"),
+  postBuildHook: join(folder, "post-build-hook"),
   /** The folder of the live page. */
   page: join(folder, "page"),
 } as const;
 
 /** What the bundle is made of. */
-const sources = ["src", "scripts/build.ts", "package.json", "package-lock.json"];
+const sources = ["src", "scripts/build.ts", "scripts/build-hooks.ts", "package.json", "package-lock.json"];
 
 function newest(path: string): number {
   const stats = statSync(path);

@@ -72,8 +72,8 @@ let
     in
     if merged.isDefined && merged.mergedValue != null then toString merged.mergedValue else "";
   ourHooks = {
-    pre-build-hook = "${libexec}/pre-build-hook.sh";
-    post-build-hook = "${libexec}/post-build-hook.sh";
+    pre-build-hook = "${libexec}/pre-build-hook";
+    post-build-hook = "${libexec}/post-build-hook";
   };
 
   credential = name: "/run/credentials/nix-broker.service/${name}";

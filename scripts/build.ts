@@ -8,15 +8,16 @@
  *     page-audit.js       the thread that reads the audit for the page
  *     nix-broker-root     linker and hooks, with nix-broker-root.js, which loads
  *     root.js             no npm package is in it, and this checks it
- *     *-hook.sh           what nix.conf names
+ *     *-build-hook        what nix.conf names, with the scripts *-build-hook.sh
  *
  * Packages with native parts (koffi, bufferutil) stay outside and are found in node_modules.
  */
-import { chmodSync, copyFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BuildOptions, build, type Metafile, type Plugin } from "esbuild";
 import packageJson from "../package.json" with { type: "json" };
+import { buildHooks } from "./build-hooks.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -156,10 +157,10 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
   }
   script(join(outdir, "nix-broker-root"), rootWrapper);
   writeFileSync(join(outdir, "nix-broker-root.js"), entry("root.js"));
-  for (const hook of readdirSync(join(root, "src/root")).filter((name) => name.endsWith("-hook.sh"))) {
-    copyFileSync(join(root, "src/root", hook), join(outdir, hook));
-    chmodSync(join(outdir, hook), 0o755);
-  }
+  if (!buildHooks(outdir))
+    console.warn(
+      "There is no C compiler here that links without libraries, so the hooks are scripts, which are slower.",
+    );
 }
 
 if (import.meta.main) await buildAll();

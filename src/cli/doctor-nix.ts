@@ -67,7 +67,7 @@ function checkHooks(config: Config, before: Hook, after: Hook): Finding[] {
         problem(
           setting,
           `${path} is not nix-broker's, and Nix runs one program only`,
-          `set ${setting} to nix-broker's ${setting}.sh, and name yours in ${next}: it is run afterwards`,
+          `set ${setting} to nix-broker's ${setting}, and name yours in ${next}: it is run afterwards`,
         ),
       );
     else if (path !== "" && own.length === 0) findings.push(ok(setting, path));
@@ -85,7 +85,7 @@ function checkHooks(config: Config, before: Hook, after: Hook): Finding[] {
       problem(
         "post-build-hook",
         "it is not set, so the references of outer builds are registered late, after others may have used them",
-        "set post-build-hook in nix.conf to nix-broker's post-build-hook.sh, and restart nix-daemon",
+        "set post-build-hook in nix.conf to nix-broker's post-build-hook, and restart nix-daemon",
       ),
     );
   return findings;

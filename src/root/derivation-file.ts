@@ -1,4 +1,5 @@
 /** Reading the file of a derivation, which whoever may add to the store has written. */
+import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import type { RootConfig } from "../contract/root-config.ts";
 import { type Derivation, DerivationError, derivationOf } from "../store/derivation.ts";
@@ -10,7 +11,7 @@ const MAX_DERIVATION = 16 * 1024 * 1024;
 
 /**
  * @param base the file name of the `.drv`
- * @throws DerivationError when it is too long, or no derivation; and errors of the operating system
+ * @throws DerivationError when it is too long, no regular file, or no derivation; and errors of the operating system
  */
 export async function readDerivation(config: RootConfig, base: string, pace: Pace): Promise<Derivation> {
   return inSlices(derivationOf(await textOf(config, base)), pace);
@@ -30,9 +31,12 @@ export async function readAskingDerivation(
 }
 
 async function textOf(config: RootConfig, base: string): Promise<Buffer> {
-  const file = await open(`${config.storeReal}/${base}`, "r");
+  // A .drv may be a symlink to anything: opening a pipe would wait for somebody who writes to it.
+  const file = await open(`${config.storeReal}/${base}`, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    const { size } = await file.stat();
+    const stats = await file.stat();
+    if (!stats.isFile()) throw new DerivationError(`${base} is not a regular file.`);
+    const { size } = stats;
     if (size > MAX_DERIVATION)
       throw new DerivationError(`${base} has ${size} bytes; more than ${MAX_DERIVATION} are not read.`);
     return await readWhole(file, size);

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Nix's post-build-hook. Builds without a sandbox folder pay for this shell alone; the others go to the real program. Ours
-# never fails, even if its Node is missing or killed (the linker then registers the references); the next one may.
+# Nix's post-build-hook. Builds without a sandbox folder pay for this shell alone, or none where hook-prefilter.c was compiled,
+# which runs this script for the others; they go to the real program. Ours never fails, even if its Node is missing or killed
+# (the linker then registers the references); the next one may.
 next=
 config=${NIX_BROKER_ROOT_CONFIG:-/etc/nix-broker/root.conf}
 runtime=/run/nix-broker
 # -O: a file of somebody else's is not believed.
 if [ -O "$config" ]; then
-  while IFS='=' read -r key value; do
-    case $key in
-      runtime_dir) runtime=$value ;;
-      next_post_build_hook) next=$value ;;
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in
+      runtime_dir=*) runtime=${line#*=} ;;
+      next_post_build_hook=*) next=${line#*=} ;;
     esac
   done <"$config"
 fi

@@ -1,23 +1,30 @@
 #!/bin/sh
-# Nix's pre-build-hook. Builds that do not name nix-broker pay for this shell and one look at their .drv; the others go to the
-# real program. A hook that fails aborts everything its client builds, so ours does not, even if its Node is missing or killed;
-# the next one may.
+# Nix's pre-build-hook. Builds that do not name nix-broker pay for this shell and one look at their .drv, or no shell where
+# hook-prefilter.c was compiled, which runs this script for the others; they go to the real program. A hook that fails aborts
+# everything its client builds, so ours does not, even if its Node is missing or killed; the next one may.
+path=$PATH
 PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
+
+# As grep: 1 is "not found". A file that is none may have no end.
+mentions() {
+  [ -f "$1" ] || return 2
+  LC_ALL=C grep -qF "$2" "$1"
+}
 
 # 1 when the derivation does not name us. Starting grep takes longer than all else here, so where sh is bash, as on NixOS, bash
 # reads the .drv itself, unless that is long. It reads to the end then, which `read` says is a failure.
 names_us() {
   text=
-  if [ -n "$BASH_VERSION" ] && ! IFS= read -r -d '' -n 16384 text <"$1" && [ -n "$text" ]; then
+  if [ -n "$BASH_VERSION" ] && [ -f "$1" ] && ! IFS= read -r -d '' -n 16384 text <"$1" && [ -n "$text" ]; then
     case $text in *nix-broker*) return 0 ;; *) return 1 ;; esac
   fi
-  LC_ALL=C grep -qF nix-broker "$1"
+  mentions "$1" nix-broker
 }
 
 # Maps an empty folder onto the daemon's, for a build that may have opted in and gets no sandbox: with no mapping at all its
 # clients would find no daemon, use a store of their own, and the build could succeed with paths that nobody has.
 map_no_daemon() {
-  LC_ALL=C grep -qF requiredSystemFeatures "$1"
+  mentions "$1" requiredSystemFeatures
   [ $? -ne 1 ] || return 0
   folder=$runtime/no-daemon
   # The linker has made them, unless it has never run.
@@ -31,10 +38,10 @@ config=${NIX_BROKER_ROOT_CONFIG:-/etc/nix-broker/root.conf}
 runtime=/run/nix-broker
 # -O: a file of somebody else's is not believed.
 if [ -O "$config" ]; then
-  while IFS='=' read -r key value; do
-    case $key in
-      runtime_dir) runtime=$value ;;
-      next_pre_build_hook) next=$value ;;
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in
+      runtime_dir=*) runtime=${line#*=} ;;
+      next_pre_build_hook=*) next=${line#*=} ;;
     esac
   done <"$config"
 fi
@@ -58,5 +65,6 @@ if [ -e "$1" ]; then
   fi
 fi
 
+PATH=$path
 [ -z "$next" ] || exec "$next" "$@"
 exit 0

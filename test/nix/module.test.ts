@@ -54,8 +54,8 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       expect(made.nix).toEqual({
         "extra-allowed-users": ["nix-broker"],
         "extra-system-features": ["nix-broker"],
-        "pre-build-hook": "/nix/store/nix-broker/libexec/nix-broker/pre-build-hook.sh",
-        "post-build-hook": "/nix/store/nix-broker/libexec/nix-broker/post-build-hook.sh",
+        "pre-build-hook": "/nix/store/nix-broker/libexec/nix-broker/pre-build-hook",
+        "post-build-hook": "/nix/store/nix-broker/libexec/nix-broker/post-build-hook",
       });
       expect(made.rootConfig.mode).toBe("0444");
       expect(made.rootConfig.script).toContain(
@@ -78,7 +78,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         'services.nix-broker.enable = true; nix.settings.post-build-hook = "/etc/upload.sh"; nix.settings.cores = 2;',
       );
       expect(made.nix).toMatchObject({
-        "post-build-hook": "/nix/store/nix-broker/libexec/nix-broker/post-build-hook.sh",
+        "post-build-hook": "/nix/store/nix-broker/libexec/nix-broker/post-build-hook",
         cores: 2,
       });
       const text = rootConfigText(await checked(made));
@@ -96,7 +96,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       const made = await evaluate(
         `services.nix-broker.enable = true; nix.settings.post-build-hook = ${definition};`,
       );
-      expect(made.nix["post-build-hook"]).toContain("/libexec/nix-broker/post-build-hook.sh");
+      expect(made.nix["post-build-hook"]).toContain("/libexec/nix-broker/post-build-hook");
       expect(rootConfigText(await checked(made))).toContain(`next_post_build_hook=${expected}\n`);
     });
 

@@ -1,8 +1,10 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, realpathSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { buildHooks } from "../../scripts/build-hooks.ts";
 import { projectRoot } from "./fixture.ts";
 
 interface LockedModule {
@@ -44,7 +46,10 @@ const version = lab.versions.at(-1) ?? "2.34";
 describe("package.nix, with a stand-in for nixpkgs", () => {
   let daemon: Daemon;
   let out: string;
+  const hooks = mkdtempSync(join(tmpdir(), "nix-broker-hooks-"));
   beforeAll(async () => {
+    buildHooks(hooks);
+    chmodSync(hooks, 0o755);
     const inside = (target: string, source: string) => ({ source, target: `/opt/${target}`, readonly: true });
     daemon = await lab.start(version, {
       env: { NPM_CONFIG_REGISTRY: npmSetting("registry") },
@@ -52,6 +57,7 @@ describe("package.nix, with a stand-in for nixpkgs", () => {
         inside("node", process.execPath),
         inside("npm", npmFolder()),
         inside("certificates.pem", certificates()),
+        inside("hooks", hooks),
       ],
       sandboxPaths: ["/opt"],
     });
@@ -59,7 +65,10 @@ describe("package.nix, with a stand-in for nixpkgs", () => {
     const expression = `import ${file} { system = builtins.currentSystem; }`;
     ({ out } = await daemon.build(expression, { timeoutMs: 600_000 }));
   }, 600_000);
-  afterAll(() => daemon?.stop());
+  afterAll(async () => {
+    await daemon?.stop();
+    rmSync(hooks, { recursive: true });
+  });
 
   test("builds in a sandbox without network, of tarballs that npm fetched by the lock file's hashes", async () => {
     const run = await daemon.run([`${out}/bin/nix-broker`, "--version"]);
@@ -88,5 +97,7 @@ describe("package.nix, with a stand-in for nixpkgs", () => {
     expect(await read("lib/sysusers.d/nix-broker.conf")).toContain("u nix-broker");
     const hook = await daemon.run([`${out}/libexec/nix-broker/pre-build-hook.sh`, "/none.drv"]);
     expect(hook).toMatchObject({ code: 0, stderr: "" });
+    const compiled = await daemon.run([`${out}/libexec/nix-broker/pre-build-hook`, "/none.drv"]);
+    expect(compiled).toMatchObject({ code: 0, stderr: "" });
   });
 });

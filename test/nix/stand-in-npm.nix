@@ -3,7 +3,7 @@
 { system }:
 let
   inherit (builtins) mapAttrs toJSON;
-  stdenv = import ../../lib/plain-stdenv.nix {
+  plain = import ../../lib/plain-stdenv.nix {
     inherit system;
     shell = "/bin/bash";
     path = [
@@ -19,6 +19,27 @@ let
       cp -r /opt/npm $out/lib/npm
       printf '#!/bin/sh\nexec %s/bin/node %s/lib/npm/bin/npm-cli.js "$@"\n' $out $out > $out/bin/npm
       chmod +x $out/bin/npm
+    '';
+  };
+  stdenv = plain // {
+    cc.libc = "";
+  };
+  # "Compiles" by handing out what the test has compiled.
+  compiler = stdenv.mkDerivation {
+    name = "compiler";
+    buildCommand = ''
+      mkdir -p $out/bin
+      cat > $out/bin/cc <<'END'
+      #!/bin/sh
+      for argument; do
+        case $argument in
+          '-DWHEN="pre"' | '-DWHEN="post"') when=''${argument#*'"'} ;;
+          */*-build-hook) target=$argument ;;
+        esac
+      done
+      cp "/opt/hooks/''${when%'"'}-build-hook" "$target"
+      END
+      chmod +x $out/bin/cc
     '';
   };
   stdenvNoCC = stdenv // {
@@ -37,6 +58,7 @@ let
       removeAttrs attrs (
         builtins.filter (name: !(keep name attrs.${name})) (builtins.attrNames attrs)
       );
+    getOutput = output: package: package.${output} or package;
     getExe = _: "${nodejs}/bin/node";
     fetchers.proxyImpureEnvVars = [
       "http_proxy"
@@ -106,7 +128,10 @@ let
     stdenv.mkDerivation (
       removeAttrs given [ "nodejs" ]
       // {
-        nativeBuildInputs = [ nodejs ];
+        nativeBuildInputs = [
+          nodejs
+          compiler
+        ];
         # What nixpkgs' hooks do before the build.
         postPatch = ''
           substituteInPlace() {
@@ -125,6 +150,7 @@ in
 import ../../package.nix {
   inherit
     lib
+    stdenv
     stdenvNoCC
     importNpmLock
     buildNpmPackage

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -18,6 +18,12 @@ test("G8: a derivation that is too long is not read", async () => {
     await expect(read(config, "long.drv", noPause)).rejects.toThrow(
       "long.drv has 1099511627776 bytes; more than",
     );
+});
+
+test("G8: what is no regular file is not read: it may have no end, or keep its reader waiting", async () => {
+  symlinkSync("/dev/null", join(folder, "device.drv"));
+  for (const read of [readDerivation, readAskingDerivation])
+    await expect(read(config, "device.drv", noPause)).rejects.toThrow("device.drv is not a regular file");
 });
 
 test("G8: a derivation that does not name nix-broker is not parsed", async () => {
