@@ -5,7 +5,7 @@
  */
 
 import { quote } from "./quote.ts";
-import type { Slices } from "./slices.ts";
+import { atOnce, type Slices } from "./slices.ts";
 
 /** A text that is not canonical ATerm, or holds more than is taken; says the byte offset. */
 export class AtermError extends Error {
@@ -20,7 +20,7 @@ export const MOST_ITEMS = 100_000;
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
-/** Bytes that are looked at one by one between two yields. */
+/** Bytes that are looked at one by one between two yields; of one string, no more are looked at without one. */
 const BYTES_A_SLICE = 64 * 1024;
 /** Bytes that are searched, which is fast, between two yields. */
 const SEARCHED_A_SLICE = 1024 * 1024;
@@ -46,11 +46,23 @@ export interface Span {
   readonly escapes: number;
 }
 
-/** Reads tokens from a text, front to back, in time linear in its length. */
+/** Thrown when a string is too long to be looked at without a yield, and measured then. Not an error. */
+const TOO_LONG_FOR_NOW = Object.freeze({ tooLongForNow: true });
+
+/**
+ * Reads tokens from a text, front to back, in time linear in its length. Tokens are taken at once, as most texts are short and
+ * consist of many. A piece in which one turns out to take long is taken again once that was measured, slice by slice.
+ */
 export class AtermReader {
   private readonly bytes: Buffer;
   private at = 0;
   private items = 0;
+  /** Bytes looked at one by one since the last yield. */
+  private looked = 0;
+  /** Where the string starts that is to be measured. */
+  private toMeasure = -1;
+  /** Of the long strings that were measured, by where they start. */
+  private readonly measured = new Map<number, Span>();
   /** Where the next backslash at or after the position is; Infinity if there is none. */
   private backslash = -1;
 
@@ -83,8 +95,22 @@ export class AtermReader {
     return true;
   }
 
+  /** Takes a piece of the text by functions of this reader that take tokens at once. @throws AtermError */
+  *piece<T>(take: () => T): Slices<T> {
+    const before = this.at;
+    for (;;) {
+      try {
+        return take();
+      } catch (error) {
+        if (error !== TOO_LONG_FOR_NOW) throw error;
+        yield* this.measure(this.toMeasure);
+        this.at = before;
+      }
+    }
+  }
+
   /** Takes a string and says where it is. @throws AtermError */
-  *span(): Slices<Span> {
+  span(): Span {
     this.expect('"');
     const start = this.at;
     const close = this.bytes.indexOf(QUOTE, start);
@@ -93,27 +119,30 @@ export class AtermReader {
       this.at = close + 1;
       return { start, end: close, escapes: 0 };
     }
-    return yield* this.escapedSpan(start);
+    return this.escapedSpan(start);
   }
 
   /** Takes a string of at most this many bytes. @throws AtermError */
-  *string(most: number): Slices<string> {
+  string(most: number): string {
     const before = this.at;
-    const span = yield* this.span();
-    this.require(before, lengthOf(span) <= most, `of at most ${most} bytes, not of ${lengthOf(span)}`);
-    return (yield* this.bytesOf(span)).toString("latin1");
+    const span = this.span();
+    if (lengthOf(span) > most)
+      throw this.expected(before, `of at most ${most} bytes, not of ${lengthOf(span)}`);
+    if (span.escapes === 0) return this.bytes.toString("latin1", span.start, span.end);
+    return atOnce(this.bytesOf(span)).toString("latin1");
   }
 
   /**
    * Takes a short string that Nix writes without escapes: a path, an output name, a hash, a system.
    * @throws AtermError
    */
-  *plainString(): Slices<string> {
+  plainString(): string {
     const before = this.at;
-    const span = yield* this.span();
+    const span = this.span();
     const length = lengthOf(span);
-    this.require(before, span.escapes === 0, "without escapes");
-    this.require(before, length <= LONGEST_PLAIN, `of at most ${LONGEST_PLAIN} bytes, not of ${length}`);
+    if (span.escapes > 0) throw this.expected(before, "without escapes");
+    if (length > LONGEST_PLAIN)
+      throw this.expected(before, `of at most ${LONGEST_PLAIN} bytes, not of ${length}`);
     return this.bytes.toString("latin1", span.start, span.end);
   }
 
@@ -133,15 +162,23 @@ export class AtermReader {
     return said;
   }
 
-  /** Takes a list in square brackets, each item by the given function. @throws AtermError */
-  *list(item: () => Slices<void>): Slices<void> {
+  /**
+   * Takes a list in square brackets.
+   * @param item takes an item, or its front, and returns what takes the rest
+   * @throws AtermError
+   */
+  *list(item: () => Slices<void> | undefined): Slices<void> {
     this.expect("[");
     if (this.skip("]")) return;
     do {
       if (++this.items > MOST_ITEMS)
         throw this.error(`more than ${MOST_ITEMS} outputs, inputs, arguments and variables are not taken`);
-      if (this.items % ITEMS_A_SLICE === 0) yield;
-      yield* item();
+      if (this.items % ITEMS_A_SLICE === 0 || this.looked > BYTES_A_SLICE) {
+        this.looked = 0;
+        yield;
+      }
+      const rest = yield* this.piece(item);
+      if (rest) yield* rest;
     } while (this.skip(","));
     this.expect("]");
   }
@@ -159,35 +196,63 @@ export class AtermReader {
     );
   }
 
-  private require(before: number, met: boolean, what: string): void {
-    if (met) return;
+  private expected(before: number, what: string): AtermError {
     this.at = before;
-    throw this.error(`expected a string ${what}`);
+    return this.error(`expected a string ${what}`);
   }
 
-  /** Byte by byte, because a hostile text may be nothing but escapes. */
-  private *escapedSpan(start: number): Slices<Span> {
-    const { bytes } = this;
-    let escapes = 0;
-    let next = start + BYTES_A_SLICE;
-    for (let at = start; at < bytes.length; at++) {
-      const byte = bytes[at]!;
-      if (byte === QUOTE) {
-        this.at = at + 1;
-        return { start, end: at, escapes };
+  private escapedSpan(start: number): Span {
+    const measured = this.measured.get(start);
+    const span = measured ?? this.escaped(start, 0, start, start + BYTES_A_SLICE);
+    if (!("end" in span)) {
+      this.toMeasure = start;
+      throw TOO_LONG_FOR_NOW;
+    }
+    if (!measured) this.looked += span.end - start;
+    this.at = span.end + 1;
+    return span;
+  }
+
+  private *measure(start: number): Slices<void> {
+    let reached: { readonly at: number; readonly escapes: number } = { at: start, escapes: 0 };
+    for (;;) {
+      const found = this.escaped(start, reached.escapes, reached.at, reached.at + BYTES_A_SLICE);
+      if ("end" in found) {
+        this.measured.set(start, found);
+        return;
       }
-      if (byte === BACKSLASH) {
-        if (byteOfLetter[bytes[at + 1] ?? 0] === 0) {
-          this.at = at;
-          throw this.error('expected one of the escapes \\" \\\\ \\n \\r \\t');
-        }
-        escapes++;
-        at++;
-      }
-      if (at < next) continue;
-      next = at + BYTES_A_SLICE;
+      reached = found;
       yield;
     }
+  }
+
+  /**
+   * Looks for the end of a string byte by byte, because a hostile text may be nothing but escapes.
+   * @param from and `until`: the part of it that is looked at
+   * @returns where it continues unless it ends there
+   */
+  private escaped(
+    start: number,
+    before: number,
+    from: number,
+    until: number,
+  ): Span | { readonly at: number; readonly escapes: number } {
+    const { bytes } = this;
+    const { length } = bytes;
+    let escapes = before;
+    let at = from;
+    for (; at < length && at < until; at++) {
+      const byte = bytes[at]!;
+      if (byte === QUOTE) return { start, end: at, escapes };
+      if (byte !== BACKSLASH) continue;
+      if (byteOfLetter[bytes[at + 1] ?? 0] === 0) {
+        this.at = at;
+        throw this.error('expected one of the escapes \\" \\\\ \\n \\r \\t');
+      }
+      escapes++;
+      at++;
+    }
+    if (at < length) return { at, escapes };
     throw this.error("expected a string, which has no end");
   }
 

@@ -3,7 +3,7 @@
  * Format: `src/libstore/derivation/aterm.cc` in the Nix tree (`derivations.cc` up to 2.34), the form `Derive(…)`.
  */
 
-import { AtermError, AtermReader, lengthOf } from "./aterm.ts";
+import { AtermError, AtermReader, lengthOf, type Span } from "./aterm.ts";
 import { type ContentAddress, ContentAddressError, parseOutputHashAlgorithm } from "./content-address.ts";
 import { DerivationAttributes, isAttributeName, LONGEST_ATTRIBUTE } from "./derivation-attributes.ts";
 import { DerivationError } from "./derivation-error.ts";
@@ -115,12 +115,13 @@ function* readDerivation(reader: AtermReader): Slices<Derivation> {
   reader.expect(",");
   const inputSrcs = yield* readInputSources(reader);
   reader.expect(",");
-  const system = yield* reader.plainString();
+  const system = yield* reader.piece(() => reader.plainString());
   reader.expect(",");
-  const builder = yield* reader.string(LONGEST_BUILDER);
+  const builder = yield* reader.piece(() => reader.string(LONGEST_BUILDER));
   reader.expect(",");
-  yield* reader.list(function* () {
-    yield* reader.span();
+  yield* reader.list(() => {
+    reader.span();
+    return undefined;
   });
   reader.expect(",");
   const attributes = yield* readAttributes(reader);
@@ -131,21 +132,23 @@ function* readDerivation(reader: AtermReader): Slices<Derivation> {
 
 function* readOutputs(reader: AtermReader): Slices<Map<string, DerivationOutput>> {
   const outputs = new Map<string, DerivationOutput>();
-  yield* readOrdered(reader, "output", function* () {
+  const inOrder = ascending(reader, "output");
+  yield* reader.list(() => {
     reader.expect("(");
-    const name = yield* reader.plainString();
+    const name = reader.plainString();
     if (!isStoreName(name)) throw reader.error(`an output cannot have the name ${quote(name)}`);
     reader.expect(",");
-    const path = yield* reader.plainString();
+    const path = reader.plainString();
     reader.expect(",");
-    const hashAlgorithm = yield* reader.plainString();
+    const hashAlgorithm = reader.plainString();
     reader.expect(",");
-    const hash = yield* reader.plainString();
+    const hash = reader.plainString();
     reader.expect(")");
     const output = { path, hashAlgorithm, hash };
     checkOutput(reader, name, output);
     outputs.set(name, output);
-    return name;
+    inOrder(name);
+    return undefined;
   });
   if (outputs.size === 0) throw reader.error("a derivation must have an output");
   return outputs;
@@ -180,30 +183,39 @@ function readHashAlgorithm(reader: AtermReader, text: string): ReturnType<typeof
 
 function* readInputDerivations(reader: AtermReader): Slices<Map<StorePath, string[]>> {
   const inputs = new Map<StorePath, string[]>();
-  yield* readOrdered(reader, "input derivation", function* () {
+  const inOrder = ascending(reader, "input derivation");
+  yield* reader.list(() => {
     reader.expect("(");
-    const path = yield* readStorePath(reader);
+    const path = readStorePath(reader);
     reader.expect(",");
+    return readWanted(path);
+  });
+  return inputs;
+
+  function* readWanted(path: StorePath): Slices<void> {
     const names: string[] = [];
-    yield* readOrdered(reader, "output name", function* () {
-      const name = yield* reader.plainString();
+    const namesInOrder = ascending(reader, "output name");
+    yield* reader.list(() => {
+      const name = reader.plainString();
       names.push(name);
-      return name;
+      namesInOrder(name);
+      return undefined;
     });
     reader.expect(")");
     if (names.length === 0) throw reader.error(`of the input derivation ${quote(path)} no output is wanted`);
     inputs.set(path, names);
-    return storePathBase(path);
-  });
-  return inputs;
+    inOrder(storePathBase(path));
+  }
 }
 
 function* readInputSources(reader: AtermReader): Slices<StorePath[]> {
   const inputs: StorePath[] = [];
-  yield* readOrdered(reader, "input source", function* () {
-    const path = yield* readStorePath(reader);
+  const inOrder = ascending(reader, "input source");
+  yield* reader.list(() => {
+    const path = readStorePath(reader);
     inputs.push(path);
-    return storePathBase(path);
+    inOrder(storePathBase(path));
+    return undefined;
   });
   return inputs;
 }
@@ -212,29 +224,30 @@ function* readInputSources(reader: AtermReader): Slices<StorePath[]> {
 function* readAttributes(reader: AtermReader): Slices<DerivationAttributes> {
   const variables = new Map<string, Buffer>();
   let tooLong: string | undefined;
-  yield* readOrdered(reader, "environment variable", function* () {
+  const inOrder = ascending(reader, "environment variable");
+  yield* reader.list(() => {
     reader.expect("(");
-    const name = yield* reader.string(LONGEST_VARIABLE_NAME);
+    const name = reader.string(LONGEST_VARIABLE_NAME);
     reader.expect(",");
-    const span = yield* reader.span();
+    const span = reader.span();
     reader.expect(")");
-    if (!isAttributeName(name)) return name;
-    if (name === "__json" || lengthOf(span) <= LONGEST_ATTRIBUTE)
-      variables.set(name, yield* reader.bytesOf(span));
-    else tooLong = name;
-    return name;
+    inOrder(name);
+    if (!isAttributeName(name)) return undefined;
+    if (name === "__json" || lengthOf(span) <= LONGEST_ATTRIBUTE) return readVariable(name, span);
+    tooLong = name;
+    return undefined;
   });
   return yield* DerivationAttributes.of(variables, tooLong);
+
+  function* readVariable(name: string, span: Span): Slices<void> {
+    variables.set(name, yield* reader.bytesOf(span));
+  }
 }
 
-/**
- * Reads a list whose items Nix keeps in a set or map: each must come after the one before it.
- * @param read takes an item, and says what Nix orders it by
- */
-function* readOrdered(reader: AtermReader, what: string, read: () => Slices<string>): Slices<void> {
+/** For items that Nix keeps in a set or map: what it orders each by must come after that of the one before. */
+function ascending(reader: AtermReader, what: string): (order: string) => void {
   let previous: string | undefined;
-  yield* reader.list(function* () {
-    const order = yield* read();
+  return (order) => {
     if (previous !== undefined && order <= previous)
       throw reader.error(
         order === previous
@@ -242,11 +255,11 @@ function* readOrdered(reader: AtermReader, what: string, read: () => Slices<stri
           : `the ${what} ${quote(order)} is out of order`,
       );
     previous = order;
-  });
+  };
 }
 
-function* readStorePath(reader: AtermReader): Slices<StorePath> {
-  const path = yield* reader.plainString();
+function readStorePath(reader: AtermReader): StorePath {
+  const path = reader.plainString();
   if (!looksLikeStorePath(path)) throw reader.error(`${quote(path)} is not a store path`);
   return path;
 }

@@ -266,6 +266,16 @@ describe("a derivation", () => {
     expect(() => parseDerivation(text)).toThrow("expected a string of at most 4096 bytes, not of 5000");
   });
 
+  test("with long strings full of escapes, two in one variable, is read as it says", () => {
+    const long = "\n".repeat(100_000);
+    const escaped = "\\n".repeat(100_000);
+    const name = "\\n".repeat(40_000);
+    const env = `("${name}","${escaped}"),("__json","{\\"url\\":\\"${"\\\\n".repeat(50_000)}\\"}"),("urls","${escaped}")`;
+    const { attributes } = parseDerivation(aterm({ env }));
+    expect(attributes.structured("url") === "\n".repeat(50_000)).toBe(true);
+    expect(attributes.variable("urls") === long).toBe(true);
+  });
+
   test("G8: a derivation of 16 MiB is read in slices of bounded work, wherever its bytes are", () => {
     const size = 16 * 1024 * 1024;
     const small = '"\\n"';
