@@ -163,6 +163,10 @@ in
       How long an inner build may go without printing anything. A client may ask for less, not for more. Default:
       `"unlimited"`.
     '';
+    gc_roots = key types.ints.unsigned ''
+      How many roots of the garbage collector `nix-broker jail` may have made: results that are kept while it runs,
+      and links. Beyond that, requests that need one are denied. Default: `10000`.
+    '';
     request_deadline = key (types.either types.ints.unsigned types.str) ''
       How long upstream may make no progress on a forwarded request other than a build, or on the broker's own
       requests. Then the client gets an error. Default: `"10 min"`.
@@ -288,6 +292,10 @@ in
             silent_timeout = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
               How long an inner build may go without printing anything. A client may ask for less, not for more. Default: as
               extended.
+            '';
+            gc_roots = key types.ints.unsigned ''
+              How many roots of the garbage collector `nix-broker jail` may have made: results that are kept while it runs,
+              and links. Beyond that, requests that need one are denied. Default: as extended.
             '';
             request_deadline = key (types.either types.ints.unsigned types.str) ''
               How long upstream may make no progress on a forwarded request other than a build, or on the broker's own

@@ -13,7 +13,8 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const mayImport: Readonly<Record<string, readonly string[]>> = {
   // Of the service it imports types alone; what runs in the browser besides is in audit/, and pure.
   page: ["service", "audit"],
-  cli: ["service", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
+  cli: ["jail", "service", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
+  jail: ["service", "contract", "config", "sandbox", "audit", "host", "policy"],
   // What it shares with root's programs is contract/; neither imports the other.
   service: ["contract", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
   sandbox: ["audit", "host", "policy", "protocol", "store"],

@@ -18,6 +18,10 @@ const entries: Readonly<Record<string, Entry>> = {
     summary: "serve one connection on standard input and output, e.g. as an ssh forced command",
     load: () => import("./stdio.ts"),
   },
+  jail: {
+    summary: "run a command in a jail with a Nix that is safe to hand to it",
+    load: () => import("./jail.ts"),
+  },
   status: {
     summary: "show the service's status",
     load: () => import("./status.ts"),

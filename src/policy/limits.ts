@@ -121,6 +121,12 @@ export const limitTable = {
     Number.POSITIVE_INFINITY,
     "How long an inner build may go without printing anything. A client may ask for less, not for more.",
   ),
+  gcRoots: bounded(
+    "gc_roots",
+    "count",
+    10_000,
+    "How many roots of the garbage collector `nix-broker jail` may have made: results that are kept while it runs, and links. Beyond that, requests that need one are denied.",
+  ),
   requestDeadline: bounded(
     "request_deadline",
     "seconds",

@@ -217,21 +217,15 @@ const table = {
     ofPath,
   ),
 
-  AddTempRoot: nothingDone({
-    summary: "accepted without effect: paths of the view are kept anyway, and others cannot be kept",
-    subjects: ofPath,
-    answer: () => 1,
-  }),
-  AddTempRoots: nothingDone({
-    summary: "like AddTempRoot",
-    subjects: ofPaths,
-    answer: () => 1,
-  }),
-  AddIndirectRoot: nothingDone({
-    summary: "accepted without effect: no root is made",
-    subjects: ({ link }) => [link],
-    answer: () => 1,
-  }),
+  AddTempRoot: kept(
+    "accepted without effect: paths of the view are kept anyway, and others cannot be kept; in `nix-broker jail`, the path is kept as long as the jail runs",
+    ofPath,
+  ),
+  AddTempRoots: kept("like AddTempRoot", ofPaths),
+  AddIndirectRoot: kept(
+    "accepted without effect; in `nix-broker jail`, a link in one of its writable folders becomes a root of upstream's if it names a path of the view",
+    ({ link }) => [link],
+  ),
   AddPermRoot: nothingDone({
     summary: "accepted without effect: no root is made",
     subjects: ({ path, link }) => [path, link],

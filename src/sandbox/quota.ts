@@ -131,6 +131,11 @@ export class Quota {
     this.check("viewPaths", paths, "paths in the view");
   }
 
+  /** @throws Refusal */
+  checkRoots(roots: number): void {
+    this.check("gcRoots", roots, "roots of the garbage collector");
+  }
+
   private check(limit: LimitName, wanted: number, what: string): void {
     if (wanted <= this.limits[limit]) return;
     throw new Refusal(

@@ -22,12 +22,32 @@ export interface Home {
   end(): Promise<void>;
 }
 
+/** A symbolic link of a client's. */
+export interface FoundLink {
+  /** Where upstream finds it. */
+  readonly outside: string;
+  /** What it names; may be anything. */
+  readonly target: string;
+}
+
+/** The part of a home that makes what clients name roots of the garbage collector. */
+export interface Links {
+  /** Keeps these paths as long as the sandbox runs, unless that would be too many. */
+  hold(paths: readonly StorePath[]): Promise<void>;
+  /** The link at a path as the client sees it; undefined if there is none that upstream could find. */
+  find(path: string): FoundLink | undefined;
+  /** Makes a link a root for as long as it exists, and keeps what it names. @throws Refusal when there are too many */
+  root(link: FoundLink): Promise<void>;
+}
+
 export interface SandboxOptions {
   readonly id: string;
   readonly profile: Profile;
   readonly view: View;
   readonly quota: Quota;
   readonly home: Home;
+  /** Of a jail: what makes its links roots. */
+  readonly links?: Links | undefined;
   readonly store: UpstreamStore;
   /** The derivation of the outer build; undefined for a static socket. */
   readonly derivation: StorePath | undefined;
@@ -62,6 +82,7 @@ export class Sandbox {
   readonly approved = new Set<StorePath>();
   /** Connections left by its clients, for its next ones. */
   readonly upstreams = new KeptUpstreams();
+  readonly links: Links | undefined;
   /** Why requests are no longer accepted; undefined while they are. */
   ended: string | undefined;
   private begun: Promise<void> | undefined;
@@ -80,6 +101,7 @@ export class Sandbox {
     this.parent = options.parent;
     this.socket = options.socket;
     this.home = options.home;
+    this.links = options.links;
     this.store = options.store;
     this.fill = options.fill;
     this.released = options.released;

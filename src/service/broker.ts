@@ -15,6 +15,7 @@ import { Waits } from "../sandbox/waits.ts";
 import type { StorePath } from "../store/store-path.ts";
 import type { AuditRecorder } from "./audit-recorder.ts";
 import type { Counters } from "./counters.ts";
+import { JailHome, type OutsidePath } from "./jail-home.ts";
 import { NoRoots, TemporaryRoots } from "./static-home.ts";
 import { connectTo, generationOf } from "./upstream.ts";
 
@@ -35,6 +36,8 @@ export interface StaticSandboxOptions {
   readonly view: ViewStart;
   /** The path of the socket; none for one connection on standard input. */
   readonly socket?: string;
+  /** Of a jail: where upstream finds its links. */
+  readonly outsidePath?: OutsidePath;
 }
 
 export class Broker {
@@ -75,13 +78,16 @@ export class Broker {
   }
 
   /** The sandbox of a static socket. Its view is filled when the first client connects: upstream may be down now. */
-  staticSandbox({ profile, view, socket }: StaticSandboxOptions): Sandbox {
+  staticSandbox({ profile, view, socket, outsidePath }: StaticSandboxOptions): Sandbox {
+    const quota = this.quotaFor(profile);
+    const jail = outsidePath && new JailHome(this.temporaryRoots(), quota, outsidePath);
     const sandbox = new Sandbox({
       id: newSandboxId(),
       profile,
       view: this.viewFor(view, profile),
-      quota: this.quotaFor(profile),
-      home: view === "store" ? new NoRoots() : this.temporaryRoots(),
+      quota,
+      home: jail ?? (view === "store" ? new NoRoots() : this.temporaryRoots()),
+      links: jail,
       store: this.store,
       derivation: undefined,
       parent: undefined,

@@ -12,6 +12,7 @@ import type { Exchange, REPLIED } from "./exchange.ts";
 import { ensurePath } from "./held-outputs.ts";
 import { addMultipleToStore, addToStoreNar } from "./nar.ts";
 import { narFromPath, queryRealisation } from "./read.ts";
+import { addIndirectRoot, addTempRoot, addTempRoots } from "./roots.ts";
 import { addToStoreScanning } from "./scanning.ts";
 
 /** @throws Refusal, NotInView, or what went wrong on the way */
@@ -21,6 +22,9 @@ type Handler<N extends OperationName> = (
 ) => Promise<ReplyOf<N> | typeof REPLIED>;
 
 const table: { readonly [N in keyof HandledRules]: Handler<N> } = {
+  AddTempRoot: addTempRoot,
+  AddTempRoots: addTempRoots,
+  AddIndirectRoot: addIndirectRoot,
   AddToStore: addToStore,
   AddTextToStore: addTextToStore,
   AddToStoreNar: addToStoreNar,

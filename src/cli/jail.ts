@@ -1,0 +1,51 @@
+import { Command } from "commander";
+import type { JailOptions } from "../jail/jail.ts";
+import { collect, configOption } from "./options.ts";
+
+async function run(command: readonly string[], options: JailOptions): Promise<void> {
+  // Only now: help and errors of usage need no service.
+  const { jail, NO_JAIL } = await import("../jail/jail.ts");
+  try {
+    process.exitCode = await jail(options, command);
+  } catch (error) {
+    console.error(`nix-broker: ${error instanceof Error ? error.message : String(error)}`);
+    process.exitCode = NO_JAIL;
+  }
+}
+
+export function command(): Command {
+  return new Command("jail")
+    .description(
+      "Run a command in a jail, with a Nix that is safe to hand to it: the current folder, the store and the machine's programs, a home of its own, no network, and a broker in place of the daemon.",
+    )
+    .usage("[OPTIONS] -- COMMAND [ARGUMENTS]")
+    .argument("<command...>", "what to run in the jail")
+    .passThroughOptions()
+    .option("--bind <PATH>", "also show this file or folder, writable; may be repeated", collect)
+    .option("--ro-bind <PATH>", "also show this file or folder, read-only; may be repeated", collect)
+    .option("--home <DIR>", "keep the jail's home in this folder (default: empty, and gone at the end)")
+    .option("--env <NAME[=VALUE]>", "also pass this environment variable; may be repeated", collect)
+    .option("--net", "with the machine's network")
+    .option("-p, --profile <NAME>", "what it may ask of the daemon", "agent")
+    .option(
+      "--allow-url <PATTERN>",
+      "let builds fetch what is at such URLs (https://example.org/*); may be repeated",
+      collect,
+    )
+    .option("--audit", "at the end, print what it asked of the daemon and what was denied")
+    .option("--print", "print the bwrap command instead of running it")
+    .option("--allow-trusted", "also if the daemon trusts you")
+    .addOption(configOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  nix-broker jail -- bash
+  nix-broker jail --home ~/.agent --env API_KEY --net -- agent
+  nix-broker jail --audit -- nix build
+
+Exit code: the command's (128 + N if signal N ended it), 127 if there is no such command in the jail, 125 if the
+jail could not be made.`,
+    )
+    .action(run);
+}

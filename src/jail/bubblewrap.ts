@@ -1,0 +1,125 @@
+/** The command line of bwrap that makes a jail. Pure: what it opens and starts is in run.ts. */
+import { dirname } from "node:path";
+import type { JailFolder } from "./folders.ts";
+import type { Mount } from "./machine.ts";
+
+export interface JailPlan {
+  readonly bwrap: string;
+  readonly machine: readonly Mount[];
+  /** Where the jail's home is; its contents are those of a folder, or none and gone at the end. */
+  readonly home: string;
+  readonly keptHome: string | undefined;
+  readonly folders: readonly JailFolder[];
+  readonly storeDir: string;
+  /** The daemon's build logs, if they are there. */
+  readonly logs: string | undefined;
+  /** The broker's socket. */
+  readonly socket: string;
+  /** Texts of files by their paths. */
+  readonly files: ReadonlyMap<string, string>;
+  /** A program for the kernel: see terminal-filter.ts. */
+  readonly filter: Buffer | undefined;
+  readonly withNetwork: boolean;
+  readonly ownSession: boolean;
+  readonly cwd: string;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly command: readonly string[];
+}
+
+/** What bwrap reads from descriptors. */
+export interface JailInput {
+  readonly fd: number;
+  readonly contents: string | Buffer;
+}
+
+/** The shell in the jail writes a line here when all is mounted, and closes it. */
+export const READY_FD = 3;
+const FIRST_INPUT_FD = READY_FD + 1;
+
+/** Where Nix's clients look for the daemon. */
+export const daemonSocket = "/nix/var/nix/daemon-socket/socket";
+const buildLogs = "/nix/var/log/nix";
+
+function mountOptions(mount: Mount): string[] {
+  return "source" in mount
+    ? [`--${mount.kind}`, mount.source, mount.target]
+    : [`--${mount.kind}`, mount.target];
+}
+
+function mountsOf(plan: JailPlan): Mount[] {
+  return [
+    { kind: "proc", target: "/proc" },
+    { kind: "dev", target: "/dev" },
+    ...(["/tmp", "/var/tmp", "/run"] as const).map((target): Mount => ({ kind: "tmpfs", target })),
+    ...plan.machine,
+    plan.keptHome === undefined
+      ? { kind: "tmpfs", target: plan.home }
+      : { kind: "bind", source: plan.keptHome, target: plan.home },
+    ...plan.folders.map(
+      ({ source, target, writable }): Mount => ({ kind: writable ? "bind" : "ro-bind", source, target }),
+    ),
+    { kind: "ro-bind", source: plan.storeDir, target: plan.storeDir },
+    ...(plan.logs === undefined
+      ? []
+      : ([{ kind: "ro-bind", source: plan.logs, target: buildLogs }] as const)),
+    { kind: "dir", target: dirname(daemonSocket) },
+    { kind: "ro-bind", source: plan.socket, target: daemonSocket },
+  ];
+}
+
+/** The arguments of bwrap, and what it reads. */
+export function jailArguments(plan: JailPlan): { args: string[]; inputs: JailInput[] } {
+  const inputs: JailInput[] = [];
+  const input = (contents: string | Buffer): string => {
+    const fd = FIRST_INPUT_FD + inputs.length;
+    inputs.push({ fd, contents });
+    return String(fd);
+  };
+  const args = [
+    "--unshare-all",
+    ...(plan.withNetwork ? ["--share-net"] : []),
+    "--die-with-parent",
+    ...(plan.ownSession ? ["--new-session"] : []),
+    ...mountsOf(plan).flatMap(mountOptions),
+    ...[...plan.files].flatMap(([path, text]) => ["--ro-bind-data", input(text), path]),
+    // What is left of the root folder, /nix/var/nix among it, is not to be written to: clients would make a store there.
+    "--remount-ro",
+    "/",
+    ...(plan.filter === undefined ? [] : ["--seccomp", input(plan.filter)]),
+    "--chdir",
+    plan.cwd,
+  ];
+  return { args, inputs };
+}
+
+/** The command as bwrap gets it: a shell that tells when it was started, and leaves its place to the command. */
+export function announced(command: readonly string[]): string[] {
+  const script = `echo >&${READY_FD}; exec ${READY_FD}>&-; exec "$@"`;
+  return ["/bin/sh", "-c", script, "nix-broker jail", ...command];
+}
+
+/** A word as a shell takes it. */
+function quoted(word: string): string {
+  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** Lines for bash that run the same, apart from what only this program can do: the broker is not there. */
+export function jailLines(plan: JailPlan): string {
+  const { args, inputs } = jailArguments(plan);
+  const variables = Object.entries(plan.environment).map(([name, value]) => quoted(`${name}=${value}`));
+  const options: string[] = [];
+  for (const word of args)
+    if (word.startsWith("--") || options.length === 0) options.push(quoted(word));
+    else options[options.length - 1] += ` ${quoted(word)}`;
+  const redirections = inputs.map(({ fd, contents }) =>
+    typeof contents === "string"
+      ? `${fd}< <(printf %s ${quoted(contents)})`
+      : `${fd}< <(base64 -d <<< ${contents.toString("base64")})`,
+  );
+  return [
+    ["env -i", ...variables].join(" "),
+    ...[quoted(plan.bwrap), ...options, `-- ${plan.command.map(quoted).join(" ")}`, ...redirections].map(
+      (line) => `  ${line}`,
+    ),
+  ].join(" \\\n");
+}

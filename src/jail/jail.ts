@@ -1,0 +1,201 @@
+/** Makes a jail, runs a command in it, and takes it down. */
+import { accessSync, constants, mkdirSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { delimiter, dirname, join, resolve } from "node:path";
+import type { Config } from "../config/config.ts";
+import { currentUser } from "../config/places.ts";
+import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
+import { socketsFolder, startJailBroker } from "./broker.ts";
+import { type JailPlan, jailLines } from "./bubblewrap.ts";
+import { jailConfig, jailProfile } from "./config.ts";
+import { type JailUser, jailEnvironment } from "./environment.ts";
+import { type Forbidden, type JailFolder, jailFolder, outsidePath } from "./folders.ts";
+import { JailError } from "./jail-error.ts";
+import { machineMounts, realPathOf } from "./machine.ts";
+import { ownFiles } from "./own-files.ts";
+import { type JailEnd, runJail } from "./run.ts";
+import { canFilterTerminal, terminalFilter } from "./terminal-filter.ts";
+import { troubleHere } from "./trouble.ts";
+
+/** As the command line has them. */
+export interface JailOptions {
+  readonly config?: string;
+  readonly profile: string;
+  readonly allowUrl?: readonly string[];
+  readonly bind?: readonly string[];
+  readonly roBind?: readonly string[];
+  readonly home?: string;
+  readonly env?: readonly string[];
+  readonly net?: true;
+  readonly allowTrusted?: true;
+  readonly audit?: true;
+  readonly print?: true;
+}
+
+/** The jail could not be made, or its command not be started. */
+export const NO_JAIL = 125;
+
+/**
+ * @returns the exit code
+ * @throws JailError, ConfigError, AuditError, UpstreamError: nothing was run
+ */
+export async function jail(options: JailOptions, command: readonly string[]): Promise<number> {
+  const user = whoWeAre();
+  const config = await jailConfig(options.config, options.allowTrusted === true);
+  const profile = jailProfile(config, options.profile, options.allowUrl ?? []);
+  const cwd = process.cwd();
+  const home = options.home === undefined ? undefined : keptHome(options.home, user, config);
+  const folders = foldersOf(options, cwd, user, config);
+  const plan = planOf({ options, command, user, config, folders, home: home?.source, cwd });
+  if (options.print) {
+    console.log(jailLines({ ...plan, socket: config.upstream.socket, command }));
+    return 0;
+  }
+  const broker = await startJailBroker(config, profile, (inside) =>
+    outsidePath(home === undefined ? folders : [home, ...folders], inside),
+  ).catch(told);
+  let end: JailEnd;
+  try {
+    end = await runJail({ ...plan, socket: broker.socket }, broker.hide);
+  } finally {
+    await broker.end();
+  }
+  if (options.audit) tellAudit(broker.summary.lines(), broker.audit);
+  if (end.started || end.code > 128) return end.code;
+  const trouble = troubleHere();
+  console.error(
+    `nix-broker: bubblewrap could not make the jail; ${trouble ?? "its message is above (try --print)"}`,
+  );
+  return NO_JAIL;
+}
+
+/** @throws JailError for root */
+function whoWeAre(): JailUser {
+  const { uid, name } = currentUser();
+  if (uid === 0)
+    throw new JailError(
+      "nix-broker jail is for ordinary users: the daemon trusts root, and root in a jail could do what root can",
+    );
+  const home = homedir();
+  return {
+    name,
+    uid,
+    gid: process.getgid?.() ?? uid,
+    home: /^\/./.test(home) ? resolve(home) : `/home/${name}`,
+  };
+}
+
+function forbidden(user: JailUser, config: Config): Forbidden[] {
+  return [
+    { path: user.home, what: "your home", inParts: true },
+    { path: dirname(config.upstream.socket), what: "the folder of the daemon's socket" },
+    { path: socketsFolder(), what: "the folder of the jails' sockets", inParts: true },
+    { path: dirname(config.audit.path), what: "the folder of nix-broker's audits" },
+  ];
+}
+
+/** @throws JailError */
+function foldersOf(options: JailOptions, cwd: string, user: JailUser, config: Config): JailFolder[] {
+  const requests = [
+    { path: cwd, option: "", writable: true },
+    ...(options.roBind ?? []).map((path) => ({ path, option: "--ro-bind", writable: false })),
+    ...(options.bind ?? []).map((path) => ({ path, option: "--bind", writable: true })),
+  ];
+  return requests.map((request) => jailFolder(request, forbidden(user, config)));
+}
+
+/** The folder that is the jail's home; it is made if it is not there. @throws JailError */
+function keptHome(path: string, user: JailUser, config: Config): JailFolder {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new JailError(`--home ${path}: ${(error as Error).message}`);
+  }
+  const folder = jailFolder({ path, option: "--home", writable: true }, forbidden(user, config));
+  return { ...folder, target: user.home };
+}
+
+interface Parts {
+  readonly options: JailOptions;
+  readonly command: readonly string[];
+  readonly user: JailUser;
+  readonly config: Config;
+  readonly folders: readonly JailFolder[];
+  readonly home: string | undefined;
+  readonly cwd: string;
+}
+
+/** @throws JailError */
+function planOf({ options, command, user, config, folders, home, cwd }: Parts): Omit<JailPlan, "socket"> {
+  const { storeDir } = config.upstream;
+  const withNetwork = options.net === true;
+  const filters = canFilterTerminal(process.arch);
+  return {
+    bwrap: findBwrap(process.env.PATH ?? ""),
+    machine: machineMounts(withNetwork),
+    home: user.home,
+    keptHome: home,
+    folders,
+    storeDir,
+    logs: realPathOf("/nix/var/log/nix"),
+    files: ownFiles({ user, nixConfs: nixConfs(user), withNetwork }),
+    filter: filters ? terminalFilter(process.arch) : undefined,
+    withNetwork,
+    // A terminal is only for who sits at it; then the filter keeps the jail from typing.
+    ownSession: !(process.stdin.isTTY && filters),
+    cwd,
+    environment: jailEnvironment(options.env ?? [], {
+      environment: process.env,
+      user,
+      storeDir,
+      realPath: realPathOf,
+    }),
+    command,
+  };
+}
+
+/** @throws JailError */
+function findBwrap(path: string): string {
+  for (const folder of path.split(delimiter)) {
+    if (folder === "") continue;
+    const file = join(resolve(folder), "bwrap");
+    try {
+      accessSync(file, constants.X_OK);
+      return file;
+    } catch {
+      // The next folder may have it.
+    }
+  }
+  throw new JailError(
+    "bwrap is not in PATH; install bubblewrap (the package has this name on Debian, Ubuntu, Fedora, Arch and in nixpkgs)",
+  );
+}
+
+function nixConfs(user: JailUser): string[] {
+  return ["/etc/nix/nix.conf", join(user.home, ".config/nix/nix.conf")].map((file) => {
+    try {
+      return readFileSync(file, "utf8");
+    } catch {
+      return "";
+    }
+  });
+}
+
+/** @throws the error, in words for whoever started a jail */
+function told(error: Error): never {
+  if (!(error instanceof UpstreamError)) throw error;
+  if (/trusts the user/.test(error.message))
+    throw new JailError(
+      "the nix-daemon trusts you (trusted-users in its nix.conf), so a bug in nix-broker would open it to the jail. Take yourself out of trusted-users, use another user, or say --allow-trusted",
+    );
+  throw new JailError(
+    `the nix-daemon cannot be used: ${explained(error)}. Is Nix installed for all users, and nix-daemon running (systemctl start nix-daemon)?`,
+  );
+}
+
+function tellAudit(lines: readonly string[], folder: string): void {
+  console.error(
+    ["nix-broker: what the jail asked of the daemon:", ...lines.map((line) => `  ${line}`)].join("\n"),
+  );
+  console.error(`  all of it: nix-broker audit --store ${folder}`);
+}

@@ -1,0 +1,75 @@
+/** Starts bwrap, and waits for its end: descriptors, signals, exit code. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { constants } from "node:os";
+import { Writable } from "node:stream";
+import { announced, type JailPlan, jailArguments, READY_FD } from "./bubblewrap.ts";
+
+/** How a jail ended. */
+export interface JailEnd {
+  /** Whether the command was started; otherwise bwrap has said why it was not. */
+  readonly started: boolean;
+  /** As a shell has it: 128 + the number of a signal. */
+  readonly code: number;
+}
+
+const passedOn = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+/** How often is looked whether the process that started this one is still there. */
+const LOOK_MS = 500;
+
+/** @param onStart called when all is mounted, before the command runs for long */
+export async function runJail(plan: JailPlan, onStart: () => void): Promise<JailEnd> {
+  const { args, inputs } = jailArguments(plan);
+  const child = spawn(plan.bwrap, [...args, "--", ...announced(plan.command)], {
+    env: plan.environment,
+    stdio: ["inherit", "inherit", "inherit", "pipe", ...inputs.map(() => "pipe" as const)],
+  });
+  let started = false;
+  child.stdio[READY_FD]?.once("data", () => {
+    started = true;
+    onStart();
+  });
+  for (const { fd, contents } of inputs) feed(child, fd, contents);
+  const stopPassing = passSignals(child);
+  const stopWatching = endWithParent(child);
+  try {
+    const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
+      child.once("error", reject);
+      child.once("close", (...end) => resolve(end));
+    });
+    return { started, code: signal === null ? (code ?? 1) : 128 + constants.signals[signal] };
+  } finally {
+    stopWatching();
+    stopPassing();
+  }
+}
+
+/** bwrap may end before it has read everything, and says why itself. */
+function feed(child: ChildProcess, fd: number, contents: string | Buffer): void {
+  const stream = child.stdio[fd];
+  if (!(stream instanceof Writable)) return;
+  stream.on("error", () => undefined);
+  stream.end(contents);
+}
+
+/** A signal for this process is one for the jail; bwrap takes everything in it along. */
+function passSignals(child: ChildProcess): () => void {
+  const pass = (signal: NodeJS.Signals): void => {
+    child.kill(signal);
+  };
+  for (const signal of passedOn) process.on(signal, pass);
+  return () => {
+    for (const signal of passedOn) process.off(signal, pass);
+  };
+}
+
+/**
+ * Ends the jail when the process that started this one ends. PR_SET_PDEATHSIG is not for this: it tells of the end of a
+ * thread, and programs with many threads start others from any of them.
+ */
+function endWithParent(child: ChildProcess): () => void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid !== parent) child.kill("SIGHUP");
+  }, LOOK_MS);
+  return () => clearInterval(timer);
+}
