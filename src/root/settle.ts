@@ -4,10 +4,10 @@
  * did not run to its end. Repeating it changes nothing, and references are only ever added.
  */
 import { existsSync } from "node:fs";
-import { type RootConfig, serviceAccount } from "../contract/root-config.ts";
+import type { RootConfig } from "../contract/root-config.ts";
 import { sandboxPlaces } from "../contract/runtime-tree.ts";
 import type { SandboxRecord } from "../contract/sandbox-record.ts";
-import { errorText, writeTrusted } from "../contract/trusted-file.ts";
+import { errorText } from "../contract/trusted-file.ts";
 import { noPause } from "../store/slices.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { DaemonQuery } from "./daemon-query.ts";
@@ -19,20 +19,7 @@ import { NixStoreCommand } from "./nix-store-command.ts";
 import { mentionedPaths } from "./output-scan.ts";
 import { type CheckedOutput, referenceViolations } from "./reference-checks.ts";
 import { releaseRoots, removeSandbox } from "./registration.ts";
-
-/** `ended`: how a sandbox ended. */
-export interface SandboxEnd {
-  readonly format: 1;
-  readonly outcome: "registered" | "failed" | "pending";
-  /** Milliseconds since 1970. */
-  readonly at: number;
-  /** The gained paths that each output mentions, all of them among its references now. */
-  readonly references: Readonly<Record<StorePath, readonly StorePath[]>>;
-  /** Checks of the derivation that the added references break. */
-  readonly violations: readonly string[];
-  /** Why registering failed; "" if it did not. */
-  readonly error: string;
-}
+import { type SandboxEnd, writeEnd } from "./sandbox-end.ts";
 
 /** Of what `nix-store` said, in characters. */
 const MAX_ERROR = 4096;
@@ -41,7 +28,7 @@ const QUESTION = 10_000;
 
 /** Settles a sandbox, removes its roots unless that failed, and records it in `ended`. */
 export async function settle(config: RootConfig, record: SandboxRecord): Promise<SandboxEnd> {
-  const { folder, ended } = sandboxPlaces(config, record.id);
+  const { folder } = sandboxPlaces(config, record.id);
   let end: SandboxEnd;
   try {
     end = await registerReferences(config, record);
@@ -51,10 +38,7 @@ export async function settle(config: RootConfig, record: SandboxRecord): Promise
   } catch (error) {
     end = { ...nothingDone("pending"), error: errorText(error).slice(0, MAX_ERROR) };
   }
-  if (existsSync(folder)) {
-    const { gid } = serviceAccount(config.serviceUser);
-    writeTrusted(ended, `${JSON.stringify(end)}\n`, 0o640, gid);
-  }
+  writeEnd(config, record.id, end);
   return end;
 }
 
