@@ -15,6 +15,7 @@ import { auditDay } from "./measures/audit-day.ts";
 import { auditRows } from "./measures/audit-rows.ts";
 import { commandStart } from "./measures/command-start.ts";
 import { connect } from "./measures/connect.ts";
+import { dryRun } from "./measures/dry-run.ts";
 import { firstForward } from "./measures/first-forward.ts";
 import { hookPrefilter } from "./measures/hook-prefilter.ts";
 import { innerBuilds } from "./measures/inner-builds.ts";
@@ -41,6 +42,7 @@ const measures: readonly Measure[] = [
   innerBuilds,
   instantiate,
   viewStore,
+  dryRun,
   hookPrefilter,
   scan,
   auditRows,

@@ -8,11 +8,18 @@
  * reply is censored.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
-import { distinct, mapInSlices, type Pace } from "../store/slices.ts";
+import { distinct, type Pace, paced } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { queryMissing } from "./missing.ts";
 import type { OperationGroup, Profile } from "./profile.ts";
-import { infoInView, type MaybePromise, NotInView, type PathInfo, type ViewQueries } from "./view-queries.ts";
+import {
+  amongView,
+  infoInView,
+  type MaybePromise,
+  NotInView,
+  type PathInfo,
+  type ViewQueries,
+} from "./view-queries.ts";
 
 export type Verdict = "forward" | "answer" | "deny";
 
@@ -64,8 +71,10 @@ async function outputsOf(path: StorePath, view: ViewQueries): Promise<ReadonlyMa
 }
 
 async function known(paths: readonly StorePath[], view: ViewQueries, pace: Pace): Promise<StorePath[]> {
-  const found = await mapInSlices(paths, pace, async (path) => ((await view.info(path)) ? path : undefined));
-  return found.filter((path) => path !== undefined);
+  const found = await amongView(view, paths, pace);
+  const known: StorePath[] = [];
+  for await (const path of paced(paths, pace)) if (found.has(path)) known.push(path);
+  return known;
 }
 
 /** What G3 lets through of a path's info. */

@@ -1,6 +1,6 @@
 /** What the policy may ask of a view. A view in memory answers at once; `view = "store"` asks upstream. */
 import type { ReplyOf } from "../protocol/operations.ts";
-import type { Derivation } from "../store/derivation.ts";
+import { type Derivation, outputKind } from "../store/derivation.ts";
 import { type Pace, paced } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
 
@@ -22,6 +22,8 @@ export interface ViewQueries {
   readonly storeDir: string;
   /** Undefined for a path that is not in the view, whether it exists or not. */
   info(path: StorePath): MaybePromise<PathInfo | undefined>;
+  /** Those of these paths that are in the view. Long lists are for `amongView`. */
+  among(paths: readonly StorePath[]): MaybePromise<ReadonlySet<StorePath>>;
   all(): MaybePromise<readonly StorePath[]>;
   byHashPart(hashPart: string): MaybePromise<StorePath | undefined>;
   referrers(path: StorePath): MaybePromise<readonly StorePath[]>;
@@ -33,12 +35,27 @@ export interface ViewQueries {
    * @throws DerivationError for a file that is not a derivation.
    */
   derivation(path: StorePath): Promise<Derivation | undefined>;
+  /** A derivation, without asking upstream whether it is still there; undefined if that has to be asked to know it. */
+  remembered(path: StorePath): Derivation | undefined;
   /** What is missing for such a request, where upstream is to say so; otherwise `missing.ts` computes it. */
   readonly missing?:
     | ((targets: readonly string[], minor: number) => Promise<ReplyOf<"QueryMissing">>)
     | undefined;
   /** Output names and paths of a derivation of the view; "" for a path that is not known or not in the view. */
-  outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined>;
+  outputs(path: StorePath): Promise<OutputPaths | undefined>;
+}
+
+/** Output paths by name. */
+export type OutputPaths = ReadonlyMap<string, StorePath | "">;
+
+/** The outputs whose paths are in the derivation itself; "" for the others. */
+export function staticOutputs({ outputs }: Derivation): Map<string, StorePath | ""> {
+  return new Map(
+    [...outputs].map(([name, output]) => {
+      const kind = outputKind(output);
+      return [name, kind === "input-addressed" || kind === "fixed" ? output.path : ""];
+    }),
+  );
 }
 
 /**
@@ -59,6 +76,24 @@ export async function infoInView(path: StorePath, view: ViewQueries): Promise<Pa
   return info;
 }
 
+/** How many paths are asked about at once: upstream answers nobody else meanwhile. */
+const ASKED_AT_ONCE = 256;
+
+/** Those of these paths that are in the view. */
+export async function amongView(
+  view: ViewQueries,
+  paths: readonly StorePath[],
+  pace: Pace,
+): Promise<Set<StorePath>> {
+  const found = new Set<StorePath>();
+  for (let i = 0; i < paths.length; i += ASKED_AT_ONCE) {
+    const among = view.among(paths.slice(i, i + ASKED_AT_ONCE));
+    for (const path of among instanceof Promise ? await among : among) found.add(path);
+    if (pace.due) await pace.pause();
+  }
+  return found;
+}
+
 /** @returns the paths, each once. @throws NotInView naming the first that is not */
 export async function requireInView(
   view: ViewQueries,
@@ -66,10 +101,9 @@ export async function requireInView(
   pace: Pace,
 ): Promise<StorePath[]> {
   const distinct = new Set<StorePath>();
-  for await (const path of paced(paths, pace)) {
-    if (distinct.has(path)) continue;
-    await infoInView(path, view);
-    distinct.add(path);
-  }
-  return [...distinct];
+  for await (const path of paced(paths, pace)) distinct.add(path);
+  const all = [...distinct];
+  const found = await amongView(view, all, pace);
+  for await (const path of paced(all, pace)) if (!found.has(path)) throw new NotInView(path);
+  return all;
 }

@@ -1,6 +1,12 @@
 /** The view of a sandbox: the paths that it may know of. It only grows. */
-import type { MaybePromise, PathInfo, ViewQueries } from "../policy/view-queries.ts";
-import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
+import {
+  type MaybePromise,
+  type OutputPaths,
+  type PathInfo,
+  staticOutputs,
+  type ViewQueries,
+} from "../policy/view-queries.ts";
+import { type Derivation, DerivationError } from "../store/derivation.ts";
 import { isDerivationPath, type StorePath, storePathHash } from "../store/store-path.ts";
 import { HeldInfos, type Holder } from "./held-infos.ts";
 import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream/store.ts";
@@ -64,6 +70,10 @@ export class ClosedView implements View {
     return this.infos.get(path);
   }
 
+  among(paths: readonly StorePath[]): ReadonlySet<StorePath> {
+    return new Set(paths.filter((path) => this.infos.has(path)));
+  }
+
   all(): readonly StorePath[] {
     this.listed ??= [...this.infos.keys()];
     return this.listed;
@@ -115,7 +125,11 @@ export class ClosedView implements View {
     return info && isDerivationPath(path) ? this.store.derivation(path, info, this) : undefined;
   }
 
-  async outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined> {
+  remembered(path: StorePath): Derivation | undefined {
+    return this.infos.has(path) ? this.store.remembered(path) : undefined;
+  }
+
+  async outputs(path: StorePath): Promise<OutputPaths | undefined> {
     const derivation = await this.derivation(path);
     if (!derivation) return undefined;
     const outputs = staticOutputs(derivation);
@@ -161,6 +175,13 @@ export class StoreView implements View {
     return this.held.get(path) ?? this.store.info(path);
   }
 
+  async among(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>> {
+    const found = new Set(paths.filter((path) => this.held.get(path)));
+    const unheld = paths.filter((path) => !found.has(path));
+    if (unheld.length > 0) for (const path of await this.store.among(unheld)) found.add(path);
+    return found;
+  }
+
   all(): Promise<StorePath[]> {
     return this.store.allValid();
   }
@@ -183,19 +204,14 @@ export class StoreView implements View {
     return info && this.store.derivation(path, info, this);
   }
 
-  async outputs(path: StorePath): Promise<ReadonlyMap<string, StorePath | ""> | undefined> {
+  remembered(path: StorePath): Derivation | undefined {
+    return this.store.remembered(path);
+  }
+
+  async outputs(path: StorePath): Promise<OutputPaths | undefined> {
     const derivation = await this.derivation(path);
     if (!derivation) return undefined;
-    return this.outputMapKnown() ? this.store.outputMap(path) : staticOutputs(derivation);
+    const outputs = staticOutputs(derivation);
+    return [...outputs.values()].includes("") && this.outputMapKnown() ? this.store.outputMap(path) : outputs;
   }
-}
-
-/** The outputs whose paths are in the derivation itself; "" for the others. */
-function staticOutputs(derivation: Derivation): Map<string, StorePath | ""> {
-  return new Map(
-    [...derivation.outputs].map(([name, output]) => {
-      const kind = outputKind(output);
-      return [name, kind === "input-addressed" || kind === "fixed" ? output.path : ""];
-    }),
-  );
 }

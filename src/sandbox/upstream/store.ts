@@ -63,6 +63,11 @@ export class UpstreamStore {
     return info && pathInfo(path, info);
   }
 
+  /** Those of these paths that are valid. */
+  async among(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>> {
+    return new Set(await this.channel.ask("QueryValidPaths", { paths: [...paths], substitute: 0 }));
+  }
+
   /**
    * The infos of these paths and everything that they refer to.
    *
@@ -147,6 +152,11 @@ export class UpstreamStore {
     } finally {
       share.release();
     }
+  }
+
+  /** A derivation that was read or added before, whether it is still valid or not. */
+  remembered(path: StorePath): Derivation | undefined {
+    return this.derivations.get(path)?.derivation;
   }
 
   /**
