@@ -98,12 +98,15 @@ class Missing {
 
   /** Those of the derivations that are in the view; of their outputs it is known then whether they are, too. */
   private async read(paths: readonly StorePath[]): Promise<ReadonlyMap<StorePath, Derivation>> {
-    await this.ask(paths);
+    await this.ask(paths.filter((path) => this.view.remembered(path)));
     const derivations = new Map<StorePath, Derivation>();
     await Promise.all(
       paths.map(async (path) => {
-        if (!this.present.get(path)) return;
-        const derivation = this.view.remembered(path) ?? (await this.view.derivation(path));
+        const remembered = this.view.remembered(path);
+        if (remembered && !this.present.has(path)) await this.ask([path]);
+        const derivation = remembered
+          ? this.present.get(path) && remembered
+          : await this.view.derivation(path);
         if (!derivation) return;
         derivations.set(path, derivation);
         if (!this.outputsOf.has(path)) this.outputsOf.set(path, await this.outputs(path, derivation));
@@ -137,9 +140,9 @@ class Missing {
       if (this.foreseen.has(path)) continue;
       if (++looked > most) break;
       this.foreseen.add(path);
-      paths.push(path);
       const derivation = this.view.remembered(path);
       if (!derivation) continue;
+      paths.push(path);
       for (const output of staticOutputs(derivation).values()) if (output !== "") paths.push(output);
       for (const input of derivation.inputDrvs.keys()) queue.add(input);
     }

@@ -8,7 +8,7 @@
  * reply is censored.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
-import { distinct, type Pace, paced } from "../store/slices.ts";
+import { distinct, mapInSlices, type Pace, paced } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { queryMissing } from "./missing.ts";
 import type { OperationGroup, Profile } from "./profile.ts";
@@ -207,8 +207,12 @@ const table = {
     summary:
       "computed from the view and its derivations, without asking what the host has; with the view `store` and `substitute`, upstream's answer",
     subjects: ofPaths,
-    answer: ({ paths }, view, minor, pace) =>
-      view.missing?.(paths, minor) ?? queryMissing(paths, view, minor, pace),
+    async answer({ paths }, view, minor, pace) {
+      const missing = await (view.missing?.(paths, minor) ?? queryMissing(paths, view, minor, pace));
+      // Clients sort them by their references, which they ask for one by one, to print them.
+      view.expect?.(missing.willBuild);
+      return missing;
+    },
   }),
   HasSubstitutes: answer({ summary: "no, always", subjects: ofPath, answer: () => false }),
   QuerySubstitutablePaths: answer({ summary: "none, always", subjects: ofPaths, answer: () => [] }),

@@ -1,7 +1,7 @@
 /** What the policy may ask of a view. A view in memory answers at once; `view = "store"` asks upstream. */
 import type { ReplyOf } from "../protocol/operations.ts";
 import { type Derivation, outputKind } from "../store/derivation.ts";
-import { type Pace, paced } from "../store/slices.ts";
+import { distinct, type Pace, paced } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
 
 export type MaybePromise<T> = T | Promise<T>;
@@ -37,6 +37,8 @@ export interface ViewQueries {
   derivation(path: StorePath): Promise<Derivation | undefined>;
   /** A derivation, without asking upstream whether it is still there; undefined if that has to be asked to know it. */
   remembered(path: StorePath): Derivation | undefined;
+  /** A client will probably ask about these next, each by itself. */
+  expect?(paths: readonly StorePath[]): void;
   /** What is missing for such a request, where upstream is to say so; otherwise `missing.ts` computes it. */
   readonly missing?:
     | ((targets: readonly string[], minor: number) => Promise<ReplyOf<"QueryMissing">>)
@@ -100,9 +102,7 @@ export async function requireInView(
   paths: Iterable<StorePath>,
   pace: Pace,
 ): Promise<StorePath[]> {
-  const distinct = new Set<StorePath>();
-  for await (const path of paced(paths, pace)) distinct.add(path);
-  const all = [...distinct];
+  const all = [...(await distinct(paths, pace))];
   const found = await amongView(view, all, pace);
   for await (const path of paced(all, pace)) if (!found.has(path)) throw new NotInView(path);
   return all;

@@ -147,6 +147,11 @@ function append(lists: Map<StorePath, StorePath[]>, key: StorePath, value: Store
   else lists.set(key, [value]);
 }
 
+/** Fewer are asked about one by one as well: holding them takes a connection. */
+const EXPECTED_AT_LEAST = 16;
+/** For more the client waits anyway. */
+const MOST_EXPECTED = 4096;
+
 /** Everything valid, for jails that see the whole store anyway: the closed world (G1) does not hold here. */
 export class StoreView implements View {
   readonly missing: ViewQueries["missing"];
@@ -169,6 +174,17 @@ export class StoreView implements View {
 
   hold(info: PathInfo, holder: Holder): void {
     this.held.add(info, holder);
+  }
+
+  expect(paths: readonly StorePath[]): void {
+    const derivations = paths.filter((path) => !this.held.get(path) && this.store.rememberedInfo(path));
+    if (derivations.length < EXPECTED_AT_LEAST) return;
+    void this.store.hold(derivations.slice(0, MOST_EXPECTED)).then((leased) => {
+      for (const path of leased?.valid ?? []) {
+        const info = this.store.rememberedInfo(path);
+        if (leased && info && !this.held.get(path)) this.held.add(info, leased.connection);
+      }
+    });
   }
 
   info(path: StorePath): MaybePromise<PathInfo | undefined> {

@@ -120,7 +120,7 @@ async function ask(table: DialectTable, request: Buffer): Promise<string[]> {
   const quota = new Quota(limits, () => undefined);
   const memory = new MemoryBudget(DEFAULT_MEMORY);
   const store = new UpstreamStore(nobody, () => false, STORE_DIR, limits, memory);
-  store.remember(derivation, parseDerivation(manyOutputs()));
+  store.remember(infoOf(derivation), parseDerivation(manyOutputs()));
   const view = new ClosedView(store, () => table.minor);
   view.add([...paths.map(infoOf), infoOf(derivation)]);
   const sandbox = new Sandbox({

@@ -126,7 +126,7 @@ export async function addDerivation(
   const info = await addText(exchange, name, references, text);
   if (info.path !== path)
     throw new Refusal(`upstream named '${name}' otherwise than its text says`, { verdict: "forward" });
-  if (derivation) exchange.store.remember(path, derivation);
+  if (derivation) exchange.store.remember(info, derivation);
   return info;
 }
 

@@ -18,6 +18,7 @@ import type { MemoryBudget } from "../memory-budget.ts";
 import { Lane } from "../turns.ts";
 import type { UpstreamConnection } from "./connection.ts";
 import { UpstreamRefusal } from "./connection.ts";
+import { Lease, type Leased } from "./lease.ts";
 import { QueryChannel } from "./query-channel.ts";
 
 /** Before this version the daemon does not know QueryDerivationOutputMap (nor floating outputs). */
@@ -27,6 +28,14 @@ const MOST_KEPT = 32 * 1024 * 1024;
 /** A few huge ones must not evict all others. Bytes. */
 const LARGEST_KEPT = 1024 * 1024;
 
+/** A derivation that was read or added, and its info, neither of which can change. */
+interface Remembered {
+  readonly derivation: Derivation;
+  readonly info: PathInfo;
+  /** Bytes. */
+  readonly length: number;
+}
+
 export class UpstreamStore {
   readonly storeDir: string;
   private readonly channel: QueryChannel;
@@ -35,10 +44,8 @@ export class UpstreamStore {
   /** The longest derivation that is read. */
   private readonly textBytes: number;
   /** The oldest first. */
-  private readonly derivations = new Map<
-    StorePath,
-    { readonly derivation: Derivation; readonly length: number }
-  >();
+  private readonly derivations = new Map<StorePath, Remembered>();
+  private readonly lease: Lease;
   private kept = 0;
   private readonly memory: MemoryBudget;
   private readonly pace: Pace = new Lane();
@@ -51,6 +58,7 @@ export class UpstreamStore {
     memory: MemoryBudget,
   ) {
     this.channel = new QueryChannel(open, requestDeadline, isOutlived);
+    this.lease = new Lease(open, requestDeadline);
     this.open = open;
     this.answerSeconds = requestDeadline;
     this.storeDir = storeDir;
@@ -138,7 +146,8 @@ export class UpstreamStore {
     const held = this.derivations.get(path);
     if (held) return held.derivation;
     // Outputs of any size can have such a name, and while one is being read all other questions wait.
-    const narSize = (known ?? (await this.info(path)))?.narSize ?? 0;
+    const info = known ?? (await this.info(path));
+    const narSize = info?.narSize ?? 0;
     if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
     const share = await this.memory.toParse(asker, narSize);
     try {
@@ -147,7 +156,7 @@ export class UpstreamStore {
       );
       if (text instanceof DerivationError) throw text;
       const derivation = await inSlices(derivationOf(text), this.pace);
-      this.remember(path, derivation);
+      if (info) this.remember(info, derivation);
       return derivation;
     } finally {
       share.release();
@@ -159,13 +168,25 @@ export class UpstreamStore {
     return this.derivations.get(path)?.derivation;
   }
 
-  /**
-   * Avoids reading back what was parsed when it was added.
-   */
-  remember(path: StorePath, derivation: Derivation): void {
+  /** As `remembered`: its info. */
+  rememberedInfo(path: StorePath): PathInfo | undefined {
+    return this.derivations.get(path)?.info;
+  }
+
+  /** As `Lease.hold`. */
+  hold(paths: readonly StorePath[]): Promise<Leased | undefined> {
+    return this.lease.hold(paths);
+  }
+
+  /** Avoids reading back what was parsed when it was added. Only what is named by its text is remembered. */
+  remember(info: PathInfo, derivation: Derivation): void {
+    const { path } = info;
     if (!isKept(derivation) || this.derivations.has(path)) return;
-    const length = sizeOf(derivation);
-    this.derivations.set(path, { derivation, length });
+    const length = info.references.reduce(
+      (size, reference) => size + 32 + reference.length,
+      sizeOf(derivation),
+    );
+    this.derivations.set(path, { derivation, info, length });
     this.kept += length;
     for (const [oldest, { length: freed }] of this.derivations) {
       if (this.kept <= MOST_KEPT) return;
@@ -181,6 +202,7 @@ export class UpstreamStore {
 
   close(): void {
     this.channel.close();
+    this.lease.close();
   }
 }
 
