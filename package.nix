@@ -68,6 +68,7 @@ buildNpmPackage {
     cp systemd/*.service systemd/*.socket $out/lib/systemd/system/
     substituteInPlace $out/lib/systemd/system/* \
       --replace-quiet ExecStart=nix-broker ExecStart=$out/bin/nix-broker \
+      --replace-quiet ExecReload=nix-broker ExecReload=$out/bin/nix-broker \
       --replace-quiet /usr/share/doc $out/share/doc
     cp systemd/tmpfiles.conf $out/lib/tmpfiles.d/nix-broker.conf
     cp systemd/sysusers.conf $out/lib/sysusers.d/nix-broker.conf

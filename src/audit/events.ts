@@ -75,10 +75,10 @@ export function sandboxRecord(event: "begin" | "end", facts: SandboxFacts): Audi
  * The service's own events. `unwritable`: from then until this record, nothing could be recorded. `lost`: records
  * could be neither written nor kept. `retire`: old segments were removed.
  */
-export const SERVICE_EVENTS = ["start", "stop", "unwritable", "lost", "retire"] as const;
+export const SERVICE_EVENTS = ["start", "reload", "stop", "unwritable", "lost", "retire"] as const;
 export type ServiceEvent = (typeof SERVICE_EVENTS)[number];
 
-/** Something that the service did; for `start`, version and configuration hash belong into the detail. */
+/** Something that the service did; for `start` and `reload`, version and configuration hash belong into the detail. */
 export function serviceRecord(
   event: ServiceEvent,
   time: number,

@@ -96,13 +96,23 @@ function strict(command: Command): void {
 /** Commands that write an audit: for them, an audit that cannot be opened is a failure like any other. */
 const writers: ReadonlySet<string | undefined> = new Set(["serve", "stdio"]);
 
+/** What starting the service again does not change. */
+const configurationErrors: ReadonlySet<string> = new Set([
+  "ConfigError",
+  "ServiceError",
+  "TokenError",
+  "UserDatabaseError",
+  "ActivationError",
+  "NotifyError",
+]);
+
 function exitCodeOf(error: unknown, command: string | undefined): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
   // By name, so that the configuration's code is not loaded for commands that have none.
   const name = error instanceof Error ? error.name : "";
   if (name === "UnreachableError") return exitCodes.unreachable;
   // An audit that is missing or cannot be read is not the same as one that does not verify.
-  const configuration = name === "ConfigError" || (name === "AuditError" && !writers.has(command));
+  const configuration = configurationErrors.has(name) || (name === "AuditError" && !writers.has(command));
   return configuration || error instanceof UsageError ? exitCodes.usage : exitCodes.notSo;
 }
 
@@ -123,7 +133,9 @@ async function main(args: readonly string[]): Promise<number> {
     if (!(error instanceof CommanderError)) {
       const debug = process.env.NIX_BROKER_DEBUG !== undefined && error instanceof Error;
       const message = error instanceof Error ? error.message : String(error);
-      console.error(`nix-broker: ${debug ? error.stack : message}`);
+      const text = `nix-broker: ${debug ? error.stack : message}`;
+      const { prioritized, priorities, stderrIsJournal } = await import("../host/journal.ts");
+      console.error(stderrIsJournal() ? prioritized(text, priorities.error) : text);
     }
     return exitCodeOf(error, args[0]);
   }
@@ -134,4 +146,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   process.exit();
 });
-process.exitCode = await main(process.argv.slice(2));
+const args = process.argv.slice(2);
+process.exitCode = await main(args);
+// A service that could not start ends at once, whatever it was doing.
+if (args[0] === "serve" && process.exitCode !== exitCodes.done) process.exit();

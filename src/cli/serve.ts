@@ -1,8 +1,10 @@
 import { constants } from "node:os";
 import { resolve } from "node:path";
 import { Command } from "commander";
+import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { withOverrides } from "../config/overrides.ts";
+import type { Service } from "../service/service.ts";
 import { collect, configOption } from "./options.ts";
 import { UsageError } from "./outcome.ts";
 
@@ -36,15 +38,24 @@ async function serve(options: Options): Promise<void> {
         throw new UsageError(`--${name} only applies to --listen: add --listen`);
     }
   }
-  const config = withOverrides(await loadConfig({ path: options.config, own: true }), {
-    ...options,
-    listen: options.listen === undefined ? undefined : resolve(options.listen),
-    upstream: options.upstream === undefined ? undefined : resolve(options.upstream),
-  });
+  const listen = options.listen === undefined ? undefined : resolve(options.listen);
+  const upstream = options.upstream === undefined ? undefined : resolve(options.upstream);
+  const read = async (): Promise<Config> =>
+    withOverrides(await loadConfig({ path: options.config, own: true }), { ...options, listen, upstream });
+  const config = await read();
   const stopAsked = stopSignal();
+  let service: Service | undefined;
+  let askedEarly = false;
+  const reload = (): void => {
+    if (service) void service.reload();
+    else askedEarly = true;
+  };
+  // In a terminal, it means that the terminal is gone.
+  if (!process.stderr.isTTY) process.on("SIGHUP", reload);
   // Only now: help and errors of usage need no service.
   const { startService } = await import("../service/service.ts");
-  const service = await startService(config);
+  service = await startService(config, { read, required: listen });
+  if (askedEarly) reload();
   await stopAsked;
   await service.stop();
 }
@@ -52,7 +63,7 @@ async function serve(options: Options): Promise<void> {
 export function command(): Command {
   return new Command("serve")
     .description(
-      "Run the broker until SIGTERM or SIGINT; requests in flight are finished first, unless a second signal arrives.",
+      "Run the broker until SIGTERM or SIGINT; requests in flight are finished first, unless a second signal arrives. SIGHUP has it take up the static sockets and profiles of the changed configuration.",
     )
     .addOption(configOption())
     .option(

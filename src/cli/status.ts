@@ -4,6 +4,7 @@ import { durationText, sizeText } from "../audit/figures.ts";
 import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
 import { askRunningService } from "./ask-service.ts";
 import { configOption, jsonOption } from "./options.ts";
+import { exitCodes } from "./outcome.ts";
 import { alignedColumns } from "./table.ts";
 
 interface Options {
@@ -11,7 +12,8 @@ interface Options {
   readonly json?: true;
 }
 
-function linkerText({ error, sandboxes, queued, linked, waiting }: LinkerReport): string {
+function linkerText({ error, needed, sandboxes, queued, linked, waiting }: LinkerReport): string {
+  if (!needed && error !== null) return "none; only builds that opt in need it";
   const facts = [
     sandboxes === null ? "" : `${sandboxes} sandboxes, ${queued} queued, ${linked} paths linked`,
     waiting === 0 ? "" : `${waiting} requests are waiting for it`,
@@ -26,6 +28,29 @@ function upstreamText({ at, error, protocol, nixVersion }: StatusReport["upstrea
   return `${state}; ${protocol === null ? "never reached" : version}; ${at}`;
 }
 
+function socketsText(sockets: StatusReport["sockets"]): string {
+  const shut = sockets.filter(({ error }) => error !== null);
+  const open = `${sockets.length - shut.length} open`;
+  return shut.length === 0 ? open : `NOT OK: ${shut.map(({ error }) => error).join(" ")}; ${open}`;
+}
+
+function configurationText({ configFile, reloadError }: StatusReport["service"]): string {
+  const file = configFile ?? "none, the defaults apply";
+  return reloadError === null ? file : `NOT OK: not taken up, the one before is in force: ${reloadError}`;
+}
+
+/** Whether everything that the service needs can be used. */
+function isWell({ service, upstream, sockets, audit, linker }: StatusReport): boolean {
+  const errors = [
+    service.reloadError,
+    upstream.error,
+    audit.error,
+    linker.needed ? linker.error : null,
+    ...sockets.map(({ error }) => error),
+  ];
+  return errors.every((error) => error === null);
+}
+
 /** What `nix-broker status` prints for people, one topic per line. */
 export function statusText(report: StatusReport): string {
   const { service, pool, sandboxes, connections, memory, requests, innerBuilds, audit, limitsHit } = report;
@@ -35,10 +60,11 @@ export function statusText(report: StatusReport): string {
       "service",
       `nix-broker ${service.version}, up ${durationText(service.uptimeSeconds)}, pid ${service.pid}, uid ${service.uid}`,
     ],
-    ["configuration", service.configFile ?? "none, the defaults apply"],
+    ["configuration", configurationText(service)],
     ["upstream", upstreamText(report.upstream)],
     ["pool", `${pool.idle} connections ready (${pool.size} for each dialect)`],
     ["sandboxes", `${sandboxes.builds} of builds, ${sandboxes.static} of static sockets`],
+    ["static sockets", socketsText(report.sockets)],
     ["connections", String(connections)],
     [
       "memory",
@@ -63,6 +89,7 @@ export function statusText(report: StatusReport): string {
 async function status(options: Options): Promise<void> {
   const report = await askRunningService(options.config, "status", {});
   console.log(options.json ? jsonText(report) : statusText(report));
+  if (!isWell(report)) process.exitCode = exitCodes.notSo;
 }
 
 export function command(): Command {
@@ -78,7 +105,8 @@ export function command(): Command {
 Example:
   nix-broker status --json | jq .audit
 
-JSON: one object; docs/control.md lists its fields. Exit code 3 if the service cannot be reached.`,
+JSON: one object; docs/control.md lists its fields.
+Exit codes: 0 all is well, 1 something is NOT OK, 2 wrong usage or configuration, 3 the service cannot be reached.`,
     )
     .action(status);
 }

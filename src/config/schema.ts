@@ -301,9 +301,10 @@ export const configSchema = z.strictObject({
       "A file with the token that a browser must send. Created at the first start if it does not exist.",
     ),
   }),
-  log: table("The service's own log, on standard error, one JSON object per line.", {
-    level: key(oneOf(...logLevels), "info", "The least severe level that is written."),
-  }),
+  log: table(
+    "The service's own log, on standard error: text with priorities in systemd's journal (records of `audit.json_lines` stay JSON there), elsewhere one JSON object per line.",
+    { level: key(oneOf(...logLevels), "info", "The least severe level that is written.") },
+  ),
 });
 
 /** A configuration file's content according to the schema: each key is checked, but not yet the whole. */

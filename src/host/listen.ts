@@ -3,7 +3,8 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, chownSync, lstatSync, mkdirSync, renameSync, rmSync, type Stats } from "node:fs";
 import net from "node:net";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
+import { getSystemErrorMessage } from "node:util";
 import { acceptedStream, type ByteStream, type ByteStreamOptions } from "./socket.ts";
 
 /** Bytes of `sun_path` without the NUL at its end. */
@@ -127,13 +128,29 @@ async function checkFree(path: string): Promise<void> {
   }
 }
 
-function checkLength(path: string, what: string): void {
+/** @param temporary where the socket is made first */
+function checkLength(path: string, temporary: string): void {
   const length = Buffer.byteLength(path);
-  if (length <= MAX_SOCKET_PATH) return;
+  const excess = Buffer.byteLength(temporary) - MAX_SOCKET_PATH;
+  if (length <= MAX_SOCKET_PATH && excess <= 0) return;
+  const allowed = length > MAX_SOCKET_PATH ? MAX_SOCKET_PATH : length - excess;
   throw new ListenError(
     "too-long",
-    `The ${what} ${path} has ${length} bytes; a Unix socket's can have ${MAX_SOCKET_PATH}. Choose a shorter folder.`,
+    `The path ${path} has ${length} bytes; a Unix socket here can have ${allowed}. Choose a shorter folder.`,
   );
+}
+
+/** Why there can be no socket at a path, without the temporary names that the system's own message has. */
+function reasonAt(path: string, { code, errno, message }: NodeJS.ErrnoException): string {
+  const folder = dirname(path);
+  const known: Readonly<Record<string, string>> = {
+    ENOENT: `its folder ${folder} does not exist`,
+    ENOTDIR: `${folder} is not a folder`,
+    EACCES: `this process (user ${process.getuid?.()}) may not create files in ${folder}`,
+    EROFS: `${folder} is read-only for this process`,
+  };
+  if (code === undefined || errno === undefined) return message;
+  return `${known[code] ?? getSystemErrorMessage(errno)} (${code})`;
 }
 
 /**
@@ -160,12 +177,11 @@ export async function serveOnPath(
   server: net.Server,
   options: SocketFileOptions = {},
 ): Promise<Listener> {
-  checkLength(path, "path");
   // A folder that is closed to others, until the mode is right. Changing the process's umask instead would
   // also affect files that other parts of the service create at that moment, in libuv's threads.
   const folder = join(dirname(path), `.${randomBytes(3).toString("hex")}`);
   const temporary = join(folder, "s");
-  checkLength(temporary, `temporary path for ${basename(path)},`);
+  checkLength(path, temporary);
   try {
     await checkFree(path);
     mkdirSync(folder, { mode: 0o700 });
@@ -186,7 +202,7 @@ export async function serveOnPath(
     return new Listener(server, path);
   } catch (error) {
     if (error instanceof ListenError) throw error;
-    throw new ListenError("system", `Cannot listen on ${path}: ${(error as Error).message}.`, {
+    throw new ListenError("system", `Cannot listen on ${path}: ${reasonAt(path, error as Error)}.`, {
       cause: error,
     });
   }

@@ -67,6 +67,11 @@ export class Notifier {
     return this.send(status === undefined ? "READY=1" : `READY=1\nSTATUS=${oneLine(status)}`);
   }
 
+  /** We take up a new configuration; `ready` says when it is done. */
+  reloading(): NotifyError | undefined {
+    return this.send(`RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`);
+  }
+
   /** We are about to stop. */
   stopping(): NotifyError | undefined {
     return this.send("STOPPING=1");

@@ -1,8 +1,8 @@
 /** The root programs: `pre-build-hook DRV [CHROOT]`, `post-build-hook`, `linker`, and `settle ID` for the linker's own use. */
 import { spawn } from "node:child_process";
-import { loadRootConfig, type RootConfig } from "../contract/root-config.ts";
+import { loadRootConfig, type RootConfig, RootConfigError } from "../contract/root-config.ts";
 import { isSandboxId, type SandboxId } from "../contract/runtime-tree.ts";
-import { errorText } from "../contract/trusted-file.ts";
+import { errorText, UntrustedFileError } from "../contract/trusted-file.ts";
 import { Linker } from "./linker.ts";
 import { postBuildHook } from "./post-build-hook.ts";
 import { preBuildHook } from "./pre-build-hook.ts";
@@ -98,6 +98,8 @@ main(process.argv.slice(2)).then(
   },
   (error: unknown) => {
     process.stderr.write(`nix-broker: ${errorText(error)}\n`);
-    process.exitCode = 2;
+    // The linker's unit does not start it again for what only an administrator can change.
+    const configuration = error instanceof RootConfigError || error instanceof UntrustedFileError;
+    process.exit(configuration ? 2 : 1);
   },
 );

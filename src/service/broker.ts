@@ -41,7 +41,8 @@ export interface StaticSandboxOptions {
 }
 
 export class Broker {
-  readonly config: Config;
+  /** In force; changed by `takeUp`. */
+  config: Config;
   readonly pool: UpstreamPool;
   readonly store: UpstreamStore;
   readonly metrics: Counters;
@@ -50,6 +51,8 @@ export class Broker {
   private readonly waits: Waits;
   private readonly sandboxes = new Map<string, Sandbox>();
   private readonly connections = new Set<Connection>();
+  /** Sandboxes that end with their last client, and why. */
+  private readonly retired = new Map<Sandbox, string>();
   private lastConnection = 0;
   private stopping = false;
 
@@ -153,6 +156,24 @@ export class Broker {
     this.recorder.sandboxEnded(sandbox, reason);
   }
 
+  /** Ends a sandbox once its clients have left. */
+  async retireSandbox(sandbox: Sandbox, reason: string): Promise<void> {
+    this.retired.set(sandbox, reason);
+    await this.endIfLeft(sandbox);
+  }
+
+  private async endIfLeft(sandbox: Sandbox): Promise<void> {
+    const reason = this.retired.get(sandbox);
+    if (reason === undefined || this.connectionsBySandbox.has(sandbox)) return;
+    this.retired.delete(sandbox);
+    await this.endSandbox(sandbox, reason);
+  }
+
+  /** Sandboxes that begin from now on have the profile and the limits of this configuration. */
+  takeUp(config: Config): void {
+    this.config = config;
+  }
+
   private begin(sandbox: Sandbox, reason: string, outputs = new Map<string, StorePath>()): void {
     this.sandboxes.set(sandbox.id, sandbox);
     this.recorder.sandboxBegan(sandbox, reason, outputs);
@@ -167,6 +188,7 @@ export class Broker {
       await connection.serve();
     } finally {
       this.connections.delete(connection);
+      await this.endIfLeft(sandbox);
     }
   }
 

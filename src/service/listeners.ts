@@ -1,16 +1,19 @@
 /** The static sockets: who may use them, and where they come from (the configuration, or the service manager). */
 import { dirname } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import type { Config, ListenConfig } from "../config/config.ts";
 import type { ActivatedSocket } from "../host/activation.ts";
 import type { ByteStream } from "../host/byte-stream.ts";
 import { type Listener, type ListenOptions, listenOnDescriptor, listenOnPath } from "../host/listen.ts";
 import { makeFoldersBelow } from "../host/make-folders.ts";
-import { UserDatabase } from "../host/users.ts";
+import { type AllowedUids, UserDatabase } from "../host/users.ts";
 import { CLIENT_STREAM } from "../sandbox/connection.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { Broker } from "./broker.ts";
-import { type LinkerClient, LinkerError } from "./builds/linker-client.ts";
+import { serveBuild } from "./build-clients.ts";
+import type { LinkerClient } from "./builds/linker-client.ts";
 import type { BuildSandboxes } from "./builds/sandboxes.ts";
+import type { SocketState } from "./control/messages.ts";
 import type { Log } from "./log.ts";
 import { PerUser } from "./per-user.ts";
 
@@ -26,52 +29,144 @@ const SOCKET_MODE = 0o666;
 /** Whoever mounts the folder into a sandbox has to find it. */
 const FOLDER_MODE = 0o755;
 
-/**
- * Opens every static socket. A socket passed by the service manager is used for the entry with its name,
- * which is the path (`FileDescriptorName=`), or otherwise in order.
- * @throws ListenError, UserDatabaseError
- */
-export async function openListeners(
-  config: Config,
-  activated: readonly ActivatedSocket[],
-  services: ListenerServices,
-): Promise<Listener[]> {
-  const { log } = services;
-  const listeners: Listener[] = [];
-  const left = [...activated];
-  try {
-    for (const entry of config.listen) {
-      const onStream = admission(entry, services);
-      const options: ListenOptions = {
-        mode: SOCKET_MODE,
-        stream: CLIENT_STREAM,
-        onAcceptError: (error) =>
-          log.warn({ socket: entry.path, error: error.message }, "cannot accept a connection"),
-      };
-      const passed = takeSocket(left, entry);
-      if (!passed) makeFoldersBelow(config.runtime.dir, dirname(entry.path), FOLDER_MODE);
-      listeners.push(
-        passed
-          ? await listenOnDescriptor(passed.fd, onStream, options)
-          : await listenOnPath(entry.path, onStream, options),
-      );
-      log.info(
-        {
-          socket: entry.path,
-          profile: entry.profile.name,
-          view: entry.view,
-          activated: passed !== undefined,
-        },
-        "listening",
+/** A `[[listen]]` entry in force. */
+interface StaticSocket {
+  readonly entry: ListenConfig;
+  readonly sandbox?: Sandbox;
+  readonly listener?: Listener;
+  /** Why it is not open. */
+  readonly failure?: Error;
+  /** Decides about a client. */
+  admit(stream: ByteStream): void;
+}
+
+export class StaticSockets {
+  private readonly services: ListenerServices;
+  private readonly runtimeDir: string;
+  private readonly open = new Map<string, StaticSocket>();
+
+  constructor(config: Config, services: ListenerServices) {
+    this.services = services;
+    this.runtimeDir = config.runtime.dir;
+  }
+
+  /**
+   * Opens every static socket. A socket passed by the service manager is used for the entry with its name, which is
+   * the path (`FileDescriptorName=`), or otherwise in order. One that cannot be opened is told, and the others serve.
+   */
+  async start(entries: readonly ListenConfig[], activated: readonly ActivatedSocket[]): Promise<void> {
+    const left = [...activated];
+    for (const entry of entries) await this.begin(entry, takeSocket(left, entry));
+    for (const { name } of left)
+      this.services.log.warn({ name }, "the service manager passed a socket that has no [[listen]] entry");
+  }
+
+  /**
+   * Opens what is new, closes what is gone, and tries again what could not be opened. Where an entry has changed, its
+   * next clients get a new sandbox; those that are connected keep theirs.
+   */
+  async reload(entries: readonly ListenConfig[]): Promise<void> {
+    const wanted = new Map(entries.map((entry) => [entry.path, entry]));
+    for (const [path, socket] of this.open) {
+      if (wanted.has(path)) continue;
+      this.open.delete(path);
+      await socket.listener?.close();
+      this.retire(socket);
+      this.services.log.info({ socket: path }, "no longer listening");
+    }
+    for (const entry of entries) {
+      const before = this.open.get(entry.path);
+      if (before?.failure === undefined && isDeepStrictEqual(before?.entry, entry)) continue;
+      await this.begin(entry, undefined, before?.listener);
+      if (before) this.retire(before);
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.open.values()].map(({ listener }) => listener?.close()));
+  }
+
+  get states(): SocketState[] {
+    return [...this.open.values()].map(({ entry, failure }) => ({
+      path: entry.path,
+      profile: entry.profile.name,
+      error: failure?.message ?? null,
+    }));
+  }
+
+  /** Why a socket is not open. */
+  failureAt(path: string): Error | undefined {
+    return this.open.get(path)?.failure;
+  }
+
+  /** @param listener the one that is open there already */
+  private async begin(
+    entry: ListenConfig,
+    passed: ActivatedSocket | undefined,
+    listener?: Listener,
+  ): Promise<void> {
+    const { log } = this.services;
+    const { path, profile, view } = entry;
+    try {
+      // First: a socket that would not know whom to let in must not be there.
+      const allowed = new UserDatabase().resolve(entry.allowUids);
+      const opened = listener ?? (await this.listen(entry, passed));
+      this.open.set(path, { entry, listener: opened, ...admission(entry, allowed, this.services) });
+      const activated = passed !== undefined;
+      if (!listener) log.info({ socket: path, profile: profile.name, view, activated }, "listening");
+      else
+        log.info({ socket: path, profile: profile.name, view }, "the next clients get this profile and view");
+    } catch (error) {
+      const failure = error as Error;
+      await listener?.close();
+      this.open.set(path, { entry, failure, admit: (stream) => stream.destroy() });
+      log.error(
+        { socket: path, error: failure.message },
+        "a static socket cannot be opened: nobody is served there",
       );
     }
-  } catch (error) {
-    await Promise.all(listeners.map((listener) => listener.close()));
-    throw error;
   }
-  for (const { name } of left)
-    log.warn({ name }, "the service manager passed a socket that has no [[listen]] entry");
-  return listeners;
+
+  /** @throws ListenError, or the system's error when its folder cannot be made */
+  private listen({ path }: ListenConfig, passed: ActivatedSocket | undefined): Promise<Listener> {
+    const { log } = this.services;
+    const options: ListenOptions = {
+      mode: SOCKET_MODE,
+      stream: CLIENT_STREAM,
+      onAcceptError: (error) =>
+        log.warn({ socket: path, error: error.message }, "cannot accept a connection"),
+    };
+    // Looked up for each: a reload changes what is admitted, and not the socket.
+    const onStream = (stream: ByteStream): void => {
+      const socket = this.open.get(path);
+      if (socket) socket.admit(stream);
+      else stream.destroy();
+    };
+    if (passed) return listenOnDescriptor(passed.fd, onStream, options);
+    this.makeFolder(dirname(path));
+    return listenOnPath(path, onStream, options);
+  }
+
+  /** After a reboot there is nothing below the runtime folder. */
+  private makeFolder(folder: string): void {
+    try {
+      makeFoldersBelow(this.runtimeDir, folder, FOLDER_MODE);
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (code !== "EACCES") throw error;
+      throw new Error(
+        `The folder ${folder} does not exist, and this process (user ${process.getuid?.()}) may not make it (${message.split(",", 1)[0]}): ` +
+          `use a folder below ${this.runtimeDir}/shared, which is the service's own, or make it as root with tmpfiles.d`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** Its clients stay. */
+  private retire({ sandbox }: StaticSocket): void {
+    if (sandbox)
+      void this.services.broker.retireSandbox(sandbox, "its [[listen]] entry was changed or removed");
+  }
 }
 
 function takeSocket(left: ActivatedSocket[], entry: ListenConfig): ActivatedSocket | undefined {
@@ -80,10 +175,13 @@ function takeSocket(left: ActivatedSocket[], entry: ListenConfig): ActivatedSock
   return at < 0 ? undefined : left.splice(at, 1)[0];
 }
 
-/** Creates the sandbox of a static socket; the function that it returns decides about each client. */
-function admission(entry: ListenConfig, services: ListenerServices): (stream: ByteStream) => void {
+/** Creates the sandbox of a static socket, and decides about each client. */
+function admission(
+  entry: ListenConfig,
+  allowed: AllowedUids,
+  services: ListenerServices,
+): Pick<StaticSocket, "admit"> & { readonly sandbox: Sandbox } {
   const { broker, log } = services;
-  const allowed = new UserDatabase().resolve(entry.allowUids);
   const { view, profile } = entry;
   const sandbox = broker.staticSandbox({
     profile,
@@ -91,7 +189,7 @@ function admission(entry: ListenConfig, services: ListenerServices): (stream: By
     socket: entry.path,
   });
   const unidentified = new PerUser();
-  return (stream) => {
+  const admit = (stream: ByteStream): void => {
     const uid = stream.peer?.uid ?? -1;
     if (!allowed.anyone && !allowed.uids.has(uid)) {
       log.warn({ socket: entry.path, uid }, "refused a user that allow_uids does not name");
@@ -112,32 +210,5 @@ function admission(entry: ListenConfig, services: ListenerServices): (stream: By
       });
     } else void broker.serve(stream, sandbox);
   };
-}
-
-/**
- * Serves a client of a socket that all builds see: the linker, as root, finds out which build it runs in.
- * @param unknown the sandbox that refusals are recorded under
- * @param identified called when the build is known, or there is none
- */
-async function serveBuild(
-  stream: ByteStream,
-  unknown: Sandbox,
-  { broker, builds, linker }: ListenerServices,
-  identified: () => void,
-): Promise<void> {
-  const { pid = -1, uid = -1 } = stream.peer ?? {};
-  try {
-    const find = async () => builds.find(await linker.identify(pid, uid));
-    const sandbox = await find().finally(identified);
-    if (!sandbox || !builds.admits(sandbox, uid))
-      broker.refuse(stream, unknown, "this process is not part of a build that nix-broker knows");
-    else await broker.serve(stream, sandbox);
-  } catch (error) {
-    if (!(error instanceof LinkerError)) throw error;
-    broker.refuse(
-      stream,
-      unknown,
-      `nix-broker serves this socket to builds that ask for it: ${error.message}`,
-    );
-  }
+  return { sandbox, admit };
 }

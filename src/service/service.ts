@@ -8,7 +8,6 @@ import type { Config } from "../config/config.ts";
 import { type ActivatedSocket, takeActivatedSockets } from "../host/activation.ts";
 import type { FileLock } from "../host/file-lock.ts";
 import { Notifier } from "../host/notify.ts";
-import { explained } from "../sandbox/upstream/connection.ts";
 import { AuditKeeper } from "./audit-keeper.ts";
 import { lockAudit } from "./audit-lock.ts";
 import { AuditRecorder } from "./audit-recorder.ts";
@@ -21,18 +20,28 @@ import { serveControl } from "./control/control.ts";
 import { controlHandlers, type ReportSources, sandboxSummaries } from "./control/report.ts";
 import { ControlTally } from "./control/tally.ts";
 import { noCounters } from "./counters.ts";
+import { Health } from "./health.ts";
 import { keepHeapSmall } from "./heap.ts";
-import { openListeners } from "./listeners.ts";
+import { StaticSockets } from "./listeners.ts";
 import { type Log, makeLog } from "./log.ts";
 import type { MetricSources, Metrics } from "./metrics.ts";
 import { refuseRoot } from "./refuse-root.ts";
-import { upstreamName } from "./upstream.ts";
+import { OneAtATime, takenUp } from "./reload.ts";
 import type { WebFeed } from "./web/feed.ts";
 import { metricsRoute, openSites } from "./web/sites.ts";
 
 export interface Service {
   /** Finishes what is in flight, within the configured grace, and ends. */
   stop(): Promise<void>;
+  /** Reads the configuration again, and takes up its sockets and profiles. What is wrong with it is told, and changes nothing. */
+  reload(): Promise<void>;
+}
+
+export interface ServiceOptions {
+  /** Reads the configuration again. @throws ConfigError */
+  readonly read?: () => Promise<Config>;
+  /** The path of the static socket without which there is no point in serving. */
+  readonly required?: string | undefined;
 }
 
 /** Something that listens. */
@@ -41,10 +50,10 @@ interface Door {
 }
 
 /**
- * @throws ServiceError, ListenError, AuditError, ControlError, HttpError, TokenError, UserDatabaseError: with
- * advice.
+ * @throws ServiceError, ListenError, AuditError, ControlError, HttpError, TokenError, ConfigError: with advice. What was
+ * opened until then is closed.
  */
-export async function startService(config: Config): Promise<Service> {
+export async function startService(config: Config, options: ServiceOptions = {}): Promise<Service> {
   refuseRoot(config);
   keepHeapSmall();
   const log = makeLog(config.log.level);
@@ -52,7 +61,7 @@ export async function startService(config: Config): Promise<Service> {
   const notifier = Notifier.fromEnvironment();
   const lock = await lockAudit(config.audit.path, config.runtime.stopGrace, log);
   try {
-    return await startLocked(config, lock, { log, activated, notifier });
+    return await startLocked(config, lock, { log, activated, notifier, options });
   } catch (error) {
     lock.release();
     throw error;
@@ -63,13 +72,14 @@ interface Surroundings {
   readonly log: Log;
   readonly activated: readonly ActivatedSocket[];
   readonly notifier: Notifier | undefined;
+  readonly options: ServiceOptions;
 }
 
 /** @param lock ours until the service has stopped */
 async function startLocked(
   config: Config,
   lock: FileLock,
-  { log, activated, notifier }: Surroundings,
+  { log, activated, notifier, options }: Surroundings,
 ): Promise<Service> {
   let keeper: AuditKeeper | undefined;
   let feed: WebFeed | undefined;
@@ -103,49 +113,73 @@ async function startLocked(
   const broker = new Broker(config, recorder, tally, users.count);
   const linker = new LinkerClient(`${config.runtime.dir}/linker.sock`);
   const builds = new BuildSandboxes(config, broker, linker, users, log);
-  feed = await feedIfServed(config, { audit, broker, builds, linker, tally, log });
-  const listeners: Door[] = [];
+  const sockets = new StaticSockets(config, { broker, builds, linker, log });
+  const health = new Health({ broker, linker, sockets, log, notifier });
+  const sources: ReportSources = { broker, builds, linker, sockets, health, audit, tally };
   const doors: Door[] = [];
+  const recordConfiguration = (event: "start" | "reload"): void =>
+    audit.append(
+      serviceRecord(event, nowMicroseconds(), {
+        version: packageJson.version,
+        configuration: configurationHash(broker.config),
+      }),
+    );
   try {
-    doors.push(await openControl({ config, broker, builds, linker, audit, tally }, log));
+    feed = await feedIfServed(config, { ...sources, log });
+    doors.push(await openControl(config, sources, log));
     if (metrics) doors.push(...(await openSites(config, { metrics, log })));
     if (feed && metrics) doors.push(await openPage(config, feed, metrics, log));
     await builds.start();
-    listeners.push(...(await openListeners(config, activated, { broker, builds, linker, log })));
+    await sockets.start(config.listen, activated);
+    const failure = options.required === undefined ? undefined : sockets.failureAt(options.required);
+    if (failure) throw failure;
   } catch (error) {
-    await closeAll([...listeners, ...doors]);
+    await sockets.close();
+    await builds.drain();
+    await broker.stop(0);
+    await builds.stop();
+    linker.close();
+    await closeAll(doors);
     feed?.close();
     audit.close();
     throw error;
   }
-  audit.append(
-    serviceRecord("start", nowMicroseconds(), {
-      version: packageJson.version,
-      configuration: configurationHash(config),
-    }),
-  );
+  recordConfiguration("start");
   keeper = new AuditKeeper(audit, config.audit, log);
-  // Not awaited: upstream may start later, and until then clients are told.
-  broker.pool.probe().then(
-    ({ minor, nixVersion }) =>
-      log.info(
-        { upstream: upstreamName(config.upstream), protocol: `1.${minor}`, nixVersion },
-        "upstream reached",
-      ),
-    (error: Error) =>
-      log.error(
-        { upstream: upstreamName(config.upstream), error: explained(error) },
-        "upstream cannot be used yet",
-      ),
-  );
   const watchdog = notifier?.watchdogMs && setInterval(() => notifier.watchdog(), notifier.watchdogMs / 2);
-  notifier?.ready(`serving ${config.listen.length} static sockets`);
+  // Upstream may start later; until then clients are told.
+  await health.start();
+  notifier?.ready(health.line);
+
+  const reload = new OneAtATime(async () => {
+    notifier?.reloading();
+    try {
+      const { config: fresh, later } = takenUp(broker.config, (await options.read?.()) ?? broker.config);
+      broker.takeUp(fresh);
+      log.level = fresh.log.level;
+      await sockets.reload(fresh.listen);
+      health.reload = null;
+      recordConfiguration("reload");
+      log.info({ configuration: fresh.file }, "the configuration was taken up");
+      if (later.length > 0)
+        log.warn({ tables: later }, "changes in these tables of the configuration need a restart");
+    } catch (error) {
+      health.reload = (error as Error).message.replace(/\s*\n\s*/g, "; ");
+      log.error(
+        { error: health.reload },
+        "the configuration was not taken up: the one before stays in force",
+      );
+    }
+    notifier?.ready(health.line);
+  });
   return {
+    reload: () => reload.run(),
     async stop() {
       notifier?.stopping();
+      health.stop();
       lock.announceStop();
       clearInterval(watchdog || undefined);
-      await closeAll(listeners);
+      await sockets.close();
       await builds.drain();
       // What is in flight still needs the linker, and people may look at what it waits for.
       await broker.stop(config.runtime.stopGrace);
@@ -166,8 +200,7 @@ async function closeAll(doors: readonly Door[]): Promise<void> {
   await Promise.all(doors.map((door) => door.close()));
 }
 
-function openControl(sources: ReportSources, log: Log): Promise<Door> {
-  const { runtime } = sources.config;
+function openControl({ runtime }: Config, sources: ReportSources, log: Log): Promise<Door> {
   const access = new ControlAccess(runtime.adminGroup);
   return serveControl({
     folder: runtime.controlDir,
@@ -188,7 +221,7 @@ async function metricsIfServed(config: Config, sources: MetricSources): Promise<
 /** The live page keeps the latest records in memory: only if it is enabled. */
 async function feedIfServed(
   config: Config,
-  { audit, broker, builds, linker, tally, log }: Omit<ReportSources, "config"> & { readonly log: Log },
+  { audit, broker, builds, linker, tally, log }: ReportSources & { readonly log: Log },
 ): Promise<WebFeed | undefined> {
   if (!config.web.listen) return undefined;
   const { WebFeed } = await import("./web/feed.ts");

@@ -157,7 +157,9 @@ test("a running build is listed with all its facts, and so is what it did", asyn
 
 test("without the linker, status says so and what follows", async () => {
   await recursive.stopLinker();
-  const { linker } = await json<StatusReport>("status");
+  const { code, stdout } = await cli("status", "--json");
+  expect(code).toBe(1);
+  const { linker } = JSON.parse(stdout) as StatusReport;
   expect(linker).toMatchObject({
     sandboxes: null,
     error: expect.stringContaining("systemctl status nix-broker-linker"),

@@ -223,6 +223,6 @@ test("a folder of somebody else's is not used", async () => {
 
 test("a group that is not there is named with its key", () => {
   expect(() => new ControlAccess("no-such-group-here").groupId).toThrow(
-    'there is no group "no-such-group-here" (runtime.admin_group)',
+    'runtime.admin_group: there is no group "no-such-group-here"',
   );
 });

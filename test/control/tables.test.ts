@@ -61,16 +61,28 @@ test("a page tells how much it leaves out, and which builds failed", () => {
 });
 
 const report: StatusReport = {
-  service: { version: "0.1.0", pid: 5, uid: 6, startedAt: "", uptimeSeconds: 3700, configFile: null },
+  service: {
+    version: "0.1.0",
+    pid: 5,
+    uid: 6,
+    startedAt: "",
+    uptimeSeconds: 3700,
+    configFile: null,
+    reloadError: null,
+  },
   upstream: { at: "/socket", error: "it is away", protocol: null, nixVersion: null },
   pool: { idle: 0, size: 4 },
   sandboxes: { builds: 1, static: 2 },
+  sockets: [
+    { path: "/a", profile: "build", error: null },
+    { path: "/b", profile: "build", error: "/b is taken" },
+  ],
   connections: 3,
   memory: { held: 3 * 1024 * 1024, size: 256 * 1024 * 1024, waiting: 2 },
   requests: { forward: 1, answer: 2, deny: 3 },
   innerBuilds: { running: 0, succeeded: 0, failed: 1 },
   audit: { folder: "/audit", error: "disk full", records: 10, pending: 4, lagSeconds: 12, lost: 0 },
-  linker: { error: "it is gone", sandboxes: null, queued: null, linked: null, waiting: 2 },
+  linker: { error: "it is gone", needed: true, sandboxes: null, queued: null, linked: null, waiting: 2 },
   limitsHit: { connections: 5 },
 };
 
@@ -80,6 +92,7 @@ test("status puts what is wrong first in its line", () => {
   expect(line("service")).toMatch(/nix-broker 0\.1\.0, up 1 h 1 min, pid 5, uid 6$/);
   expect(line("configuration")).toMatch(/none, the defaults apply$/);
   expect(line("upstream")).toMatch(/NOT OK: it is away; never reached; \/socket$/);
+  expect(line("static sockets")).toMatch(/NOT OK: \/b is taken; 1 open$/);
   expect(line("audit")).toMatch(
     /NOT OK: disk full; 10 records, 4 not yet written \(12 s behind\), 0 lost; \/audit$/,
   );
@@ -88,6 +101,16 @@ test("status puts what is wrong first in its line", () => {
   );
   expect(line("memory")).toMatch(/3\.0 MiB of 256 MiB held by requests, 2 waiting for some$/);
   expect(line("limits hit")).toMatch(/connections 5×$/);
+});
+
+test("status tells a reload that failed, and that nobody misses a linker where no build needs one", () => {
+  const text = statusText({
+    ...report,
+    service: { ...report.service, configFile: "/etc/c.toml", reloadError: "line 3: no" },
+    linker: { ...report.linker, needed: false },
+  });
+  expect(text).toMatch(/^configuration +NOT OK: not taken up, the one before is in force: line 3: no$/m);
+  expect(text).toMatch(/^linker +none; only builds that opt in need it$/m);
 });
 
 test("the tally counts, and tells the metrics everything", () => {

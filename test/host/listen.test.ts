@@ -107,6 +107,13 @@ test("a path that is too long is named with its length", async () => {
     code: "too-long",
     message: expect.stringContaining(String(Buffer.byteLength(path))),
   });
+  // Where it is made first has a longer name; the message speaks of the one that was asked for.
+  const deep = join(folder, "y".repeat(98 - folder.length - 1));
+  mkdirSync(deep);
+  await expect(listen(join(deep, "s"))).rejects.toMatchObject({
+    code: "too-long",
+    message: expect.stringContaining(`The path ${deep}/s has 100 bytes`),
+  });
   // The longest that fits does work.
   const longest = join(folder, "x".repeat(107 - folder.length - 1));
   await listen(longest);
@@ -114,7 +121,10 @@ test("a path that is too long is named with its length", async () => {
 });
 
 test("a folder that does not exist is a clear error", async () => {
-  await expect(listen(join(folder, "none/socket"))).rejects.toMatchObject({ code: "system" });
+  await expect(listen(join(folder, "none/socket"))).rejects.toMatchObject({
+    code: "system",
+    message: `Cannot listen on ${folder}/none/socket: its folder ${folder}/none does not exist (ENOENT).`,
+  });
 });
 
 test("a socket that another process put in our place is not removed", async () => {
@@ -143,7 +153,9 @@ try { await listenOnPath(process.argv[1], () => {}); } catch (error) { console.l
     ["--input-type=module", "-e", script, join(closedFolder, "socket")],
     { encoding: "utf8" },
   );
-  expect(result.stdout).toMatch(/^system Cannot listen on .*EACCES/);
+  expect(result.stdout).toBe(
+    `system Cannot listen on ${closedFolder}/socket: this process (user 65534) may not create files in ${closedFolder} (EACCES).\n`,
+  );
   expect(readdirSync(closedFolder)).toEqual([]);
 });
 

@@ -1,5 +1,6 @@
 /** Who may use the control channel: root, the service's own user, and the members of a group if one is configured. */
 import type { Socket } from "node:net";
+import { ConfigError } from "../../config/config-error.ts";
 import { socketPeer } from "../../host/socket.ts";
 import { UserDatabase } from "../../host/users.ts";
 
@@ -11,14 +12,18 @@ export class ControlAccess {
     this.group = group;
   }
 
-  /** The number of the group; undefined if none is configured. @throws Error when there is no such group */
+  /** The number of the group; undefined if none is configured. @throws ConfigError when there is no such group */
   get groupId(): number | undefined {
     if (this.group === "") return undefined;
     const id = new UserDatabase().groupId(this.group);
     if (id === undefined)
-      throw new Error(
-        `there is no group "${this.group}" (runtime.admin_group): create it, or change the setting`,
-      );
+      throw new ConfigError(undefined, [
+        {
+          line: undefined,
+          key: "runtime.admin_group",
+          message: `there is no group "${this.group}": create it, or change the setting`,
+        },
+      ]);
     return id;
   }
 

@@ -27,6 +27,8 @@ export interface StatusReport {
     readonly uptimeSeconds: number;
     /** The configuration file, null if there is none. */
     readonly configFile: string | null;
+    /** Why the configuration was not taken up at the last reload, so that the one before is in force; null if it was. */
+    readonly reloadError: string | null;
   };
   readonly upstream: {
     /** Its socket, or the command that reaches it. */
@@ -40,6 +42,8 @@ export interface StatusReport {
   };
   readonly pool: { readonly idle: number; readonly size: number };
   readonly sandboxes: { readonly builds: number; readonly static: number };
+  /** The static sockets of the configuration. */
+  readonly sockets: readonly SocketState[];
   readonly connections: number;
   /** What requests hold of `runtime.memory`, in bytes, and how many wait for some. */
   readonly memory: { readonly held: number; readonly size: number; readonly waiting: number };
@@ -60,9 +64,19 @@ export interface StatusReport {
   readonly limitsHit: Readonly<Partial<Record<LimitName, number>>>;
 }
 
+/** A static socket. */
+export interface SocketState {
+  readonly path: string;
+  readonly profile: string;
+  /** Why nobody can connect; null while clients are served. */
+  readonly error: string | null;
+}
+
 export interface LinkerReport {
   /** Why builds that opt in cannot be served; null if they can. */
   readonly error: string | null;
+  /** Whether this broker serves builds; without them, nothing needs a linker. */
+  readonly needed: boolean;
   /** Null when it does not answer. */
   readonly sandboxes: number | null;
   readonly queued: number | null;

@@ -1,22 +1,24 @@
 /** Makes the answers of the control channel from the running service. */
 import packageJson from "../../../package.json" with { type: "json" };
 import type { AuditStore } from "../../audit/store.ts";
-import type { Config } from "../../config/config.ts";
 import type { Sandbox } from "../../sandbox/sandbox.ts";
-import { explained } from "../../sandbox/upstream/connection.ts";
 import type { Broker } from "../broker.ts";
-import { LinkerClient } from "../builds/linker-client.ts";
+import type { LinkerClient } from "../builds/linker-client.ts";
 import type { BuildSandboxes } from "../builds/sandboxes.ts";
+import type { Health } from "../health.ts";
+import type { StaticSockets } from "../listeners.ts";
+import { linkerReport, upstreamError } from "../reach.ts";
 import { upstreamName } from "../upstream.ts";
 import type { ControlHandlers } from "./control.ts";
-import type { LinkerReport, PathList, SandboxDetails, SandboxSummary, StatusReport } from "./messages.ts";
+import type { PathList, SandboxDetails, SandboxSummary, StatusReport } from "./messages.ts";
 import type { ControlTally } from "./tally.ts";
 
 export interface ReportSources {
-  readonly config: Config;
   readonly broker: Broker;
   readonly builds: BuildSandboxes;
   readonly linker: LinkerClient;
+  readonly sockets: StaticSockets;
+  readonly health: Health;
   readonly audit: AuditStore;
   readonly tally: ControlTally;
 }
@@ -24,7 +26,6 @@ export interface ReportSources {
 /** Longer lists are cut; their total length is given. */
 const MOST_PATHS = 5000;
 const MOST_SANDBOXES = 5000;
-const PATIENCE_MS = 2000;
 /** How many characters of an id are enough to look for it. */
 const LEAST_ID = 4;
 
@@ -50,10 +51,11 @@ export function sandboxSummaries({
 }
 
 async function status(sources: ReportSources, startedAt: Date): Promise<StatusReport> {
-  const { config, broker, audit, tally } = sources;
+  const { broker, sockets, health, audit, tally } = sources;
+  const { config } = broker;
   const sandboxes = [...broker.openSandboxes];
   const statics = sandboxes.filter(({ derivation }) => derivation === undefined).length;
-  const [upstreamError, linker] = await Promise.all([probe(broker), linkerReport(sources)]);
+  const [error, linker] = await Promise.all([upstreamError(broker), linkerReport(config, sources.linker)]);
   const { facts } = broker.pool;
   return {
     service: {
@@ -63,15 +65,17 @@ async function status(sources: ReportSources, startedAt: Date): Promise<StatusRe
       startedAt: startedAt.toISOString(),
       uptimeSeconds: Math.floor((Date.now() - startedAt.getTime()) / 1000),
       configFile: config.file ?? null,
+      reloadError: health.reload,
     },
     upstream: {
       at: upstreamName(config.upstream),
-      error: upstreamError,
+      error,
       protocol: facts ? `1.${facts.minor}` : null,
       nixVersion: facts?.nixVersion ?? null,
     },
     pool: { idle: broker.pool.idle, size: config.upstream.pool },
     sandboxes: { builds: sandboxes.length - statics, static: statics },
+    sockets: sockets.states,
     connections: broker.openConnections,
     memory: { held: broker.memory.held, size: broker.memory.size, waiting: broker.memory.waiting },
     requests: { ...tally.requests },
@@ -87,37 +91,6 @@ async function status(sources: ReportSources, startedAt: Date): Promise<StatusRe
     linker,
     limitsHit: { ...tally.limitsHit },
   };
-}
-
-/** @returns why upstream cannot be used now, or null if it can */
-async function probe(broker: Broker): Promise<string | null> {
-  const late = Promise.withResolvers<string>();
-  const timer = setTimeout(
-    () => late.resolve(`it does not answer within ${PATIENCE_MS / 1000} s`),
-    PATIENCE_MS,
-  );
-  const answer = broker.pool.probe().then(
-    () => null,
-    (error: Error) => explained(error),
-  );
-  return Promise.race([answer, late.promise]).finally(() => clearTimeout(timer));
-}
-
-/** Over a connection of its own: the one that serves builds waits much longer for a linker that is not there. */
-async function linkerReport({ config, linker }: ReportSources): Promise<LinkerReport> {
-  const own = new LinkerClient(`${config.runtime.dir}/linker.sock`, { patience: PATIENCE_MS / 4 });
-  const timer = setTimeout(() => own.close(), PATIENCE_MS);
-  const { waiting } = linker;
-  try {
-    const { sandboxes, queued, linked, upstream, store } = await own.status();
-    const error = store !== "ok" ? store : upstream !== "ok" ? upstream : null;
-    return { error, sandboxes, queued, linked, waiting };
-  } catch (error) {
-    return { error: (error as Error).message, sandboxes: null, queued: null, linked: null, waiting };
-  } finally {
-    clearTimeout(timer);
-    own.close();
-  }
 }
 
 function summary(sandbox: Sandbox, connections: number, builds: BuildSandboxes): SandboxSummary {
