@@ -4,7 +4,14 @@ import type { Subjects } from "./subjects.ts";
 export type Unit = "ms" | "µs" | "MiB/s" | "MiB" | "GB/s" | "ratio";
 
 /** What a figure is compared with: another subject of the same run, or itself. */
-export type Against = "direct" | "socat" | "recursive-nix" | "bare node" | "bare shell" | "itself";
+export type Against =
+  | "direct"
+  | "socat"
+  | "recursive-nix"
+  | "bare node"
+  | "bare shell"
+  | "bare program"
+  | "itself";
 
 /** The target: the figure, divided by the one it is compared with, should be at most or at least this. */
 export interface Target {

@@ -27,7 +27,8 @@ export const tableHeader = (): string => line(columns);
 export const tableLine = (row: Row): string => {
   const { ratio, met } = judge(row);
   const { others, unit, target } = row;
-  const other = others["recursive-nix"] ?? others["bare node"] ?? others["bare shell"];
+  const other =
+    others["recursive-nix"] ?? others["bare node"] ?? others["bare shell"] ?? others["bare program"];
   const of: Partial<Record<Against, string>> = { itself: ` ${unit === "ratio" ? "" : unit}`.trimEnd() };
   return line([
     `${row.measure} (${unit})`,
