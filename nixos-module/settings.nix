@@ -207,8 +207,9 @@ in
           '';
           fixed_outputs = key (types.either (types.enum [ "deny" "known" "allow" ]) (types.listOf types.str)) ''
             Fixed-output derivations, which have network access: `"deny"`, `"known"` (only if the output is in the view),
-            `"allow"`, or a list of URL patterns (`https://example.org/*`): as with `known`, and in addition
-            `builtin:fetchurl` of matching URLs. Default: as extended.
+            `"allow"`, or a list of URL patterns (`https://example.org/*`): as with `known`, and in addition what
+            nix-broker fetches itself: files that are downloaded by http or https, and unpacked, if every URL on the way
+            matches. `"@forges"` stands for well-known hosts of source code (docs/fetching.md). Default: as extended.
           '';
           admit_fixed_outputs = key types.bool ''
             Whether a fixed-output path that upstream already has enters the view when a client names it, or asks for its
@@ -316,6 +317,12 @@ in
         };
       }
     );
+  };
+  fetch = {
+    private_hosts = key (types.listOf types.str) ''
+      Hosts, as URLs name them, that may have addresses of this machine or of private networks. Everybody with a
+      pattern that matches can then reach them. Default: `[]`.
+    '';
   };
   audit = {
     path = key types.path ''

@@ -6,6 +6,7 @@
  *     main.js             the commands and the service, each command's code in a chunk of its own
  *     page/               the live page, as browsers get it: one script, one style sheet
  *     page-audit.js       the thread that reads the audit for the page
+ *     fetcher.js          the program that downloads what profiles with URL patterns allow
  *     nix-broker-root     linker and hooks, with nix-broker-root.js, which loads
  *     root.js             no npm package is in it, and this checks it
  *     *-build-hook        what nix.conf names, with the scripts *-build-hook.sh
@@ -134,7 +135,11 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
   rmSync(outdir, { recursive: true, force: true });
   await build({
     ...common,
-    entryPoints: { main: "src/cli/main.ts", "page-audit": "src/service/web/audit-worker.ts" },
+    entryPoints: {
+      main: "src/cli/main.ts",
+      "page-audit": "src/service/web/audit-worker.ts",
+      fetcher: "src/fetcher/main.ts",
+    },
     outdir,
     splitting: true,
     chunkNames: "chunks/[name]-[hash]",

@@ -17,11 +17,13 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   jail: ["service", "contract", "config", "sandbox", "audit", "host", "policy"],
   // What it shares with root's programs is contract/; neither imports the other.
   service: ["contract", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
-  sandbox: ["audit", "host", "policy", "protocol", "store"],
+  sandbox: ["contract", "audit", "host", "policy", "protocol", "store"],
   config: ["policy", "protocol", "store"],
   audit: ["protocol", "store"],
   host: ["protocol", "store"],
-  policy: ["protocol", "store"],
+  // A program of its own; the service tells it what contract/ says.
+  fetcher: ["contract", "policy", "store"],
+  policy: ["contract", "protocol", "store"],
   root: ["contract", "protocol", "store"],
   contract: ["protocol", "store"],
   protocol: ["store"],

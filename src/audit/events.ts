@@ -43,6 +43,36 @@ export function buildRecord(asker: Asker, build: BuildFacts): AuditRecord {
   };
 }
 
+export interface FetchFacts {
+  readonly time: number;
+  readonly durationUs: number;
+  /** The inner derivation whose output it is. */
+  readonly derivation: string;
+  readonly output: string;
+  /** Where it came from and what that redirected to; all that were tried if it failed. */
+  readonly urls: readonly string[];
+  readonly bytes: number;
+  /** Why it failed. */
+  readonly reason?: string | undefined;
+  /** The intent of the request that needs it. */
+  readonly intent?: number | undefined;
+}
+
+/** A fixed output that nix-broker fetched itself, or tried to. */
+export function fetchRecord(asker: Asker, fetch: FetchFacts): AuditRecord {
+  const { time, durationUs, derivation, output, urls, bytes, reason, intent } = fetch;
+  return {
+    ...asker,
+    kind: "fetch",
+    op: "Fetch",
+    time,
+    durationUs,
+    reason,
+    subjects: [derivation, output, ...urls],
+    detail: { derivation, output, urls, bytes, request: intent },
+  };
+}
+
 export interface SandboxFacts {
   readonly time: number;
   readonly sandbox: string;

@@ -1,13 +1,14 @@
 /**
  * What is recorded (docs/audit.md), and the bytes of a record that its hash is made of.
  *
- * There are five kinds, in one chain:
+ * There are six kinds, in one chain:
  *
  * - `request`: a client asked for something: what, verdict, why, how long, how much. Written after the reply.
  * - `intent`: a request that changes upstream is about to be forwarded. Committed first, so that nothing changes
  *   upstream that is not recorded (G7). The request's own record follows and names it. An intent that no record names
  *   was interrupted: whether upstream acted on it is not known.
  * - `build`: an inner build that a client asked for, with its outputs.
+ * - `fetch`: nix-broker fetched a fixed output itself, with the URLs.
  * - `sandbox`: a sandbox began or ended.
  * - `service`: the broker started, stopped, or did something to the audit itself.
  */
@@ -15,7 +16,7 @@
 import { hash } from "node:crypto";
 
 /** In the order of their numbers in the database, from 1. */
-export const AUDIT_KINDS = ["request", "intent", "build", "sandbox", "service"] as const;
+export const AUDIT_KINDS = ["request", "intent", "build", "sandbox", "service", "fetch"] as const;
 export type AuditKind = (typeof AUDIT_KINDS)[number];
 
 /** In the order of their numbers in the database, from 1. */

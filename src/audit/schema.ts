@@ -29,7 +29,7 @@ CREATE TABLE text (
 CREATE TABLE record (
   seq INTEGER PRIMARY KEY,       -- place in the chain, no gaps
   time INTEGER NOT NULL,         -- microseconds since the epoch
-  kind INTEGER NOT NULL,         -- 1 request, 2 intent, 3 build, 4 sandbox, 5 service
+  kind INTEGER NOT NULL,         -- 1 request, 2 intent, 3 build, 4 sandbox, 5 service, 6 fetch
   op INTEGER NOT NULL,           -- text
   verdict INTEGER,               -- 1 forward, 2 answer, 3 deny
   sandbox INTEGER,               -- text
@@ -60,7 +60,7 @@ CREATE TABLE more_subject (      -- finds records by a subject that is not the f
 CREATE VIEW readable AS SELECT
   seq,
   strftime('%Y-%m-%d %H:%M:%f', time / 1000000.0, 'unixepoch') AS time,
-  CASE kind WHEN 1 THEN 'request' WHEN 2 THEN 'intent' WHEN 3 THEN 'build' WHEN 4 THEN 'sandbox' ELSE 'service' END AS kind,
+  CASE kind WHEN 1 THEN 'request' WHEN 2 THEN 'intent' WHEN 3 THEN 'build' WHEN 4 THEN 'sandbox' WHEN 6 THEN 'fetch' ELSE 'service' END AS kind,
   (SELECT text FROM text WHERE id = op) AS op,
   CASE verdict WHEN 1 THEN 'forward' WHEN 2 THEN 'answer' WHEN 3 THEN 'deny' END AS verdict,
   (SELECT text FROM text WHERE id = sandbox) AS sandbox,

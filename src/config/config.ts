@@ -63,6 +63,11 @@ export interface HooksConfig {
   readonly nextPostBuildHook: string;
 }
 
+export interface FetchConfig {
+  /** Hosts that may have addresses of this machine, or of private networks. */
+  readonly privateHosts: readonly string[];
+}
+
 export interface AuditConfig {
   /** The folder of the databases. */
   readonly path: string;
@@ -96,6 +101,7 @@ export interface Config {
   readonly limits: Limits;
   /** All profiles, the built-in ones included, by name. */
   readonly profiles: ReadonlyMap<string, Profile>;
+  readonly fetch: FetchConfig;
   readonly audit: AuditConfig;
   readonly metrics: HttpConfig;
   readonly web: HttpConfig;

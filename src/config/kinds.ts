@@ -3,6 +3,7 @@ import type { LimitRow } from "../policy/limits.ts";
 import { listsName, nameItemProblem } from "../policy/name-list.ts";
 import { forbiddenSystemFeatures, operationGroups } from "../policy/profile.ts";
 import { urlPatternProblem } from "../policy/url-pattern.ts";
+import { patternsOf, presetNames } from "../policy/url-presets.ts";
 import { parseEndpoint } from "./endpoint.ts";
 import { formatDuration, parseDuration, parseSize } from "./units.ts";
 
@@ -107,6 +108,11 @@ export const groupName: Kind<string> = {
   nix: "types.str",
   schema: z.string().check(z.regex(/^[a-z_][a-z0-9_-]*$/)),
 };
+export const hostNames: Kind<string[]> = {
+  type: "a list of host names or addresses",
+  nix: nixList,
+  schema: z.array(z.string().check(z.regex(/^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/))),
+};
 export function count(least: number, most: number): Kind<number> {
   return {
     type: `a whole number from ${least} to ${most}`,
@@ -169,7 +175,7 @@ export const allowUids: Kind<string[]> = {
     .check(z.minLength(1)),
 };
 export const fixedOutputs: Kind<"deny" | "known" | "allow" | string[]> = {
-  type: '"deny", "known", "allow", or a list of URL patterns',
+  type: '"deny", "known", "allow", or a list of URL patterns (http or https)',
   nix: nixEither(nixWords(["deny", "known", "allow"]), nixList),
   schema: z.union([
     z.enum(["deny", "known", "allow"]),
@@ -178,11 +184,11 @@ export const fixedOutputs: Kind<"deny" | "known" | "allow" | string[]> = {
         problem(context, 'the list is empty; write "known" or "deny" instead');
       }
       for (const pattern of patterns) {
-        const wrong = urlPatternProblem(pattern);
+        const wrong = presetNames.includes(pattern) ? undefined : urlPatternProblem(pattern);
         if (wrong !== undefined)
           problem(context, `${JSON.stringify(pattern)} is not a URL pattern: ${wrong}`);
       }
-      return patterns;
+      return patterns.flatMap(patternsOf);
     }),
   ]),
 };

@@ -232,6 +232,7 @@ export function resolveConfig(
     },
     limits,
     profiles,
+    fetch: { privateHosts: file.fetch.private_hosts },
     audit: {
       path: file.audit.path ?? `${stateDir}/audit`,
       jsonLines: file.audit.json_lines,

@@ -15,6 +15,7 @@ import {
   flag,
   folder,
   groupName,
+  hostNames,
   type Kind,
   limitKind,
   listenView,
@@ -126,7 +127,7 @@ const profileSchema = z.strictObject({
   fixed_outputs: optionalKey(
     fixedOutputs,
     "as extended",
-    'Fixed-output derivations, which have network access: `"deny"`, `"known"` (only if the output is in the view), `"allow"`, or a list of URL patterns (`https://example.org/*`): as with `known`, and in addition `builtin:fetchurl` of matching URLs.',
+    'Fixed-output derivations, which have network access: `"deny"`, `"known"` (only if the output is in the view), `"allow"`, or a list of URL patterns (`https://example.org/*`): as with `known`, and in addition what nix-broker fetches itself: files that are downloaded by http or https, and unpacked, if every URL on the way matches. `"@forges"` stands for well-known hosts of source code (docs/fetching.md).',
   ),
   admit_fixed_outputs: optionalKey(
     flag,
@@ -272,6 +273,13 @@ export const configSchema = z.strictObject({
   profiles: documented(z._default(z.record(z.string(), profileSchema), {}), {
     description:
       "Profiles of your own, next to the built-in `query`, `instantiate`, `pure`, `build` and `agent`. `nix-broker policy --profile NAME` prints the resulting profile.",
+  }),
+  fetch: table("What nix-broker fetches itself, for profiles with URL patterns in `fixed_outputs`.", {
+    private_hosts: key(
+      hostNames,
+      [],
+      "Hosts, as URLs name them, that may have addresses of this machine or of private networks. Everybody with a pattern that matches can then reach them.",
+    ),
   }),
   audit: table("The record of every request.", {
     path: optionalKey(absolutePath, "`audit` in `runtime.state_dir`", "The folder of its databases."),

@@ -10,7 +10,6 @@ import { type Derivation, DerivationError, outputKind } from "../store/derivatio
 import type { StorePath } from "../store/store-path.ts";
 import { listsName } from "./name-list.ts";
 import { forbiddenSystemFeatures, type Profile } from "./profile.ts";
-import { matchesUrlPattern } from "./url-pattern.ts";
 
 /** The feature with which a derivation asks the broker for its own sandbox. */
 export const OPT_IN_FEATURE = "nix-broker";
@@ -72,27 +71,17 @@ export function refuseFixedOutput(derivation: Derivation, profile: Profile): str
   if (policy === "deny") return `the profile '${profile.name}' allows no fixed-output derivations`;
   if (policy === "known")
     return `the profile '${profile.name}' allows fixed-output derivations only if the output is already in the view`;
-  if (derivation.builder !== "builtin:fetchurl")
-    return `the profile '${profile.name}' allows fixed-output derivations only by builtin:fetchurl`;
-  const url = derivation.attributes.variable("url") ?? "";
-  if (namesAnotherUrl(derivation, url))
-    return `the profile '${profile.name}' allows fetching only if the environment and the structured attributes name the same URL`;
-  if (policy.some((pattern) => matchesUrlPattern(pattern, url))) return undefined;
-  return `the profile '${profile.name}' does not allow fetching that URL`;
+  return `the profile '${profile.name}' lets no derivation use the network (fixed_outputs)`;
 }
 
-/**
- * Whether anything in the derivation names a different URL than its environment. builtin:fetchurl reads the
- * environment, whatever `__json` says, but later versions may not; `<nix/fetchurl.nix>` sets `urls` too.
- */
-function namesAnotherUrl(derivation: Derivation, url: string): boolean {
-  const { attributes } = derivation;
-  const other = (named: unknown): boolean => named !== url;
-  const structured = attributes.structured("url");
-  if (structured !== undefined && other(structured)) return true;
-  const urls = attributes.structured("urls");
-  if (urls !== undefined && !(Array.isArray(urls) && !urls.some(other))) return true;
-  return (attributes.variable("urls") ?? "").split(/\s+/).some((word) => word !== "" && other(word));
+/** Judges the hash of a fixed output that is to be fetched. @returns why it is refused, or undefined. */
+export function refuseHash(derivation: Derivation, profile: Profile): string | undefined {
+  try {
+    return refuseOutputs(derivation, profile);
+  } catch (error) {
+    if (error instanceof DerivationError || error instanceof ContentAddressError) return error.message;
+    throw error;
+  }
 }
 
 /** Whether the derivation fetches: its output is fixed, and its builder has network access. */

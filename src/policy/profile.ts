@@ -15,8 +15,8 @@ export type OperationGroup = (typeof operationGroups)[number];
  *
  * - `"deny"`: none.
  * - `"known"`: those whose output is already in the view, so that nothing is built or fetched.
- * - a list of URL patterns (`url-pattern.ts`): what `known` allows, plus `builtin:fetchurl` of a URL that
- *   matches one. Never empty; that is `"deny"`.
+ * - a list of URL patterns (`url-pattern.ts`): what `known` allows, plus those that download a file by http or https:
+ *   nix-broker fetches it itself, if the URL matches one. Never empty; that is `"deny"`.
  * - `"allow"`: all.
  */
 export type FixedOutputs = "deny" | "known" | "allow" | readonly string[];

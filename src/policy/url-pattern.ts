@@ -48,7 +48,8 @@ export function urlPatternProblem(pattern: string): string | undefined {
   if (parts === undefined) {
     return "expected scheme://host/path, where * stands for any characters, without user, spaces, or . and .. segments";
   }
-  return parts.authority === "" && parts.scheme !== "file" ? "expected a host after ://" : undefined;
+  if (!/^https?$/.test(parts.scheme)) return "expected http:// or https://, since nothing else is fetched";
+  return parts.authority === "" ? "expected a host after ://" : undefined;
 }
 
 /**

@@ -13,6 +13,7 @@ import { TooLongError } from "../protocol/wire.ts";
 import { noOptions } from "./client-options.ts";
 import { ConnectionAudit, denied } from "./connection-audit.ts";
 import { Deadline } from "./deadline.ts";
+import type { Fetchers } from "./fetchers.ts";
 import {
   agree,
   GREETING_SECONDS,
@@ -55,6 +56,7 @@ export interface ConnectionServices {
   readonly store: UpstreamStore;
   readonly recorder: Recorder;
   readonly waits: Waits;
+  readonly fetchers: Fetchers;
   readonly memory: MemoryBudget;
 }
 
@@ -219,7 +221,7 @@ export class Connection {
 
   private served(minor: number): Client {
     const { client, reader, replies, audit, sandbox, memory } = this;
-    const { store, recorder, waits } = this.services;
+    const { store, recorder, waits, fetchers } = this.services;
     return {
       transport: client,
       reader,
@@ -229,6 +231,7 @@ export class Connection {
       store,
       recorder,
       waits,
+      fetchers,
       budget: this.services.memory,
       memory,
       options: noOptions(),

@@ -47,6 +47,21 @@ export interface BuildRecord {
   readonly intent: number | undefined;
 }
 
+/** A fixed output that nix-broker fetched, or tried to. */
+export interface FetchRecord {
+  readonly asker: Asker;
+  readonly derivation: StorePath;
+  readonly output: StorePath;
+  /** Where it came from and what that redirected to; all that were tried if it failed. */
+  readonly urls: readonly string[];
+  readonly bytes: number;
+  /** Why it failed, or "". */
+  readonly reason: string;
+  readonly durationMs: number;
+  /** What `intend` returned for the request that needs it. */
+  readonly intent: number | undefined;
+}
+
 export interface Recorder {
   /**
    * Records that a change of upstream is about to be requested. The record survives the end of the service at any moment.
@@ -59,6 +74,7 @@ export interface Recorder {
   synced(): Promise<void>;
   request(record: RequestRecord): void;
   build(record: BuildRecord): void;
+  fetch(record: FetchRecord): void;
   /** Why nothing can be recorded now, or undefined. */
   readonly failure: string | undefined;
 }

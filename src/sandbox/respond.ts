@@ -6,6 +6,7 @@ import type { OperationName } from "../protocol/operations.ts";
 import type { ClientOptions } from "./client-options.ts";
 import type { ConnectionAudit, Judged } from "./connection-audit.ts";
 import { decide } from "./decide.ts";
+import type { Fetchers } from "./fetchers.ts";
 import { Body } from "./forward/body.ts";
 import { type Exchange, REPLIED } from "./forward/exchange.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
@@ -28,6 +29,7 @@ export interface Client {
   readonly store: UpstreamStore;
   readonly recorder: Recorder;
   readonly waits: Waits;
+  readonly fetchers: Fetchers;
   readonly budget: MemoryBudget;
   readonly memory: RequestMemory;
   readonly options: ClientOptions;
@@ -92,6 +94,7 @@ function exchangeOf<N extends OperationName>(
     store,
     recorder,
     waits,
+    fetchers,
     budget,
     memory,
     options,
@@ -111,6 +114,7 @@ function exchangeOf<N extends OperationName>(
     store,
     recorder,
     waits,
+    fetchers,
     budget,
     memory,
     replying: false,

@@ -1,10 +1,10 @@
 /** Passes what connections report on to the audit store and the metrics. */
-import { type Asker as AuditAsker, buildRecord, sandboxRecord } from "../audit/events.ts";
+import { type Asker as AuditAsker, buildRecord, fetchRecord, sandboxRecord } from "../audit/events.ts";
 import { type AuditRecord, MAX_SUBJECTS } from "../audit/record.ts";
 import { type AuditStore, nowMicroseconds } from "../audit/store.ts";
 import type { OperationName } from "../protocol/operations.ts";
 import { fromWireText } from "../protocol/wire.ts";
-import type { Asker, BuildRecord, Recorder, RequestRecord } from "../sandbox/recorder.ts";
+import type { Asker, BuildRecord, FetchRecord, Recorder, RequestRecord } from "../sandbox/recorder.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { StorePath } from "../store/store-path.ts";
 import type { Counters } from "./counters.ts";
@@ -85,6 +85,22 @@ export class AuditRecorder implements Recorder {
         derivation,
         outputs,
         error: ok ? undefined : "the build failed",
+        intent,
+      }),
+    );
+  }
+
+  fetch({ asker, derivation, output, urls, bytes, reason, durationMs, intent }: FetchRecord): void {
+    const durationUs = durationMs * 1000;
+    this.store.append(
+      fetchRecord(auditAsker(asker), {
+        time: nowMicroseconds() - durationUs,
+        durationUs,
+        derivation,
+        output,
+        urls,
+        bytes,
+        reason: reason || undefined,
         intent,
       }),
     );

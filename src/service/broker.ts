@@ -15,6 +15,7 @@ import { Waits } from "../sandbox/waits.ts";
 import type { StorePath } from "../store/store-path.ts";
 import type { AuditRecorder } from "./audit-recorder.ts";
 import type { Counters } from "./counters.ts";
+import { FETCH_SOCKET, FetcherStarter } from "./fetchers.ts";
 import { JailHome, type OutsidePath } from "./jail-home.ts";
 import { NoRoots, TemporaryRoots } from "./static-home.ts";
 import { connectTo, generationOf } from "./upstream.ts";
@@ -49,6 +50,7 @@ export class Broker {
   readonly memory: MemoryBudget;
   private readonly recorder: AuditRecorder;
   private readonly waits: Waits;
+  private readonly fetchers: FetcherStarter;
   private readonly sandboxes = new Map<string, Sandbox>();
   private readonly connections = new Set<Connection>();
   /** Sandboxes that end with their last client, and why. */
@@ -64,6 +66,10 @@ export class Broker {
     this.metrics = metrics;
     this.memory = new MemoryBudget(config.runtime.memory);
     this.waits = new Waits({ buildUsers, onRefused: (reason) => metrics.waitRefused(reason) });
+    this.fetchers = new FetcherStarter({
+      privateHosts: config.fetch.privateHosts,
+      socket: process.env[FETCH_SOCKET],
+    });
     this.pool = new UpstreamPool({
       connect: connectTo(upstream),
       generation: generationOf(upstream),
@@ -198,8 +204,8 @@ export class Broker {
   }
 
   private get services(): ConnectionServices {
-    const { pool, store, recorder, waits, memory } = this;
-    return { pool, store, recorder, waits, memory };
+    const { pool, store, recorder, waits, fetchers, memory } = this;
+    return { pool, store, recorder, waits, fetchers, memory };
   }
 
   get openConnections(): number {

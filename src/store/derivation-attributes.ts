@@ -10,7 +10,7 @@ import { quote } from "./quote.ts";
 import type { Slices } from "./slices.ts";
 import { type JsonObject, type JsonValue, structuredAttributes } from "./structured-attributes.ts";
 
-/** The attributes that are used; no others are kept. */
+/** The attributes that are used; no others are kept. Some mean something to nixpkgs' fetchers only. */
 const attributeNames = [
   "__contentAddressed",
   "__impure",
@@ -22,11 +22,16 @@ const attributeNames = [
   "allowedRequisites",
   "disallowedReferences",
   "disallowedRequisites",
+  "executable",
   "exportReferencesGraph",
   "impureEnvVars",
+  "leaveDotGit",
+  "mirrorsFile",
   "outputChecks",
+  "postFetch",
   "requiredSystemFeatures",
   "sandboxProfile",
+  "unpack",
   "url",
   "urls",
 ] as const;

@@ -71,6 +71,26 @@ export function* derivationOf(text: Buffer): Slices<Derivation> {
   }
 }
 
+/**
+ * The values of variables of a derivation's environment, which means nothing to Nix.
+ * @throws DerivationError as `parseDerivation`
+ */
+export function* variablesOf(text: Buffer, names: ReadonlySet<string>): Slices<Map<string, string>> {
+  const found = new Map<string, string>();
+  try {
+    yield* readDerivation(new AtermReader(text), { names, found });
+  } catch (error) {
+    throw error instanceof AtermError ? new DerivationError(error.message, { cause: error }) : error;
+  }
+  return found;
+}
+
+/** Variables that are wanted besides attributes. */
+interface Wanted {
+  readonly names: ReadonlySet<string>;
+  readonly found: Map<string, string>;
+}
+
 /** What one entry of a map, with a short string or two, takes besides its characters. Bytes. */
 const ENTRY = 120;
 
@@ -104,7 +124,7 @@ export function outputPathName(derivationName: string, outputName: string): stri
   return outputName === "out" ? derivationName : `${derivationName}-${outputName}`;
 }
 
-function* readDerivation(reader: AtermReader): Slices<Derivation> {
+function* readDerivation(reader: AtermReader, wanted?: Wanted): Slices<Derivation> {
   yield* reader.refuseControlCharacters();
   if (reader.skip("DrvWithVersion("))
     throw reader.error("dynamic derivations (the form DrvWithVersion) are not supported");
@@ -124,7 +144,7 @@ function* readDerivation(reader: AtermReader): Slices<Derivation> {
     return undefined;
   });
   reader.expect(",");
-  const attributes = yield* readAttributes(reader);
+  const attributes = yield* readAttributes(reader, wanted);
   reader.expect(")");
   reader.end();
   return { outputs, inputDrvs, inputSrcs, system, builder, attributes };
@@ -221,7 +241,7 @@ function* readInputSources(reader: AtermReader): Slices<StorePath[]> {
 }
 
 /** Reads the environment, and keeps the variables that mean something to Nix. */
-function* readAttributes(reader: AtermReader): Slices<DerivationAttributes> {
+function* readAttributes(reader: AtermReader, wanted?: Wanted): Slices<DerivationAttributes> {
   const variables = new Map<string, Buffer>();
   let tooLong: string | undefined;
   const inOrder = ascending(reader, "environment variable");
@@ -232,6 +252,8 @@ function* readAttributes(reader: AtermReader): Slices<DerivationAttributes> {
     const span = reader.span();
     reader.expect(")");
     inOrder(name);
+    const isWanted = wanted?.names.has(name) && lengthOf(span) <= LONGEST_ATTRIBUTE;
+    if (isWanted) return readWanted(name, span);
     if (!isAttributeName(name)) return undefined;
     if (name === "__json" || lengthOf(span) <= LONGEST_ATTRIBUTE) return readVariable(name, span);
     tooLong = name;
@@ -239,6 +261,9 @@ function* readAttributes(reader: AtermReader): Slices<DerivationAttributes> {
   });
   return yield* DerivationAttributes.of(variables, tooLong);
 
+  function* readWanted(name: string, span: Span): Slices<void> {
+    wanted?.found.set(name, (yield* reader.bytesOf(span)).toString("latin1"));
+  }
   function* readVariable(name: string, span: Span): Slices<void> {
     variables.set(name, yield* reader.bytesOf(span));
   }

@@ -11,7 +11,6 @@ describe("URL patterns of fixed outputs", () => {
     ["http://example.org:8080/a", "http://example.org:*/*"],
     ["https://example.org/x/y/z.tar", "https://example.org/*/y/*.tar"],
     ["https://[::1]/a", "https://[::1]/*"],
-    ["file:///srv/mirror/a", "file:///srv/mirror/*"],
   ])("%s is matched by %s", (url, pattern) => {
     expect(matchesUrlPattern(pattern, url)).toBe(true);
   });
@@ -57,6 +56,8 @@ describe("URL patterns of fixed outputs", () => {
     "https://a@b/*",
     "https://a/../*",
     "https://ä/",
+    "file:///srv/mirror/*",
+    "ftp://example.org/*",
   ])("%s is refused as a pattern", (pattern) => {
     expect(urlPatternProblem(pattern)).toMatch(/^expected/);
   });

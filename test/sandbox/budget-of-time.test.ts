@@ -12,6 +12,7 @@ import { operationNames, operations } from "../../src/protocol/operations.ts";
 import { NEWEST_MINOR, versionToWire } from "../../src/protocol/version.ts";
 import { Decoder, Encoder } from "../../src/protocol/wire.ts";
 import { type ClientTransport, Connection } from "../../src/sandbox/connection.ts";
+import type { Fetchers } from "../../src/sandbox/fetchers.ts";
 import { MemoryBudget } from "../../src/sandbox/memory-budget.ts";
 import { Quota } from "../../src/sandbox/quota.ts";
 import type { Recorder } from "../../src/sandbox/recorder.ts";
@@ -142,9 +143,14 @@ async function ask(table: DialectTable, request: Buffer): Promise<string[]> {
     synced: async () => {},
     request: ({ operation, reason }) => recorded.push(operation === "unknown" ? reason : operation),
     build: () => undefined,
+    fetch: () => undefined,
     failure: undefined,
   };
   const waits = new Waits({ buildUsers: 8, onRefused: () => undefined });
+  const fetchers: Fetchers = {
+    privateHosts: [],
+    start: () => Promise.reject(new Error("there is no network")),
+  };
   const greeting = [
     word(0x6e697863),
     word(versionToWire(table.minor)),
@@ -165,7 +171,7 @@ async function ask(table: DialectTable, request: Buffer): Promise<string[]> {
       onClose: undefined,
     },
   );
-  const connection = new Connection(client, sandbox, { pool, store, recorder, waits, memory }, 1);
+  const connection = new Connection(client, sandbox, { pool, store, recorder, waits, fetchers, memory }, 1);
   await connection.serve();
   client.onClose?.();
   return recorded;

@@ -37,7 +37,7 @@ const TEXT: HashedBy = { method: "text", algorithm: "sha256" };
 const DERIVATION_SUFFIX = ".drv";
 
 /** AddToStore has the newer form from this version on. */
-const NEW_FORM_SINCE = 25;
+export const NEW_FORM_SINCE = 25;
 
 export async function addToStore(
   exchange: Exchange<"AddToStore">,

@@ -172,6 +172,13 @@ class Walk {
     const held = new Set(await this.held.among(known));
     const absent = known.filter((path) => !held.has(path));
     if (await this.held.fetch(absent)) for (const path of await this.held.among(absent)) held.add(path);
+    const fetched = read.filter((entry) => this.isFetchedHere(entry, held));
+    await this.held.download(fetched);
+    if (fetched.length > 0)
+      for (const path of await this.held.among(
+        fetched.flatMap(({ path }) => [...this.outputsOf(path).values()]),
+      ))
+        held.add(path);
     const missing: Read[] = [];
     for (const entry of read) {
       const skipped = this.skipped.get(entry.path) ?? new Set();
@@ -182,6 +189,14 @@ class Walk {
     }
     await this.held.keep(missing.map(({ path }) => path));
     return missing;
+  }
+
+  private isFetchedHere({ path, derivation, fresh }: Read, held: ReadonlySet<StorePath>): boolean {
+    return (
+      typeof this.sandbox.profile.fixedOutputs !== "string" &&
+      isFixedOutput(derivation) &&
+      fresh.some((name) => !held.has(this.outputsOf(path).get(name) ?? ""))
+    );
   }
 }
 

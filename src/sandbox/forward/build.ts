@@ -40,7 +40,7 @@ async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]):
     exchange.memory.release();
     // What is held on a connection is held for that connection only: that one, and no other, then carries the build.
     const holder = sandbox.view.closed ? undefined : await exchange.upstream();
-    const held = holder ? heldOnConnection(exchange, holder, wanted) : heldInView(sandbox.view, sandbox.pace);
+    const held = holder ? heldOnConnection(exchange, holder, wanted) : heldInView(exchange);
     const approval = await approve(sandbox, held, wanted);
     const endWait = exchange.waits.begin(sandbox, locked(approval));
     try {

@@ -6,6 +6,7 @@ import type { OperationName } from "../../protocol/operations.ts";
 import type { ClientOptions } from "../client-options.ts";
 import { Deadline } from "../deadline.ts";
 import type { DetailOf } from "../detail.ts";
+import type { Fetchers } from "../fetchers.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
 import type { Asker, Recorder } from "../recorder.ts";
 import { Refusal } from "../refusal.ts";
@@ -37,6 +38,7 @@ export interface Exchange<N extends OperationName = OperationName> {
   readonly store: UpstreamStore;
   readonly recorder: Recorder;
   readonly waits: Waits;
+  readonly fetchers: Fetchers;
   /** What all requests hold together. */
   readonly budget: MemoryBudget;
   /** What this request holds. */

@@ -6,13 +6,13 @@
 import { printDerivedPath } from "../../policy/derived-path.ts";
 import { infoInView } from "../../policy/view-queries.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
-import { mapInSlices, type Pace } from "../../store/slices.ts";
+import { mapInSlices } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { type UpstreamConnection, UpstreamRefusal } from "../upstream/connection.ts";
-import type { View } from "../view.ts";
 import type { WantedOutputs } from "./approve.ts";
 import { buildTimeout } from "./build-timeouts.ts";
 import { type BuildExchange, type Exchange, guarded, recordIntent } from "./exchange.ts";
+import { fetchFixed, type Missing } from "./fetch-fixed.ts";
 
 /** Operations with which a client can have a path fetched. */
 export type SubstitutingExchange = Exchange<"BuildPaths" | "BuildPathsWithResults" | "EnsurePath">;
@@ -24,6 +24,8 @@ export interface HeldOutputs {
   keep(derivations: readonly StorePath[]): Promise<void>;
   /** Makes upstream fetch those of the paths that it can. @returns whether it tried any */
   fetch(paths: readonly StorePath[]): Promise<boolean>;
+  /** Fetches the outputs of these derivations, if the profile has nix-broker do that. @throws Refusal when it cannot */
+  download(missing: readonly Missing[]): Promise<void>;
   /** What may run reads these paths, besides outputs that are held. */
   readToo(sources: Iterable<StorePath>): void;
   /**
@@ -38,7 +40,8 @@ export interface HeldOutputs {
  * A closed view holds what is in it: that is rooted as long as the sandbox lives, and complete. Upstream is
  * never asked: otherwise a refusal would reveal what the host has (G1).
  */
-export function heldInView(view: View, pace: Pace): HeldOutputs {
+export function heldInView(exchange: BuildExchange): HeldOutputs {
+  const { view, pace } = exchange.sandbox;
   return {
     among: async (paths) => {
       const infos = await mapInSlices(paths, pace, (path) => view.info(path));
@@ -46,6 +49,9 @@ export function heldInView(view: View, pace: Pace): HeldOutputs {
     },
     keep: async () => {},
     fetch: async () => false,
+    download: async (missing) => {
+      if (missing.length > 0) await fetchFixed(exchange, await exchange.upstream(), missing);
+    },
     // What is in the view is complete: that was waited for before it entered.
     readToo() {},
     settled: async () => {},
@@ -100,6 +106,7 @@ export function heldOnConnection(
       for (const path of hopeful) await fetchPath(exchange, upstream, path);
       return hopeful.length > 0;
     },
+    download: (missing) => fetchFixed(exchange, upstream, missing),
     readToo(sources) {
       for (const path of sources) readPaths.add(path);
     },

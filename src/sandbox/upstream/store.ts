@@ -9,9 +9,15 @@ import type { PathInfo } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
 import type { ReplyOf } from "../../protocol/operations.ts";
 import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
-import { type Derivation, DerivationError, derivationOf, sizeOf } from "../../store/derivation.ts";
+import {
+  type Derivation,
+  DerivationError,
+  derivationOf,
+  sizeOf,
+  variablesOf,
+} from "../../store/derivation.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
-import { inSlices, type Pace, paced } from "../../store/slices.ts";
+import { inSlices, type Pace, paced, type Slices } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { GrowingBuffer } from "../forward/growing-buffer.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
@@ -145,8 +151,24 @@ export class UpstreamStore {
   async derivation(path: StorePath, known?: PathInfo, asker: object = this): Promise<Derivation> {
     const held = this.derivations.get(path);
     if (held) return held.derivation;
-    // Outputs of any size can have such a name, and while one is being read all other questions wait.
     const info = known ?? (await this.info(path));
+    const derivation = await this.parsed(path, info, asker, derivationOf);
+    if (info) this.remember(info, derivation);
+    return derivation;
+  }
+
+  /** Variables of a derivation's environment. @throws as `derivation` */
+  async variables(path: StorePath, names: ReadonlySet<string>, asker: object): Promise<Map<string, string>> {
+    return this.parsed(path, await this.info(path), asker, (text) => variablesOf(text, names));
+  }
+
+  private async parsed<T>(
+    path: StorePath,
+    info: PathInfo | undefined,
+    asker: object,
+    parse: (text: Buffer) => Slices<T>,
+  ): Promise<T> {
+    // Outputs of any size can have such a name, and while one is being read all other questions wait.
     const narSize = info?.narSize ?? 0;
     if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
     const share = await this.memory.toParse(asker, narSize);
@@ -155,9 +177,7 @@ export class UpstreamStore {
         readFileOfNar(connection, this.textBytes),
       );
       if (text instanceof DerivationError) throw text;
-      const derivation = await inSlices(derivationOf(text), this.pace);
-      if (info) this.remember(info, derivation);
-      return derivation;
+      return await inSlices(parse(text), this.pace);
     } finally {
       share.release();
     }

@@ -1,0 +1,63 @@
+/**
+ * What the service asks of a fetcher, and what it gets: a line of JSON each way, then the contents.
+ *
+ * The service has no network, and a fetcher has nothing else: no socket of the daemon's, no audit, no files but
+ * what it downloads. Both sides are ours, but what a fetcher says comes from the network: the service takes it for
+ * no more than a message, and the contents for what their hash says.
+ */
+import type { HashAlgorithm } from "../store/hash.ts";
+
+/** How what was downloaded becomes the contents of the output. */
+export type Shape =
+  /** The file itself. */
+  | "file"
+  /** The file itself, executable. */
+  | "executable"
+  /** The one folder of an archive, without its name. */
+  | "stripped"
+  /** Everything in an archive. */
+  | "whole";
+
+export interface FetchJob {
+  /** In the order in which they are tried. */
+  readonly urls: readonly string[];
+  /** Each URL, those of redirects included, must match one of them (`policy/url-pattern.ts`). */
+  readonly patterns: readonly string[];
+  /** Hosts that may have addresses of this machine, or of private networks. */
+  readonly privateHosts: readonly string[];
+  readonly hash: { readonly algorithm: HashAlgorithm; readonly digest: string };
+  /** Whether the hash is that of the file, or of the NAR. */
+  readonly hashed: "flat" | "nar";
+  /** What the contents may be; the first is what the derivation says. */
+  readonly shapes: readonly Shape[];
+  /** Whether the contents are sent as they are, or as a NAR. */
+  readonly sent: "flat" | "nar";
+  /** The longest download, and the most that an archive may hold. Bytes. */
+  readonly bytes: number;
+  /** How long a server may send nothing. Seconds. */
+  readonly patience: number;
+}
+
+/** A URL that gave nothing, and why. */
+export interface Attempt {
+  readonly url: string;
+  readonly reason: string;
+}
+
+export type FetchReply =
+  | {
+      readonly ok: true;
+      /** The URL that it came from, then those that this one was redirected to. */
+      readonly hops: readonly string[];
+      /** The length of what follows. Bytes. */
+      readonly length: number;
+    }
+  | {
+      readonly ok: false;
+      readonly attempts: readonly Attempt[];
+      /** The hash that the first shape has, in base 16, if something was downloaded that has it not. */
+      readonly got?: string;
+    };
+
+/** The longest line of either side. Bytes. */
+export const LONGEST_LINE = 1024 * 1024;

@@ -1,0 +1,107 @@
+/** Downloads by http and https. Every URL on the way is checked, and so is every address. */
+import { createHash } from "node:crypto";
+import http from "node:http";
+import https from "node:https";
+import type { FetchJob } from "../contract/fetch-job.ts";
+import { matchesUrlPattern } from "../policy/url-pattern.ts";
+import type { HashAlgorithm } from "../store/hash.ts";
+import { lookupFor, refuseLiteral } from "./public-address.ts";
+import { type Allowance, Spool, SpoolFull } from "./spool.ts";
+
+const MOST_REDIRECTS = 10;
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+/** A URL that gives nothing; the message says why. */
+export class DownloadError extends Error {
+  override name = "DownloadError";
+}
+
+export interface Download {
+  readonly spool: Spool;
+  /** Of the file, in base 16. */
+  readonly digest: string;
+  /** The URLs from the first to that of the file. */
+  readonly hops: readonly string[];
+}
+
+export type Rules = Pick<FetchJob, "patterns" | "privateHosts" | "patience">;
+
+/** @throws DownloadError, SpoolFull, or the system's error when it cannot be kept */
+export async function download(
+  first: string,
+  algorithm: HashAlgorithm,
+  rules: Rules,
+  allowance: Allowance,
+): Promise<Download> {
+  const hops: string[] = [];
+  for (let url = allowed(first, rules); ; ) {
+    hops.push(url.href);
+    const response = await answer(url, rules);
+    const { statusCode = 0, headers } = response;
+    if (statusCode >= 200 && statusCode < 300) {
+      const { spool, digest } = await keep(response, algorithm, allowance);
+      return { spool, digest, hops };
+    }
+    response.destroy();
+    if (!REDIRECTS.has(statusCode) || headers.location === undefined)
+      throw new DownloadError(`the server answered ${statusCode} ${response.statusMessage ?? ""}`.trim());
+    if (hops.length > MOST_REDIRECTS) throw new DownloadError("it is redirected again and again");
+    url = allowed(headers.location, rules, url);
+  }
+}
+
+/** @throws DownloadError unless that URL may be fetched */
+function allowed(text: string, { patterns, privateHosts }: Rules, from?: URL): URL {
+  const parsed = URL.parse(text, from?.href);
+  if (!parsed) throw new DownloadError(`'${text.slice(0, 500)}' is not a URL`);
+  parsed.hash = "";
+  // What is matched is what is asked for: the parser's reading of it, without user, password and dots.
+  const redirected = from === undefined ? "" : `it is redirected to '${parsed.href.slice(0, 500)}', which `;
+  if (
+    !/^https?:$/.test(parsed.protocol) ||
+    !patterns.some((pattern) => matchesUrlPattern(pattern, parsed.href))
+  )
+    throw new DownloadError(`${redirected || "the URL "}no pattern of the profile matches (fixed_outputs)`);
+  const refused = refuseLiteral(parsed.hostname, privateHosts);
+  if (refused !== undefined) throw new DownloadError(refused);
+  return parsed;
+}
+
+function answer(url: URL, { privateHosts, patience }: Rules): Promise<http.IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const get = url.protocol === "https:" ? https.get : http.get;
+    const request = get(
+      url,
+      {
+        agent: false,
+        lookup: lookupFor(privateHosts),
+        timeout: patience * 1000,
+        // As it is: the hash is that of the file on the server.
+        headers: { "user-agent": "nix-broker", accept: "*/*", "accept-encoding": "identity" },
+      },
+      resolve,
+    );
+    request.on("timeout", () => request.destroy(new Error(`nothing came for ${patience} seconds`)));
+    request.on("error", (error) => reject(new DownloadError(error.message)));
+  });
+}
+
+async function keep(
+  response: http.IncomingMessage,
+  algorithm: HashAlgorithm,
+  allowance: Allowance,
+): Promise<Pick<Download, "spool" | "digest">> {
+  const spool = new Spool(allowance);
+  const hash = createHash(algorithm);
+  try {
+    for await (const piece of response as AsyncIterable<Buffer>) {
+      hash.update(piece);
+      spool.append(piece);
+    }
+    return { spool, digest: hash.digest("hex") };
+  } catch (error) {
+    spool.close();
+    if (error instanceof SpoolFull || (error as NodeJS.ErrnoException).syscall === "write") throw error;
+    throw new DownloadError(`the transfer broke off: ${(error as Error).message}`);
+  }
+}
