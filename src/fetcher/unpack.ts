@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { Readable, type Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { Parser, type ReadEntry } from "tar";
-import { XzReadableStream } from "xz-decompress";
+import xzDecompress from "xz-decompress";
 import yauzl from "yauzl";
 import { type Allowance, Spool, SpoolFull } from "./spool.ts";
 import { ArchiveError, type FolderNode, TreeBuilder } from "./tree.ts";
@@ -50,7 +50,7 @@ function uncompressed(file: Spool, kind: "gzip" | "zstd" | "xz" | "tar"): Readab
   };
   if (kind === "gzip") return through(createGunzip());
   if (kind === "zstd") return through(createZstdDecompress());
-  if (kind === "xz") return Readable.fromWeb(new XzReadableStream(Readable.toWeb(raw) as never) as never);
+  if (kind === "xz") return Readable.fromWeb(new xzDecompress.XzReadableStream(Readable.toWeb(raw) as never) as never);
   return raw;
 }
 

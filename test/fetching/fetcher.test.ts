@@ -1,0 +1,223 @@
+/** The program that fetches, as the service starts it, against servers and archives that mean harm. */
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { gzipSync } from "node:zlib";
+import { Header, type HeaderData } from "tar";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { until } from "../../lab/parts.ts";
+import type { FetchJob, FetchReply } from "../../src/contract/fetch-job.ts";
+import type { Fetcher } from "../../src/sandbox/fetchers.ts";
+import { FetcherStarter } from "../../src/service/fetchers.ts";
+import { redirectTo, startServer, type TestServer } from "./server.ts";
+
+const MiB = 1024 * 1024;
+let server: TestServer;
+const fetchers = new FetcherStarter({ privateHosts: [], socket: undefined });
+
+beforeAll(async () => {
+  server = await startServer();
+});
+afterAll(() => server?.stop());
+
+function job(url: string, change: Partial<FetchJob> = {}): FetchJob {
+  return {
+    urls: [url],
+    patterns: [`${server.url}/*`],
+    privateHosts: ["127.0.0.1"],
+    hash: { algorithm: "sha256", digest: "0".repeat(64) },
+    hashed: "nar",
+    shapes: ["stripped", "whole"],
+    sent: "nar",
+    bytes: MiB,
+    patience: 1,
+    ...change,
+  };
+}
+
+async function ask(asked: FetchJob): Promise<FetchReply> {
+  const fetcher = await fetchers.start(asked, fetchers);
+  try {
+    return await replyOf(fetcher);
+  } finally {
+    fetcher.end();
+  }
+}
+
+async function replyOf({ transport }: Fetcher): Promise<FetchReply> {
+  while (!transport.available.includes(0x0a))
+    if (!(await transport.fill())) throw new Error("the fetcher broke off");
+  return JSON.parse(transport.available.toString("utf8", 0, transport.available.indexOf(0x0a))) as FetchReply;
+}
+
+async function reasonFor(asked: FetchJob): Promise<string> {
+  const reply = await ask(asked);
+  return reply.ok ? "" : reply.attempts.map(({ reason }) => reason).join("; ");
+}
+
+function entry(header: HeaderData, contents = ""): Buffer {
+  const block = Buffer.alloc(512);
+  new Header({ mode: 0o644, size: contents.length, mtime: new Date(1000), ...header }).encode(block);
+  return Buffer.concat([block, Buffer.from(contents), Buffer.alloc((512 - (contents.length % 512)) % 512)]);
+}
+function tar(...entries: Buffer[]): Buffer {
+  return Buffer.concat([...entries, Buffer.alloc(1024)]);
+}
+
+describe("servers", () => {
+  test.each<[string, () => string, RegExp, Partial<FetchJob>?]>([
+    ["one that redirects in a circle", () => "/round", /redirected again and again/],
+    ["one that stays silent", () => "/silent", /nothing came for 1 seconds/],
+    ["one that breaks off", () => "/short", /the transfer broke off/],
+    [
+      "one that sends more than may come",
+      () => "/long",
+      /it holds more than 1048576 bytes \(limits\.body_bytes\)/,
+    ],
+    [
+      "one that redirects to this machine",
+      () => "/home",
+      /127\.0\.0\.2 has the address 127\.0\.0\.2, which is this machine's/,
+      { patterns: ["http://*/*"] },
+    ],
+    [
+      "one on this machine",
+      () => "/file",
+      /127\.0\.0\.1 has the address .*fetch\.private_hosts/,
+      { privateHosts: [] },
+    ],
+    [
+      "one that redirects to another scheme",
+      () => "/ftp",
+      /redirected to 'ftp:\/\/example\.org\/', which no pattern/,
+    ],
+    ["one that redirects to nonsense", () => "/nonsense", /'http:\/\/' is not a URL/],
+  ])("%s", async (_, path, words, change) => {
+    server.serve("/round", redirectTo("/round"));
+    server.serve("/silent", () => undefined);
+    server.serve("/short", (_request, response) => {
+      response.writeHead(200, { "content-length": "10" });
+      response.write("abc", () => response.destroy());
+    });
+    server.serve("/long", Buffer.alloc(2 * MiB));
+    server.serve("/home", redirectTo(server.url.replace("127.0.0.1", "127.0.0.2")));
+    server.serve("/ftp", redirectTo("ftp://example.org/"));
+    server.serve("/nonsense", redirectTo("http://"));
+    server.serve("/file", "contents");
+    expect(await reasonFor(job(`${server.url}${path()}`, change))).toMatch(words);
+  });
+
+  test("a URL is asked for as the pattern was matched: dots, users and fragments lead nowhere", async () => {
+    const patterns = [`${server.url}/ours/*`];
+    for (const url of [
+      `${server.url}/ours/../theirs`,
+      `${server.url}/ours/%2e%2e/theirs`,
+      `${server.url}/theirs#/ours/`,
+    ])
+      expect(await reasonFor(job(url, { patterns }))).toMatch(/no pattern of the profile matches/);
+    const withUser = server.url.replace("http://", "http://me@");
+    expect(await reasonFor(job(`${withUser}/ours/x`, { patterns: ["http://*/*"] }))).toMatch(/no pattern/);
+  });
+
+  test("of several URLs the first that gives the right contents is taken", async () => {
+    server.serve("/wrong", "other");
+    server.serve("/right", "contents");
+    const reply = await ask(
+      job("", {
+        urls: [`${server.url}/nowhere`, `${server.url}/wrong`, `${server.url}/right`],
+        hashed: "flat",
+        sent: "flat",
+        hash: { algorithm: "sha256", digest: createHash("sha256").update("contents").digest("hex") },
+      }),
+    );
+    expect(reply).toEqual({ ok: true, hops: [`${server.url}/right`], length: 8 });
+  });
+});
+
+describe("archives", () => {
+  test.each<[string, () => Buffer, RegExp]>([
+    [
+      "that lead out of themselves",
+      () => tar(entry({ path: "a/../../x", type: "File" }, "x")),
+      /leads out of it/,
+    ],
+    [
+      "with something below a link",
+      () =>
+        tar(
+          entry({ path: "l", type: "SymbolicLink", linkpath: "/etc" }),
+          entry({ path: "l/passwd", type: "File" }, "x"),
+        ),
+      /something below 'l', which is not a folder/,
+    ],
+    [
+      "with a device",
+      () => tar(entry({ path: "d", type: "CharacterDevice" })),
+      /neither a file nor a folder nor a link/,
+    ],
+    [
+      "with a hard link to nowhere",
+      () => tar(entry({ path: "h", type: "Link", linkpath: "../../etc/passwd" })),
+      /leads out of it/,
+    ],
+    ["that are cut off", () => entry({ path: "f", type: "File", size: 4096 }, "x"), /it is damaged/],
+    [
+      "that unpack to more than may come",
+      () => gzipSync(tar(entry({ path: "f", type: "File" }, "\0".repeat(4 * MiB)))),
+      /it holds more than \d+ bytes|damaged: max decompression ratio/,
+    ],
+    ["that are none", () => Buffer.from("plain text"), /it is not an archive that can be unpacked here/],
+    ["in bzip2", () => Buffer.from("BZh91AY&SY"), /compressed with bzip2, which is not unpacked here/],
+    ["in xz, damaged", () => Buffer.from("\xfd7zXZ\0 nonsense", "latin1"), /it is damaged/],
+    ["in zip, damaged", () => Buffer.from("PK\x03\x04 nonsense", "latin1"), /it is damaged/],
+    [
+      "with too many folders in each other",
+      () => tar(entry({ path: "long", type: "NextFileHasLongPath" }, "d/".repeat(300)), entry({ path: "d", type: "Directory" })),
+      /more than 256 deep/,
+    ],
+    [
+      "with two folders, where one is expected",
+      () => tar(entry({ path: "a", type: "Directory" }), entry({ path: "b", type: "Directory" })),
+      /does not hold one folder alone|do not have the hash/,
+    ],
+  ])("%s", async (what, archive, words) => {
+    const path = `/archive/${what.replaceAll(/\W/g, "-")}`;
+    server.serve(path, archive());
+    expect(await reasonFor(job(`${server.url}${path}`))).toMatch(words);
+  });
+});
+
+describe("the program", () => {
+  test("ends when its service does no longer want it, and leaves no folder", async () => {
+    const before = new Set(temporaryFolders());
+    server.serve("/never", () => undefined);
+    const fetcher = await fetchers.start(job(`${server.url}/never`, { patience: 600 }), fetchers);
+    await until(() => server.asked.some(({ path }) => path === "/never"));
+    const [made] = temporaryFolders().filter((folder) => !before.has(folder));
+    expect(made).toBeDefined();
+    fetcher.end();
+    expect(existsSync(`${tmpdir()}/${made}`)).toBe(false);
+    await expect(replyOf(fetcher)).rejects.toThrow();
+  });
+
+  test("there are eight at once, and owners take turns", async () => {
+    const [greedy, modest] = [{}, {}];
+    const order: string[] = [];
+    const running = await Promise.all(
+      Array.from({ length: 8 }, () => fetchers.start(job(`${server.url}/never`, { patience: 600 }), greedy)),
+    );
+    const waiting = ["greedy", "greedy", "modest"].map(async (name) => {
+      const fetcher = await fetchers.start(job(`${server.url}/never`), name === "greedy" ? greedy : modest);
+      order.push(name);
+      fetcher.end();
+    });
+    for (const fetcher of running) fetcher.end();
+    await Promise.all(waiting);
+    expect(order).toContain("modest");
+    expect(order.indexOf("modest")).toBeLessThan(order.lastIndexOf("greedy"));
+  });
+});
+
+function temporaryFolders(): string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith("nix-broker-fetch-"));
+}
