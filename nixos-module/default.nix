@@ -315,6 +315,7 @@ in
         optional (cfg.metrics.tokenFile != null) "metrics:${toString cfg.metrics.tokenFile}"
         ++ optional (cfg.web.tokenFile != null) "web:${toString cfg.web.tokenFile}";
     };
+    systemd.sockets.nix-broker-fetch.wantedBy = [ "sockets.target" ];
     systemd.services.nix-broker-linker = {
       wantedBy = [ "multi-user.target" ];
       restartTriggers = [ rootConfig ];

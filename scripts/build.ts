@@ -1,7 +1,7 @@
 /**
  * Bundles the program into dist/:
  *
- *     nix-broker          what people run: picks one of the two below
+ *     nix-broker          what people run: picks one of those below
  *     nix-broker.js       looks which Node this is, and loads
  *     main.js             the commands and the service, each command's code in a chunk of its own
  *     page/               the live page, as browsers get it: one script, one style sheet
@@ -62,6 +62,11 @@ self=$0
 [ ! -L "$self" ] || self=$(readlink -f "$self")
 case $1 in
 linker | pre-build-hook | post-build-hook) exec "\${self%/*}/nix-broker-root" "$@" ;;
+# Of nix-broker-fetch@.service: it reads and writes nothing but what it downloads.
+fetcher)
+  exec "\${NIX_BROKER_NODE:-node}" --permission --allow-fs-read="\${self%/*}" --allow-fs-read=/tmp --allow-fs-write=/tmp \
+    "\${self%/*}/fetcher.js"
+  ;;
 esac
 # A small young generation keeps the service small.
 exec "\${NIX_BROKER_NODE:-node}" --max-semi-space-size=2 "\${self%/*}/nix-broker.js" "$@"

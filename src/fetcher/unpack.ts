@@ -50,7 +50,8 @@ function uncompressed(file: Spool, kind: "gzip" | "zstd" | "xz" | "tar"): Readab
   };
   if (kind === "gzip") return through(createGunzip());
   if (kind === "zstd") return through(createZstdDecompress());
-  if (kind === "xz") return Readable.fromWeb(new xzDecompress.XzReadableStream(Readable.toWeb(raw) as never) as never);
+  if (kind === "xz")
+    return Readable.fromWeb(new xzDecompress.XzReadableStream(Readable.toWeb(raw) as never) as never);
   return raw;
 }
 

@@ -172,7 +172,11 @@ describe("archives", () => {
     ["in zip, damaged", () => Buffer.from("PK\x03\x04 nonsense", "latin1"), /it is damaged/],
     [
       "with too many folders in each other",
-      () => tar(entry({ path: "long", type: "NextFileHasLongPath" }, "d/".repeat(300)), entry({ path: "d", type: "Directory" })),
+      () =>
+        tar(
+          entry({ path: "long", type: "NextFileHasLongPath" }, "d/".repeat(300)),
+          entry({ path: "d", type: "Directory" }),
+        ),
       /more than 256 deep/,
     ],
     [

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { nixString, nixSystem } from "../../lab/expression.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { untilItServes } from "../attack/suite.ts";
 import { tarXz, zip } from "./archives.ts";
 import { redirectTo, startServer, type TestServer } from "./server.ts";
@@ -222,6 +223,40 @@ fixed_outputs = ["${server.url}/ok/*"]
       urls = [ "mirror://here/file" ]; mirrorsFile = list;
     }`);
     expect(built.code, built.stderr).toBe(0);
+  });
+
+  test("a client that leaves takes its downloads along", async () => {
+    let closed = false;
+    server.serve("/ok/endless", (_, response) => {
+      response.write("a little");
+      response.on("close", () => {
+        closed = true;
+      });
+    });
+    const client = daemon.spawn(
+      [
+        "nix-build",
+        "--no-out-link",
+        "-E",
+        fixedOutput({ url: `${server.url}/ok/endless`, outputHash: NO_HASH }),
+      ],
+      { user: "alice", env: { NIX_REMOTE: `unix://${broker.socket}` } },
+    );
+    await until(() => server.asked.some(({ path }) => path === "/ok/endless"));
+    client.kill("SIGKILL");
+    await until(() => closed);
+  });
+
+  test("a download ends when the client's time for the build is up", async () => {
+    const built = await daemon.run(
+      [
+        ...["nix-build", "--no-out-link", "--timeout", "1", "-E"],
+        fixedOutput({ name: "late", url: `${server.url}/ok/endless`, outputHash: NO_HASH }),
+      ],
+      { user: "alice", env: { NIX_REMOTE: `unix://${broker.socket}` } },
+    );
+    expect(built.code).not.toBe(0);
+    expect(built.stderr).toContain("the build took longer than 1 seconds (the client's --timeout)");
   });
 
   test.each<[string, () => Readonly<Record<string, string>>, RegExp]>([

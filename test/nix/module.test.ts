@@ -67,7 +67,7 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         CapabilityBoundingSet: "CAP_SYS_ADMIN",
         SystemCallFilter: "@mount",
       });
-      expect(made.sockets).toEqual({});
+      expect(made.sockets).toEqual({ "nix-broker-fetch": { wantedBy: ["sockets.target"] } });
       const config = await checked(made);
       expect(config.hooks.profile.name).toBe("build");
       expect(config.listen).toEqual([]);
@@ -109,7 +109,10 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
         "extra-system-features": ["nix-broker"],
         "extra-sandbox-paths": ["/nix/var/nix/daemon-socket=/run/nix-broker/shared"],
       });
-      expect(made.sockets).toEqual({ "nix-broker": { wantedBy: ["sockets.target"] } });
+      expect(made.sockets).toEqual({
+        "nix-broker": { wantedBy: ["sockets.target"] },
+        "nix-broker-fetch": { wantedBy: ["sockets.target"] },
+      });
       expect(made.sessionVariables).toEqual({});
       expect((await checked(made)).listen).toMatchObject([
         { path: "/run/nix-broker/shared/socket", view: "build" },

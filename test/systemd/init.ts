@@ -22,7 +22,13 @@ import { makeDevices } from "../devices.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");
 export const unitFolder = join(projectRoot, "systemd");
-export const units = ["nix-broker.service", "nix-broker.socket", "nix-broker-linker.service"] as const;
+export const units = [
+  "nix-broker.service",
+  "nix-broker.socket",
+  "nix-broker-linker.service",
+  "nix-broker-fetch.socket",
+  "nix-broker-fetch@.service",
+] as const;
 
 /** The folder that has systemd's /usr. */
 async function systemRoot(): Promise<string> {
@@ -37,6 +43,7 @@ const installed = "/opt/checkout";
 const wrapper = `#!/bin/sh
 case $1 in
 linker) exec node ${installed}/src/root/main.ts "$@" ;;
+fetcher) exec node --permission --allow-fs-read=${installed} --allow-fs-read=/tmp --allow-fs-write=/tmp ${installed}/src/fetcher/main.ts ;;
 esac
 exec node --disable-warning=ExperimentalWarning ${installed}/src/cli/main.ts "$@"
 `;

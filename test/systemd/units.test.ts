@@ -9,6 +9,7 @@ import { runCommand } from "../../lab/command.ts";
 import { type Daemon, lab, sandboxScript } from "../../lab/lab.ts";
 import { until, watchPart, wordsOf } from "../../lab/parts.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
+import { startServer, type TestServer } from "../fetching/server.ts";
 import { Systemd, unitFolder, units } from "./init.ts";
 
 describe("unit files", () => {
@@ -44,6 +45,7 @@ describe("unit files", () => {
   test.each([
     ["nix-broker.service", 2.0],
     ["nix-broker-linker.service", 2.5],
+    ["nix-broker-fetch@.service", 2.5],
   ])("systemd-analyze security: the exposure of %s is below %d", async (unit, limit) => {
     const { stdout } = await runCommand([
       analyze,
@@ -64,14 +66,30 @@ const socket = "/run/nix-broker/shared/socket";
 describe("under a real systemd", () => {
   let daemon: Daemon;
   let systemd: Systemd;
+  let server: TestServer;
   beforeAll(async () => {
     daemon = await lab.start(version);
-    systemd = await Systemd.start(daemon, `[[listen]]\npath = "${socket}"\nallow_uids = ["*"]\n`);
+    server = await startServer();
+    server.serve("/file", "fetched");
+    systemd = await Systemd.start(
+      daemon,
+      `[[listen]]
+path = "${socket}"
+allow_uids = ["*"]
+profile = "fetching"
+[profiles.fetching]
+extends = "build"
+fixed_outputs = ["${server.url}/*"]
+[fetch]
+private_hosts = ["127.0.0.1"]
+`,
+    );
     await systemd.run("systemd-tmpfiles", "--create", "nix-broker.conf");
     const started = await systemd.run(
       "systemctl",
       "start",
       "nix-broker.socket",
+      "nix-broker-fetch.socket",
       "nix-broker.service",
       "nix-broker-linker.service",
     );
@@ -79,7 +97,7 @@ describe("under a real systemd", () => {
   });
   afterAll(async () => {
     systemd?.stop();
-    await daemon?.stop();
+    await Promise.all([daemon?.stop(), server?.stop()]);
   });
 
   const addFile = () =>
@@ -176,6 +194,27 @@ describe("under a real systemd", () => {
     expect(all.stdout).toMatch(/^\{"level":30,.*"anchor":"\d+ \S+"/m);
     // Whatever the linker says is a problem.
     expect(await systemd.show("nix-broker-linker.service", "SyslogLevel")).toBe("3");
+  });
+
+  test("what a profile lets it fetch is fetched in a unit of its own, which is gone afterwards", async () => {
+    const expression = `derivation {
+      name = "fetched"; system = "builtin"; builder = "builtin:fetchurl"; url = "${server.url}/file";
+      outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "fetched";
+    }`;
+    const built = await systemd.run(
+      "env",
+      "--chdir=/root",
+      `NIX_REMOTE=unix://${socket}`,
+      "HOME=/root",
+      `${lab.clientFolder(version)}/nix-build`,
+      "--no-out-link",
+      "-E",
+      expression,
+    );
+    expect(built.code, `${built.stderr}${await systemd.log()}`).toBe(0);
+    expect(server.asked).toEqual([{ path: "/file", agent: "nix-broker" }]);
+    expect(await systemd.show("nix-broker-fetch.socket", "NAccepted")).toBe("1");
+    await until(async () => (await systemd.show("nix-broker-fetch.socket", "NConnections")) === "0");
   });
 
   test("the linker reaches the daemon and can write to the store", async () => {

@@ -63,7 +63,10 @@ export async function fetchFixed(
         for (let fetch = fetches.shift(); fetch; fetch = fetches.shift())
           await recorded(exchange, fetch, running, (fetched) =>
             inTurn(() => add(exchange, upstream, fetched, deadline)),
-          );
+          ).catch((error: Error) => {
+            // A fetcher that was ended has no reason of its own; the time that was up has.
+            throw deadline.passed ? new Error("the time for the request is up") : error;
+          });
       };
       await Promise.all(Array.from({ length: Math.min(AT_ONCE, fetches.length) }, one));
     });
