@@ -7,6 +7,7 @@ import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { set, string, u64 } from "../src/protocol/codec.ts";
 import { compile } from "../src/protocol/compile.ts";
+import { type DialectTable, tableFor } from "../src/protocol/dialect-table.ts";
 import { FrameWalker } from "../src/protocol/frames.ts";
 import { logCodecs, STDERR } from "../src/protocol/log-messages.ts";
 import { MessageReader } from "../src/protocol/message-reader.ts";
@@ -34,6 +35,9 @@ export type Asked = {
   [N in OperationName]: { readonly name: N; readonly request: RequestOf<N> };
 }[OperationName];
 
+/** A reply to one of them. */
+export type OwnReply = { [N in OperationName]: ReplyOf<N> }[OperationName];
+
 export interface StandInOptions {
   /** Its newest protocol version, 1.35 for instance. Default: the newest that there is. */
   readonly newest?: number;
@@ -41,10 +45,19 @@ export interface StandInOptions {
   readonly floor?: number;
   /** The version that it says it has. */
   readonly nixVersion?: string;
+  /** What it offers besides the real daemon's features: `answer` has to answer all that has another form with these. */
+  readonly features?: readonly Feature[];
   /** Refuses everybody as Determinate Nix does. */
   readonly deniesAccess?: boolean;
-  /** A reply of its own, instead of the real daemon's, which may be asked for it. Undefined leaves the request alone. */
-  answer?(asked: Asked, daemon: RawClient): Promise<ReplyOf<OperationName>> | undefined;
+  /** A reply of its own in the form that was agreed on, instead of the real daemon's, which may be asked for it. Undefined leaves the request alone. */
+  answer?(asked: Asked, daemon: RawClient, agreed: DialectTable): Promise<OwnReply> | undefined;
+}
+
+interface Greeted {
+  /** The connection to the real daemon. */
+  readonly daemon: RawClient;
+  /** What was agreed on with the client. */
+  readonly table: DialectTable;
 }
 
 export class StandIn {
@@ -91,8 +104,9 @@ export class StandIn {
     const client = new PulledLine(socket);
     try {
       const reader = new MessageReader(client, LONGEST_MESSAGE);
-      daemon = await this.greet(client, reader);
-      while (daemon && (await this.passOne(client, reader, daemon)));
+      const greeted = await this.greet(client, reader);
+      daemon = greeted?.daemon;
+      while (greeted && (await this.passOne(client, reader, greeted)));
     } catch {
       // One side has hung up in the middle of something: so does the other.
     } finally {
@@ -100,9 +114,9 @@ export class StandIn {
     }
   }
 
-  /** @returns the connection to the real daemon; undefined to hang up */
-  private async greet(client: PulledLine, reader: MessageReader): Promise<RawClient | undefined> {
-    const { newest = NEWEST_MINOR, floor = 0, nixVersion, deniesAccess } = this.options;
+  /** @returns undefined to hang up */
+  private async greet(client: PulledLine, reader: MessageReader): Promise<Greeted | undefined> {
+    const { newest = NEWEST_MINOR, floor = 0, nixVersion, features = [], deniesAccess } = this.options;
     const say = (write: (encoder: Encoder) => void): Promise<void> => {
       const encoder = new Encoder();
       write(encoder);
@@ -131,7 +145,7 @@ export class StandIn {
     });
     if (daemon.minor !== minor) throw new Error(`the real daemon speaks 1.${daemon.minor}, not 1.${minor}`);
     if (minor >= FEATURES_SINCE)
-      await say((encoder) => strings.encode(encoder, [...daemon.greeting.features].sort()));
+      await say((encoder) => strings.encode(encoder, [...daemon.greeting.features, ...features].sort()));
     if ((await reader.read(number)) !== 0) await reader.read(number);
     await reader.read(number);
     await say((encoder) => {
@@ -141,19 +155,25 @@ export class StandIn {
     });
     client.takeSeen();
     daemon.line.takeSeen();
-    return daemon;
+    const own = features.filter((feature) => wanted.includes(feature));
+    const agreed = new Set([...daemon.greeting.features, ...own]);
+    return { daemon, table: tableFor({ minor, features: agreed, storeDir: plain.storeDir }) };
   }
 
   /** @returns false at the end of the connection */
-  private async passOne(client: PulledLine, reader: MessageReader, daemon: RawClient): Promise<boolean> {
+  private async passOne(
+    client: PulledLine,
+    reader: MessageReader,
+    { daemon, table }: Greeted,
+  ): Promise<boolean> {
     const operationNumber = await reader.readOrEnd(number);
     if (operationNumber === undefined) return false;
-    const operation = daemon.table.byNumber.get(operationNumber);
+    const operation = table.byNumber.get(operationNumber);
     if (!operation) throw new Error(`operation ${operationNumber} is none that the lab knows`);
     const request = await reader.read(operation.request);
     const sent = client.takeSeen();
-    const own = this.options.answer?.({ name: operation.name, request } as Asked, daemon);
-    if (own !== undefined) {
+    const own = this.options.answer?.({ name: operation.name, request } as Asked, daemon, table);
+    if (own) {
       const reply = await own;
       daemon.line.takeSeen();
       const encoder = new Encoder();

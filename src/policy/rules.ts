@@ -278,9 +278,11 @@ const table = {
     ofPaths,
   ),
   NarFromPath: forward("read", "the contents, if the path is in the view", ofPath),
-  QueryRealisation: forward("query", "none unless the output is in the view", ({ output }) => [
-    typeof output === "string" ? output : `${output.derivation}!${output.output}`,
-  ]),
+  QueryRealisation: forward(
+    "query",
+    "of what a derivation of the view resolves to, if the output is in the view",
+    ({ output }) => [typeof output === "string" ? output : `${output.derivation}!${output.output}`],
+  ),
 
   BuildDerivation: deny(
     "it carries a derivation that was never added; add the derivation and use BuildPaths",

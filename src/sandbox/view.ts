@@ -7,8 +7,9 @@ import {
   type ViewQueries,
 } from "../policy/view-queries.ts";
 import { type Derivation, DerivationError } from "../store/derivation.ts";
-import { isDerivationPath, type StorePath, storePathHash } from "../store/store-path.ts";
+import { isDerivationPath, type StorePath, storePathHash, storePathName } from "../store/store-path.ts";
 import { HeldInfos, type Holder } from "./held-infos.ts";
+import type { Resolution } from "./upstream/resolver.ts";
 import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream/store.ts";
 
 export interface View extends ViewQueries {
@@ -18,6 +19,8 @@ export interface View extends ViewQueries {
   readonly size: number;
   /** Adds a closure: the info of every path that `infos` refer to is already there or among them. */
   add(infos: Iterable<PathInfo>): void;
+  /** Whether a derivation of the view resolves to this one, which need not be in the view. */
+  isResolved(path: StorePath): MaybePromise<boolean>;
   /** Notes what upstream told of a path that a client added on that connection; only where the view itself does not hold it. */
   hold?(info: PathInfo, holder: Holder): void;
 }
@@ -37,6 +40,8 @@ export class ClosedView implements View {
   private unread: StorePath[] = [];
   private reading: Promise<void> = Promise.resolve();
   private readonly deriversOf = new Map<StorePath, StorePath[]>();
+  /** Derivations by the names of their paths. */
+  private readonly derivationsNamed = new Map<string, StorePath[]>();
   /** Derivations with outputs whose paths they do not contain. */
   private readonly floating: StorePath[] = [];
 
@@ -56,7 +61,10 @@ export class ClosedView implements View {
       if (this.infos.has(info.path)) continue;
       this.infos.set(info.path, info);
       this.listed = undefined;
-      if (isDerivationPath(info.path)) this.unread.push(info.path);
+      if (isDerivationPath(info.path)) {
+        this.unread.push(info.path);
+        append(this.derivationsNamed, storePathName(info.path), info.path);
+      }
       this.hashes.set(storePathHash(info.path), info.path);
       for (const reference of info.references) append(this.referrersOf, reference, info.path);
     }
@@ -129,6 +137,14 @@ export class ClosedView implements View {
     return this.infos.has(path) ? this.store.remembered(path) : undefined;
   }
 
+  async isResolved(path: StorePath): Promise<boolean> {
+    for (const derivation of this.derivationsNamed.get(storePathName(path)) ?? []) {
+      const { resolved } = await this.store.resolution(derivation).catch(unlessNoDerivation);
+      if (resolved === path) return true;
+    }
+    return false;
+  }
+
   async outputs(path: StorePath): Promise<OutputPaths | undefined> {
     const derivation = await this.derivation(path);
     if (!derivation) return undefined;
@@ -139,6 +155,12 @@ export class ClosedView implements View {
       if (outputs.get(name) === "" && this.infos.has(output)) outputs.set(name, output);
     return outputs;
   }
+}
+
+/** Any text can have such a name. @throws the error if it is another one */
+function unlessNoDerivation(error: Error): Pick<Resolution, "resolved"> {
+  if (error instanceof DerivationError) return { resolved: undefined };
+  throw error;
 }
 
 function append(lists: Map<StorePath, StorePath[]>, key: StorePath, value: StorePath): void {
@@ -196,6 +218,10 @@ export class StoreView implements View {
     const unheld = paths.filter((path) => !found.has(path));
     if (unheld.length > 0) for (const path of await this.store.among(unheld)) found.add(path);
     return found;
+  }
+
+  isResolved(): boolean {
+    return false;
   }
 
   all(): Promise<StorePath[]> {

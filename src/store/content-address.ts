@@ -140,6 +140,19 @@ export function contentAddressPath(
   return makeStorePath(storeDir, "output:out", { algorithm: "sha256", digest: outer }, name);
 }
 
+/**
+ * The path of an output of a derivation that has no input derivations.
+ * @param hash of the derivation's text in which no output has a path yet
+ */
+export function inputAddressedPath(
+  storeDir: string,
+  outputPathName: string,
+  output: string,
+  hash: Hash,
+): StorePath {
+  return makeStorePath(storeDir, `output:${output}`, hash, outputPathName);
+}
+
 function makeStorePath(storeDir: string, type: string, hash: Hash, name: string): StorePath {
   const fingerprint = `${type}:${printHash(hash, "base16", true)}:${storeDir}:${parseStoreName(name)}`;
   return `${storeDir}/${encodeBase32(fold(sha256(fingerprint), 20))}-${name}`;

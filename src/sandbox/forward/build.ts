@@ -86,7 +86,7 @@ async function approvedBuild(
     const outcomes = await new BuildRun(exchange, upstream, runs, log).build(targets);
     const entering: StorePath[] = [];
     for (const target of targets) {
-      const outputs = await outputPaths(exchange, upstream, target, asked, outcomes.get(target.derivation));
+      const outputs = await outputPaths(exchange, target, asked, outcomes.get(target.derivation));
       record(target.derivation, outputs);
       for (const output of outputs.values()) entering.push(output);
     }
@@ -123,7 +123,6 @@ async function leaveMark(exchange: Exchange, upstream: UpstreamConnection): Prom
  */
 async function outputPaths(
   exchange: Exchange,
-  upstream: UpstreamConnection,
   { derivation, outputs: names }: NamedOutputs,
   asked: Approval["asked"],
   outcome: Outcome | undefined,
@@ -134,9 +133,7 @@ async function outputPaths(
     for (const [name, path] of reportedOutputs(outcome, exchange.sandbox.view.storeDir))
       if (paths.get(name) === "") paths.set(name, path);
   if ([...paths.values()].includes("")) {
-    const resolved = await guarded(exchange, upstream, "requestDeadline", () =>
-      upstream.ask("QueryDerivationOutputMap", { path: derivation }),
-    );
+    const resolved = await exchange.store.outputMap(derivation);
     for (const [name, path] of paths) if (path === "") paths.set(name, resolved.get(name) ?? "");
   }
   for (const [name, path] of paths)

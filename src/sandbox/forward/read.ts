@@ -4,10 +4,11 @@ import { STDERR } from "../../protocol/log-messages.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import { Encoder } from "../../protocol/wire.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
-import { isStorePath } from "../../store/store-path.ts";
+import { isStorePath, type StorePath } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import { Refusal } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
+import type { View } from "../view.ts";
 import { type Exchange, guarded, REPLIED, refusedByUpstream } from "./exchange.ts";
 
 export async function narFromPath(
@@ -66,6 +67,14 @@ const LAST = (() => {
   return encoder.finish();
 })();
 
+/**
+ * Newer clients ask by the derivation that theirs resolves to, which upstream wrote and nobody gave them. If another one's, the
+ * answer would tell that somebody has built it (G1).
+ */
+async function mayAskAbout(derivation: StorePath, view: View): Promise<boolean> {
+  return (await view.info(derivation)) !== undefined || (await view.isResolved(derivation));
+}
+
 type Realisations = ReplyOf<"QueryRealisation">;
 
 export async function queryRealisation(
@@ -78,7 +87,9 @@ export async function queryRealisation(
     requireOutputId(output);
     // A hash says nothing of the view: whoever guesses it would learn that somebody has built that derivation.
     if (view.closed && !exchange.sandbox.realised.has(output)) return [];
-  } else if (!(await view.info(output.derivation))) return undefined;
+    // Upstream, where it knows none by hashes, fails before it has read this one, and takes it for requests.
+    if (await exchange.store.realisesByPath()) return [];
+  } else if (!(await mayAskAbout(output.derivation, view))) return undefined;
   const upstream = await exchange.upstream();
   const reply = await guarded(exchange, upstream, "requestDeadline", async () => {
     void upstream.send("QueryRealisation", request);

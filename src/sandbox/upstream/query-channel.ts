@@ -3,6 +3,7 @@
  * come, and the replies are read in the same order. It is opened when first used, and again after it broke.
  */
 import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";
+import type { Feature } from "../../protocol/version.ts";
 import { explained, type UpstreamConnection, UpstreamError, UpstreamRefusal } from "./connection.ts";
 
 interface Pending {
@@ -54,6 +55,11 @@ export class QueryChannel {
     body: (c: UpstreamConnection) => Promise<T>,
   ): Promise<T> {
     return this.enqueue(name, request, body) as Promise<T>;
+  }
+
+  /** What was agreed on with upstream. @throws UpstreamError */
+  async features(): Promise<ReadonlySet<Feature>> {
+    return (await this.usableLane()).connection.table.features;
   }
 
   /** Ends the connection; what upstream kept for it (temporary roots) is released. */

@@ -26,6 +26,7 @@ import type { UpstreamConnection } from "./connection.ts";
 import { UpstreamRefusal } from "./connection.ts";
 import { Lease, type Leased } from "./lease.ts";
 import { QueryChannel } from "./query-channel.ts";
+import { type Resolution, Resolver } from "./resolver.ts";
 
 /** Before this version the daemon does not know QueryDerivationOutputMap (nor floating outputs). */
 export const OUTPUT_MAP_SINCE = 22;
@@ -216,8 +217,34 @@ export class UpstreamStore {
   }
 
   /** Output names and paths as upstream currently knows them; "" if the path is not known yet. */
-  outputMap(path: StorePath): Promise<Map<string, StorePath | "">> {
-    return this.channel.ask("QueryDerivationOutputMap", { path });
+  async outputMap(path: StorePath): Promise<Map<string, StorePath | "">> {
+    const outputs = await this.channel.ask("QueryDerivationOutputMap", { path });
+    if (![...outputs.values()].includes("") || !(await this.realisesByPath())) return outputs;
+    const resolved = (await this.resolution(path)).outputs;
+    for (const [name, output] of outputs) if (output === "") outputs.set(name, resolved.get(name) ?? "");
+    return outputs;
+  }
+
+  /** What a derivation resolves to, where upstream names realisations by derivations. */
+  resolution(path: StorePath): Promise<Resolution> {
+    return new Resolver({
+      derivation: (one) => this.derivation(one),
+      text: (one, longest) => this.text(one, longest),
+      realisation: (request) => this.channel.ask("QueryRealisation", request),
+    }).resolution(path);
+  }
+
+  /** Whether upstream names realisations by derivations, not by hashes: such a one may keep those of resolved ones only. */
+  async realisesByPath(): Promise<boolean> {
+    return (await this.channel.features()).has("realisation-with-path-not-hash");
+  }
+
+  /** The text of a derivation, one character a byte; undefined if it is longer than that. */
+  private async text(path: StorePath, longest: number): Promise<string | undefined> {
+    const text = await this.channel.read("NarFromPath", { path }, (connection) =>
+      readFileOfNar(connection, longest),
+    );
+    return text instanceof DerivationError ? undefined : text.toString("latin1");
   }
 
   close(): void {
