@@ -188,7 +188,7 @@ private_hosts = ["127.0.0.1"]
     expect(found).not.toMatch(/[{}<]|listening/);
     const all = await systemd.run("journalctl", "-u", "nix-broker", "-o", "cat", "--no-pager");
     expect(all.stdout).toMatch(
-      /^listening: socket=\/run\/nix-broker\/shared\/socket profile=build view=empty /m,
+      /^listening: socket=\/run\/nix-broker\/shared\/socket profile=fetching view=empty /m,
     );
     // Programs read these: nix-broker audit verify --anchors.
     expect(all.stdout).toMatch(/^\{"level":30,.*"anchor":"\d+ \S+"/m);
