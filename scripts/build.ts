@@ -7,6 +7,7 @@
  *     page/               the live page, as browsers get it: one script, one style sheet
  *     page-audit.js       the thread that reads the audit for the page
  *     fetcher.js          the program that downloads what profiles with URL patterns allow
+ *     audit-checkpoint.js the thread that checkpoints the audit
  *     nix-broker-root     linker and hooks, with nix-broker-root.js, which loads
  *     root.js             no npm package is in it, and this checks it
  *     *-build-hook        what nix.conf names, with the scripts *-build-hook.sh
@@ -144,6 +145,7 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
       main: "src/cli/main.ts",
       "page-audit": "src/service/web/audit-worker.ts",
       fetcher: "src/fetcher/main.ts",
+      "audit-checkpoint": "src/audit/checkpoint-worker.ts",
     },
     outdir,
     splitting: true,

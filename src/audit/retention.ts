@@ -7,7 +7,8 @@ import { statSync } from "node:fs";
 import type { DatabaseSync } from "node:sqlite";
 import { serviceRecord } from "./events.ts";
 import { openForReading, removeSegment, type SegmentFile } from "./segment.ts";
-import { type AuditStore, nowMicroseconds } from "./store.ts";
+import type { AuditStore } from "./store.ts";
+import { nowMicroseconds } from "./time.ts";
 
 export interface RetentionLimits {
   /** Records older than that are removed; undefined: never because of their age. */

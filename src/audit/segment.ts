@@ -14,6 +14,8 @@ import { SEGMENT_FORMAT, segmentFormat } from "./schema.ts";
 const FOLDER_MODE = 0o750;
 const FILE_MODE = 0o640;
 const SEALED_MODE = 0o440;
+/** Of the log of writes, 64 MiB. */
+const MOST_LOG_PAGES = 16_384;
 const FILE_NAME = /^(\d{6,})\.sqlite$/;
 
 /** One file of the audit. */
@@ -70,6 +72,8 @@ export function openForWriting(path: string): DatabaseSync {
   chmodSync(path, FILE_MODE);
   const database = new DatabaseSync(path, { timeout: 20 });
   database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -4096");
+  // Checkpoints are done in another thread, unless that does not keep up: the log must not grow for ever.
+  database.exec(`PRAGMA wal_autocheckpoint = ${MOST_LOG_PAGES}`);
   return database;
 }
 

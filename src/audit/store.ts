@@ -8,26 +8,17 @@
  */
 
 import { open } from "node:fs/promises";
-import type { DatabaseSync } from "node:sqlite";
+import { CheckpointThread } from "./checkpoint-thread.ts";
 import { Coalescer } from "./coalesce.ts";
 import { AuditError } from "./error.ts";
 import { serviceRecord } from "./events.ts";
 import { GroupSync } from "./group-sync.ts";
+import { openLast, openNext } from "./open-segment.ts";
 import { PendingRecords } from "./pending.ts";
-import { type AuditRecord, boundRecord, GENESIS_HASH, type StoredRecord } from "./record.ts";
-import { createSegment, SEGMENT_FORMAT, segmentFormat } from "./schema.ts";
-import {
-  formatError,
-  listSegments,
-  makeAuditFolder,
-  openForWriting,
-  removeSegment,
-  type SegmentFile,
-  sealLeftovers,
-  sealSegment,
-  segmentPath,
-} from "./segment.ts";
-import { type ChainHead, SegmentWriter, storedRecord } from "./segment-writer.ts";
+import { type AuditRecord, boundRecord, type StoredRecord } from "./record.ts";
+import { listSegments, makeAuditFolder, type SegmentFile, sealLeftovers, sealSegment } from "./segment.ts";
+import { type ChainHead, type SegmentWriter, storedRecord } from "./segment-writer.ts";
+import { nowMicroseconds } from "./time.ts";
 
 export interface AuditStoreOptions {
   /** Records after which a segment is sealed and the next begun. */
@@ -52,13 +43,11 @@ export interface AuditStoreOptions {
 /** Records with this many characters are written without waiting for others. */
 const BATCH_SIZE = 1024 * 1024;
 
+/** Records after which the database is checkpointed. */
+const CHECKPOINT_RECORDS = 500;
+
 /** The longest that a commit may wait to be synced, in milliseconds. */
 const SYNC_MS = 1000;
-
-/** Microseconds since the epoch. */
-export function nowMicroseconds(): number {
-  return Date.now() * 1000;
-}
 
 export class AuditStore {
   readonly folder: string;
@@ -78,6 +67,9 @@ export class AuditStore {
   private readonly syncs = new GroupSync(() => this.syncLog());
   /** Whose entry in the folder is on disk. */
   private syncedLog = "";
+  private readonly checkpoints = new CheckpointThread();
+  /** Records written since the last checkpoint began. */
+  private sinceCheckpoint = 0;
   private closed = false;
 
   /**
@@ -224,7 +216,10 @@ export class AuditStore {
     const finished = this.writer;
     if (finished.length === 0) return;
     this.writer = openNext(this.folder, finished.segment.number + 1, finished.head);
-    sealSegment(finished.database, finished.path);
+    const seal = (): void => sealSegment(finished.database, finished.path);
+    const { busy } = this.checkpoints;
+    if (busy) void busy.then(seal);
+    else seal();
   }
 
   /** Writes everything that is held and closes. Returns whether everything was written. */
@@ -236,6 +231,7 @@ export class AuditStore {
     clearTimeout(this.retryTimer);
     clearTimeout(this.syncTimer);
     clearInterval(this.sweepTimer);
+    this.checkpoints.close();
     this.writer.database.close();
     return complete;
   }
@@ -308,6 +304,11 @@ export class AuditStore {
     const heads: ChainHead[] = [];
     const note = told === undefined ? undefined : (head: ChainHead) => void heads.push(head);
     this.writer.write(records, note);
+    this.sinceCheckpoint += records.length;
+    if (this.sinceCheckpoint >= CHECKPOINT_RECORDS && !this.checkpoints.busy) {
+      this.sinceCheckpoint = 0;
+      this.checkpoints.start(this.writer.path);
+    }
     if (told !== undefined) {
       const stored = records.map((record, index) => storedRecord(record, heads[index]!));
       // Later, so that an error in there is not taken for a failure to write.
@@ -345,55 +346,5 @@ async function syncFile(path: string): Promise<void> {
     await file.datasync();
   } finally {
     await file.close();
-  }
-}
-
-function openLast(folder: string): SegmentWriter {
-  const segments = listSegments(folder);
-  const last = segments.at(-1);
-  if (last === undefined) return openNext(folder, 1, { seq: 0, hash: GENESIS_HASH });
-  const database = openForWriting(last.path);
-  const format = segmentFormat(database);
-  if (format > SEGMENT_FORMAT) {
-    database.close();
-    throw formatError(last.path, format);
-  }
-  if (format === 0) return reopenInterrupted(folder, database, last, segments.at(-2));
-  return new SegmentWriter(database, last.path);
-}
-
-/** The service ended while creating this segment: it is empty. */
-function reopenInterrupted(
-  folder: string,
-  database: DatabaseSync,
-  empty: SegmentFile,
-  before: SegmentFile | undefined,
-): SegmentWriter {
-  database.close();
-  removeSegment(empty.path);
-  if (before === undefined) return openNext(folder, empty.number, { seq: 0, hash: GENESIS_HASH });
-  // It was not sealed yet, or only just now.
-  const previous = openForWriting(before.path);
-  try {
-    return openNext(folder, empty.number, new SegmentWriter(previous, before.path).head);
-  } finally {
-    sealSegment(previous, before.path);
-  }
-}
-
-function openNext(folder: string, number: number, head: ChainHead): SegmentWriter {
-  const path = segmentPath(folder, number);
-  const database = openForWriting(path);
-  try {
-    createSegment(database, {
-      number,
-      firstSeq: head.seq + 1,
-      previousHash: head.hash,
-      created: nowMicroseconds(),
-    });
-    return new SegmentWriter(database, path);
-  } catch (error) {
-    database.close();
-    throw error;
   }
 }

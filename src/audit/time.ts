@@ -2,6 +2,11 @@
 
 import { AuditError } from "./error.ts";
 
+/** Microseconds since the epoch. */
+export function nowMicroseconds(): number {
+  return Date.now() * 1000;
+}
+
 const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 
 /** Before now: "2h", "10 min", "1 day ago", and with the minus of journalctl. */

@@ -182,7 +182,8 @@ function listCodec(of: Compiled<unknown>): Compiled<unknown> {
       let written = 0;
       for (const value of values) {
         if (++written % ELEMENTS_A_SLICE === 0) yield;
-        yield* writeOne(of, e, value);
+        if (of.write) yield* of.write(e, value);
+        else of.encode(e, value);
       }
     },
   };
@@ -268,7 +269,11 @@ function structCodec(fields: ReadonlyArray<readonly [string, Compiled<unknown>]>
     },
     ...(fields.some(([, field]) => field.write) && {
       *write(e: Encoder, v: unknown) {
-        for (const [name, field] of fields) yield* writeOne(field, e, (v as Record<string, unknown>)[name]);
+        for (const [name, field] of fields) {
+          const part = (v as Record<string, unknown>)[name];
+          if (field.write) yield* field.write(e, part);
+          else field.encode(e, part);
+        }
       },
     }),
   };

@@ -83,6 +83,7 @@ export class Connection {
   private linger: Deadline | undefined;
   private leaving: NodeJS.Timeout | undefined;
   private quiet: Deadline | undefined;
+  private idle: Deadline | undefined;
 
   constructor(client: ClientTransport, sandbox: Sandbox, services: ConnectionServices, number: number) {
     this.client = client;
@@ -161,6 +162,13 @@ export class Connection {
     this.quiet ??= new Deadline(QUIET_SECONDS, () => this.client.destroy());
   }
 
+  /** The time runs on while a request is in progress, and begins anew after it. */
+  private endIdle(): void {
+    if (this.busy) return;
+    this.sandbox.quota.onLimit("idle");
+    this.client.destroy();
+  }
+
   /** The client asks nothing more. It has what it asked, unless it is gone, which nothing tells of then. */
   private watchLeaving(): void {
     const look = (): void => {
@@ -184,12 +192,14 @@ export class Connection {
     this.memory.leave();
     this.linger?.clear();
     this.quiet?.clear();
+    this.idle?.clear();
     this.release?.();
     this.release = undefined;
   }
 
   /** Sends what was written, but does not wait for a client that does not hang up. */
   private hangUp(): void {
+    this.idle?.clear();
     if (this.release)
       this.linger = new Deadline(LINGER_SECONDS, () => {
         this.client.destroy();
@@ -242,11 +252,9 @@ export class Connection {
 
   /** @returns false at the end of the connection */
   private async respondToNext(client: Client): Promise<boolean> {
-    const idle = new Deadline(this.sandbox.profile.limits.idle, () => {
-      this.sandbox.quota.onLimit("idle");
-      this.client.destroy();
-    });
-    const number = await this.reader.readOrEnd(operationNumber).finally(() => idle.clear());
+    this.idle ??= new Deadline(this.sandbox.profile.limits.idle, () => this.endIdle());
+    this.idle.alive();
+    const number = await this.reader.readOrEnd(operationNumber);
     if (number === undefined) return false;
     this.busy = true;
     this.quiet?.clear();

@@ -1,4 +1,4 @@
-/** A time by which there must be progress. Each sign of life restarts it; when it passes, `expired` is called once. */
+/** A time by which there must be progress. Each sign of life restarts it, even after it passed; when it passes, `expired` is called. */
 export class Deadline {
   private readonly timer: NodeJS.Timeout | undefined;
   passed = false;

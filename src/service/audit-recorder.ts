@@ -1,7 +1,8 @@
 /** Passes what connections report on to the audit store and the metrics. */
 import { type Asker as AuditAsker, buildRecord, fetchRecord, sandboxRecord } from "../audit/events.ts";
 import { type AuditRecord, MAX_SUBJECTS } from "../audit/record.ts";
-import { type AuditStore, nowMicroseconds } from "../audit/store.ts";
+import type { AuditStore } from "../audit/store.ts";
+import { nowMicroseconds } from "../audit/time.ts";
 import type { OperationName } from "../protocol/operations.ts";
 import { fromWireText } from "../protocol/wire.ts";
 import type { Asker, BuildRecord, FetchRecord, Recorder, RequestRecord } from "../sandbox/recorder.ts";

@@ -28,15 +28,25 @@ const STARTED_BY_SYSTEMD = "/run/systemd/units/invocation:nix-daemon.service";
 /**
  * Distinguishes a restarted daemon from its predecessor: a daemon creates its socket again, and systemd,
  * which keeps the socket for it, writes down each start. Undefined where it cannot be told, and while there
- * is no daemon.
+ * is no daemon. It is asked for with every question, and looked at a few times a second.
  */
 export function generationOf({ command, socket }: UpstreamConfig): () => string | undefined {
   if (command) return () => undefined;
+  let seen: string | undefined;
+  let looked = Number.NEGATIVE_INFINITY;
   return () => {
-    const made = markOf(socket);
-    return made && `${made} ${markOf(STARTED_BY_SYSTEMD)}`;
+    const now = performance.now();
+    if (now - looked >= LOOK_MS) {
+      looked = now;
+      const made = markOf(socket);
+      seen = made && `${made} ${markOf(STARTED_BY_SYSTEMD)}`;
+    }
+    return seen;
   };
 }
+
+/** A daemon takes longer to start. */
+const LOOK_MS = 20;
 
 function markOf(path: string): string | undefined {
   const status = lstatSync(path, { bigint: true, throwIfNoEntry: false });

@@ -1,10 +1,10 @@
 import { spawn } from "node:child_process";
-import { chmodSync, lstatSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { AuditReader } from "../../src/audit/query.ts";
 import type { AuditRecord, StoredRecord } from "../../src/audit/record.ts";
 import { AuditStore } from "../../src/audit/store.ts";
@@ -241,6 +241,34 @@ test("a segment that a killed service had only begun is begun again", () => {
   again.append(request({ subjects: [storePath(2)] }));
   again.close();
   expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 2 });
+});
+
+function writeMany(store: AuditStore, count: number): void {
+  for (let i = 0; i < count; i++) store.append(request({ subjects: [storePath(i)] }));
+  expect(store.flush()).toBe(true);
+}
+
+test("what was written is copied to the database in a thread, and the log of writes begins anew", async () => {
+  const store = new AuditStore(folder.path);
+  const path = join(folder.path, "000001.sqlite");
+  writeMany(store, 600);
+  const log = statSync(`${path}-wal`).size;
+  await vi.waitFor(() => expect(statSync(path).size).toBeGreaterThan(100_000), 20_000);
+  writeMany(store, 10);
+  expect(statSync(`${path}-wal`).size).toBe(log);
+  store.close();
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 610 });
+});
+
+test("a segment that is finished while it is being copied is sealed afterwards", async () => {
+  const store = new AuditStore(folder.path);
+  const path = join(folder.path, "000001.sqlite");
+  writeMany(store, 600);
+  store.rotate();
+  await vi.waitFor(() => expect(statSync(path).mode & 0o777).toBe(0o440), 20_000);
+  expect(existsSync(`${path}-wal`)).toBe(false);
+  store.close();
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 600 });
 });
 
 test("a store of a later version is left alone", () => {

@@ -1,0 +1,65 @@
+/**
+ * Checkpoints the audit's database in a thread of its own: SQLite copies what was written from its log to the database, and
+ * syncs both, which may take as long as the disk likes. There is a thread while much is written.
+ */
+import { join } from "node:path";
+import { Worker } from "node:worker_threads";
+
+/** It ends when nothing was to be done for this long. */
+const IDLE_MS = 10_000;
+const MOST_MEMORY_MB = 16;
+
+export class CheckpointThread {
+  private worker: Worker | undefined;
+  private idle: NodeJS.Timeout | undefined;
+  private running: PromiseWithResolvers<void> | undefined;
+
+  /** Resolves when no database is in use; undefined if none is. */
+  get busy(): Promise<void> | undefined {
+    return this.running?.promise;
+  }
+
+  /** Checkpoints a database, unless one is being checkpointed. What fails is tried again when it is asked for again. */
+  start(path: string): void {
+    if (this.running) return;
+    clearTimeout(this.idle);
+    this.running = Promise.withResolvers();
+    this.worker ??= this.open();
+    this.worker.postMessage(path);
+  }
+
+  close(): void {
+    clearTimeout(this.idle);
+    void this.worker?.terminate();
+    this.worker = undefined;
+    this.ended();
+  }
+
+  private open(): Worker {
+    const worker = new Worker(workerFile(), {
+      resourceLimits: { maxOldGenerationSizeMb: MOST_MEMORY_MB, maxYoungGenerationSizeMb: 1 },
+    });
+    worker.unref();
+    worker.on("message", () => {
+      this.ended();
+      this.idle = setTimeout(() => this.close(), IDLE_MS).unref();
+    });
+    const lost = (): void => {
+      if (this.worker === worker) this.close();
+    };
+    worker.on("error", lost);
+    worker.on("exit", lost);
+    return worker;
+  }
+
+  private ended(): void {
+    this.running?.resolve();
+    this.running = undefined;
+  }
+}
+
+/** Beside this file; the bundle's pieces are in a folder of their own. */
+function workerFile(): string {
+  const bundled = import.meta.filename.endsWith(".js");
+  return join(import.meta.dirname, bundled ? "../audit-checkpoint.js" : "checkpoint-worker.ts");
+}
