@@ -14,7 +14,14 @@ import {
   refuseInputs,
   refuseToRun,
 } from "../../policy/derivation-rules.ts";
-import { infoInView, type PathInfo } from "../../policy/view-queries.ts";
+import {
+  infoInView,
+  type MaybePromise,
+  NotInView,
+  type PathInfo,
+  staticOutputs,
+} from "../../policy/view-queries.ts";
+import { WantedOutputs as Wanted, type WantedNames } from "../../policy/wanted-outputs.ts";
 import { printContentAddress } from "../../store/content-address.ts";
 import { type Derivation, DerivationError, fixedOutputAddress, outputKind } from "../../store/derivation.ts";
 import { paced } from "../../store/slices.ts";
@@ -48,9 +55,6 @@ export interface WantedOutputs {
   readonly outputs: readonly string[] | undefined;
 }
 
-/** By derivation, the names of the wanted outputs; undefined for all that it has. */
-type NamesByDerivation = ReadonlyMap<StorePath, ReadonlySet<string> | undefined>;
-
 export interface Approval {
   readonly runs: ApprovedRuns;
   /** The outputs of each derivation that was asked for, as `Approved.outputs`. */
@@ -64,7 +68,9 @@ export async function approve(
   targets: readonly WantedOutputs[],
 ): Promise<Approval> {
   const walk = new Walk(sandbox, held);
-  for (let level: NamesByDerivation = byDerivation(targets); level.size > 0; ) level = await walk.look(level);
+  const wanted = byDerivation(targets);
+  await requireKept(held, [...wanted.keys()]);
+  for (let level = wanted; level.size > 0; ) level = await walk.look(level);
   await refuseExportedGraphs(sandbox, walk.runs);
   await held.settled();
   return {
@@ -73,16 +79,25 @@ export async function approve(
   };
 }
 
+/** What they need is in their closures, and so kept with them: nothing more has to be asked about derivations. @throws NotInView */
+async function requireKept(held: HeldOutputs, derivations: readonly StorePath[]): Promise<void> {
+  const kept = await held.keep(derivations);
+  for (const path of derivations) if (!kept.has(path)) throw new NotInView(path);
+}
+
 /** How many derivations are read at once, and held in memory until they are judged. */
 const READ_AT_ONCE = 16;
+/** How many are looked at, at once, of those that need not be read. */
+const LOOKED_AT_AT_ONCE = 256;
 
 interface Read {
   readonly path: StorePath;
-  readonly info: PathInfo;
   readonly derivation: Derivation;
   /** The wanted outputs that have not been looked at before. */
   readonly fresh: readonly string[];
 }
+
+type WantedEntry = readonly [StorePath, ReadonlySet<string> | undefined];
 
 class Walk {
   readonly runs = new Map<StorePath, Approved>();
@@ -104,31 +119,41 @@ class Walk {
   }
 
   /** @returns what those of these derivations that have to run need */
-  async look(wanted: NamesByDerivation): Promise<NamesByDerivation> {
+  async look(wanted: WantedNames): Promise<WantedNames> {
     const { pace } = this.sandbox;
-    const unread: [StorePath, ReadonlySet<string> | undefined][] = [];
-    for await (const [path, names] of paced(wanted, pace))
-      if (!this.isSettled(path, names)) unread.push([path, names]);
-    const next = new Map<StorePath, Set<string>>();
-    for (let i = 0; i < unread.length; i += READ_AT_ONCE) {
-      const piece = unread.slice(i, i + READ_AT_ONCE);
+    const unread: WantedEntry[] = [];
+    for await (const entry of paced(wanted, pace)) if (!this.isSettled(...entry)) unread.push(entry);
+    const next = new Wanted();
+    for (let i = 0; i < unread.length; ) {
+      const piece = this.piece(unread, i);
+      i += piece.length;
       const read = await Promise.all(piece.map(([path, names]) => this.read(path, names)));
-      for (const entry of await this.missing(read)) {
-        const judged = await judge(this.sandbox, entry);
+      const missing = await this.missing(read);
+      const infos = await Promise.all(missing.map(({ path }) => this.infoToJudge(path)));
+      for (const [at, entry] of missing.entries()) {
+        const judged = judge(this.sandbox, entry, infos[at]);
         this.held.readToo(entry.derivation.inputSrcs);
         const inputs: StorePath[] = [];
         for (const [path, names] of entry.derivation.inputDrvs) {
           const input = this.once(path);
           inputs.push(input);
-          const known = next.get(input);
-          if (known) for (const name of names) known.add(name);
-          else next.set(input, new Set(names));
+          next.add(input, names);
         }
         this.runs.set(entry.path, { ...judged, inputs });
         if (pace.due) await pace.pause();
       }
     }
-    return next;
+    return next.byDerivation;
+  }
+
+  /** As many as may be held in memory at once. */
+  private piece(unread: readonly WantedEntry[], from: number): WantedEntry[] {
+    const { view } = this.sandbox;
+    let left = READ_AT_ONCE;
+    let end = from;
+    const most = Math.min(unread.length, from + LOOKED_AT_AT_ONCE);
+    while (end < most && (view.remembered(unread[end]![0]) || left-- > 0)) end++;
+    return unread.slice(from, end);
   }
 
   private once(path: StorePath): StorePath {
@@ -148,11 +173,7 @@ class Walk {
   }
 
   private async read(path: StorePath, names: ReadonlySet<string> | undefined): Promise<Read> {
-    const { view } = this.sandbox;
-    const info = await infoInView(path, view);
-    const derivation = await view.derivation(path).catch((error: Error) => {
-      throw error instanceof DerivationError ? refused(path, error.message) : error;
-    });
+    const derivation = await this.derivation(path);
     if (!derivation) throw refused(path, "it is not a derivation");
     const outputs = staticOutputs(derivation);
     for (const name of names ?? []) requireOutput(path, outputs, name);
@@ -160,7 +181,23 @@ class Walk {
     if (isFixedOutput(derivation)) await this.sandbox.admitFixedOutputs([...outputs.values()]);
     const skipped = this.skipped.get(path);
     const fresh = [...(names ?? outputs.keys())].filter((name) => !skipped?.has(name));
-    return { path, info, derivation, fresh };
+    return { path, derivation, fresh };
+  }
+
+  /** Undefined for one that was judged before. */
+  private infoToJudge(path: StorePath): MaybePromise<PathInfo | undefined> {
+    const { approved, view } = this.sandbox;
+    return approved.has(path) ? undefined : infoInView(path, view);
+  }
+
+  /** It is kept until the request is over, so whether it is there is known. */
+  private async derivation(path: StorePath): Promise<Derivation | undefined> {
+    const { view } = this.sandbox;
+    try {
+      return view.remembered(path) ?? (await view.derivation(path));
+    } catch (error) {
+      throw error instanceof DerivationError ? refused(path, error.message) : error;
+    }
   }
 
   /** Those of which a wanted output is not held, after fetching what upstream can fetch. */
@@ -187,7 +224,6 @@ class Walk {
         if (held.has(this.outputsOf(entry.path).get(name) ?? "")) skipped.add(name);
       if (!entry.fresh.every((name) => skipped.has(name))) missing.push(entry);
     }
-    await this.held.keep(missing.map(({ path }) => path));
     return missing;
   }
 
@@ -201,26 +237,10 @@ class Walk {
 }
 
 /** The names of all wanted outputs of each; undefined for all that it has. */
-export function byDerivation(wanted: readonly WantedOutputs[]): NamesByDerivation {
-  const names = new Map<StorePath, Set<string> | undefined>();
-  for (const { derivation, outputs } of wanted) {
-    if (!names.has(derivation)) names.set(derivation, new Set());
-    const known = names.get(derivation);
-    if (outputs === undefined) names.set(derivation, undefined);
-    else for (const name of outputs) known?.add(name);
-  }
-  return names;
-}
-
-/** Every output by name; "" if the derivation does not contain its path. */
-function staticOutputs({ outputs }: Derivation): Map<string, StorePath | ""> {
-  return new Map(
-    [...outputs].map(([name, output]) => [name, isStatic(outputKind(output)) ? output.path : ""]),
-  );
-}
-
-function isStatic(kind: ReturnType<typeof outputKind>): boolean {
-  return kind === "input-addressed" || kind === "fixed";
+export function byDerivation(wanted: readonly WantedOutputs[]): WantedNames {
+  const names = new Wanted();
+  for (const { derivation, outputs } of wanted) names.add(derivation, outputs);
+  return names.byDerivation;
 }
 
 /** Some daemons treat an unknown output as built, others build all outputs. @throws Refusal */
@@ -228,10 +248,14 @@ function requireOutput(path: StorePath, outputs: Approved["outputs"], name: stri
   if (!outputs.has(name)) throw new Refusal(`derivation '${path}' has no output '${name.slice(0, 200)}'`);
 }
 
-async function judge(sandbox: Sandbox, { path, info, derivation }: Read): Promise<Omit<Approved, "inputs">> {
-  const { profile, approved } = sandbox;
+/** @param info undefined if it was judged before */
+function judge(
+  { profile, approved }: Sandbox,
+  { path, derivation }: Read,
+  info: PathInfo | undefined,
+): Omit<Approved, "inputs"> {
   if (!approved.has(path)) {
-    if (!info.contentAddress.startsWith("text:sha256:")) throw refused(path, "it was not added as a text");
+    if (!info?.contentAddress.startsWith("text:sha256:")) throw refused(path, "it was not added as a text");
     const reason = refuseInputs(derivation, info.references) ?? refuseToRun(derivation, profile);
     if (reason !== undefined) throw refused(path, reason);
     approved.add(path);

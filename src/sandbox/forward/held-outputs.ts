@@ -4,9 +4,8 @@
  * wanted output is not valid.
  */
 import { printDerivedPath } from "../../policy/derived-path.ts";
-import { infoInView } from "../../policy/view-queries.ts";
+import { amongView, infoInView } from "../../policy/view-queries.ts";
 import type { ReplyOf, RequestOf } from "../../protocol/operations.ts";
-import { mapInSlices } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { type UpstreamConnection, UpstreamRefusal } from "../upstream/connection.ts";
 import type { WantedOutputs } from "./approve.ts";
@@ -20,8 +19,8 @@ export type SubstitutingExchange = Exchange<"BuildPaths" | "BuildPathsWithResult
 export interface HeldOutputs {
   /** Those of the paths that are held. */
   among(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>>;
-  /** Keeps derivations that may run until the request is over. */
-  keep(derivations: readonly StorePath[]): Promise<void>;
+  /** Keeps derivations until the request is over, and all that they refer to. @returns those that are there */
+  keep(derivations: readonly StorePath[]): Promise<ReadonlySet<StorePath>>;
   /** Makes upstream fetch those of the paths that it can. @returns whether it tried any */
   fetch(paths: readonly StorePath[]): Promise<boolean>;
   /** Fetches the outputs of these derivations, if the profile has nix-broker do that. @throws Refusal when it cannot */
@@ -43,11 +42,8 @@ export interface HeldOutputs {
 export function heldInView(exchange: BuildExchange): HeldOutputs {
   const { view, pace } = exchange.sandbox;
   return {
-    among: async (paths) => {
-      const infos = await mapInSlices(paths, pace, (path) => view.info(path));
-      return new Set(paths.filter((_, i) => infos[i] !== undefined));
-    },
-    keep: async () => {},
+    among: (paths) => amongView(view, paths, pace),
+    keep: (derivations) => amongView(view, derivations, pace),
     fetch: async () => false,
     download: async (missing) => {
       if (missing.length > 0) await fetchFixed(exchange, await exchange.upstream(), missing);
@@ -56,6 +52,25 @@ export function heldInView(exchange: BuildExchange): HeldOutputs {
     readToo() {},
     settled: async () => {},
   };
+}
+
+/** How many paths are asked about at once: such a question is encoded at once. */
+const ASKED_AT_ONCE = 4096;
+/** Of the temporary roots of a connection so many are remembered. */
+const MOST_ROOTED = 50_000;
+
+/** The temporary roots of connections, which upstream keeps while they are open. */
+const rooted = new WeakMap<UpstreamConnection, Set<StorePath>>();
+
+async function root(upstream: UpstreamConnection, paths: readonly StorePath[]): Promise<void> {
+  const known = rooted.get(upstream) ?? new Set();
+  rooted.set(upstream, known);
+  const fresh = paths.filter((path) => !known.has(path));
+  await upstream.askEach(
+    "AddTempRoot",
+    fresh.map((path) => ({ path })),
+  );
+  for (const path of fresh) if (known.size < MOST_ROOTED) known.add(path);
 }
 
 /**
@@ -73,11 +88,16 @@ export function heldOnConnection(
   let hinted: ReadonlySet<StorePath> | undefined;
   /** What is held, and what is read besides. */
   const readPaths = new Set<StorePath>();
-  const root = (paths: readonly StorePath[]): Promise<unknown> =>
-    upstream.askEach(
-      "AddTempRoot",
-      paths.map((path) => ({ path })),
-    );
+  async function keep(paths: readonly StorePath[]): Promise<Set<StorePath>> {
+    await root(upstream, paths);
+    const valid = new Set<StorePath>();
+    for (let i = 0; i < paths.length; i += ASKED_AT_ONCE) {
+      const asked = paths.slice(i, i + ASKED_AT_ONCE);
+      for (const path of await upstream.ask("QueryValidPaths", { paths: asked, substitute: 0 }))
+        valid.add(path);
+    }
+    return valid;
+  }
 
   async function fetchable(paths: readonly StorePath[]): Promise<StorePath[]> {
     const printed = targets.map((target) =>
@@ -90,14 +110,11 @@ export function heldOnConnection(
   return {
     among: (paths) =>
       ask(async () => {
-        await root(paths);
-        const valid = new Set(await upstream.ask("QueryValidPaths", { paths: [...paths], substitute: 0 }));
+        const valid = await keep(paths);
         for (const path of valid) readPaths.add(path);
         return valid;
       }),
-    keep: async (derivations) => {
-      await ask(() => root(derivations));
-    },
+    keep: (derivations) => ask(() => keep(derivations)),
     fetch: async (paths) => {
       if (!exchange.sandbox.profile.substitute || paths.length === 0) return false;
       const hopeful = await fetchable(paths);
