@@ -9,6 +9,9 @@ import type { DerivationAttributes } from "../store/derivation-attributes.ts";
 /** The system feature by which a derivation asks for a brokered daemon. */
 export const SYSTEM_FEATURE = "nix-broker";
 
+/** System features by which Nix itself gives a build a daemon. */
+const OTHER_DAEMONS = ["recursive-nix", "builder-rpc-v0"];
+
 /** The size of a sandbox's record, which names the outputs, is limited. nixpkgs has derivations with about 20. */
 export const MAX_OUTPUTS = 100;
 
@@ -44,6 +47,12 @@ function refusedKind(
   features: readonly string[],
   attributes: DerivationAttributes,
 ): OptIn | undefined {
+  // First, because the others would tell the builder to drop what that feature needs.
+  const other = OTHER_DAEMONS.find((feature) => features.includes(feature));
+  if (other !== undefined)
+    return refused(
+      `this derivation requires the system features ${SYSTEM_FEATURE} and ${other}: each gives the build a Nix daemon of its own, and clients inside would talk to one of them without saying which; drop one of the two`,
+    );
   const kinds = new Set([...derivation.outputs.values()].map(outputKind));
   if (kinds.has("fixed"))
     return refused(

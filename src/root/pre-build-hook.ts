@@ -10,9 +10,11 @@ import { isChrootPath, isObject, type SandboxRecord } from "../contract/sandbox-
 import { readTrusted } from "../contract/trusted-file.ts";
 import { noPause } from "../store/slices.ts";
 import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
+import { clashInside } from "./clashing-paths.ts";
 import { readAskingDerivation } from "./derivation-file.ts";
 import { hasCaller } from "./hook-caller.ts";
-import { optIn } from "./opt-in.ts";
+import { nixSetting } from "./nix-settings.ts";
+import { type OptIn, optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { explainMissingSocket, judgement, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
 
@@ -41,17 +43,24 @@ export async function preBuildHook(config: RootConfig, argv: readonly string[]):
   const mayBeOrphan = chroot !== null && worker === undefined;
   if (mayBeOrphan && !hasCaller(process.ppid, Object.values(registration.outputs))) return "";
 
+  const sandboxPaths = nixSetting("sandbox-paths");
+  const hiddenSettings = clashInside(SETTINGS_FOLDER, sandboxPaths);
+  const hiddenSocket = clashInside(DAEMON_SOCKET_FOLDER, sandboxPaths);
+  const hides = hiddenSettings !== undefined && answer.kind === "ok";
+  // Nothing that is mapped could reach its clients: Nix ends the build, with a message about a file alone.
+  if (hiddenSocket !== undefined) process.stderr.write(`nix-broker: ${path}: ${clashText(hiddenSocket)}\n`);
+
   const service = serviceAccount(config.serviceUser);
   const record: SandboxRecord = {
     ...registration,
-    ...(await judgement(config, answer, worker)),
+    ...(await judgement(config, hides ? refuseClash(hiddenSettings) : answer, worker)),
     origin: "hook",
     chroot,
   };
   registerSandbox(config, service, record);
   await awaitTaken(config, service, record);
   // Without a chroot there is nothing to map into, and Nix would refuse the lines.
-  return chroot === null ? "" : mappings(config, record);
+  return chroot === null ? "" : mappings(config, record, hiddenSettings === undefined);
 }
 
 /**
@@ -101,7 +110,17 @@ function linkingProblem(linked: string | undefined): string | undefined {
   return `the linker of nix-broker cannot make paths visible in this sandbox: ${error}`;
 }
 
-function mappings(config: RootConfig, record: SandboxRecord): string {
+function mappings(config: RootConfig, record: SandboxRecord, settings: boolean): string {
   const places = sandboxPlaces(config, record.id);
-  return `extra-sandbox-paths\n${DAEMON_SOCKET_FOLDER}=${places.socketFolder}\n${SETTINGS_FOLDER}=${places.etc}\n\n`;
+  const lines = ["extra-sandbox-paths", `${DAEMON_SOCKET_FOLDER}=${places.socketFolder}`];
+  if (settings) lines.push(`${SETTINGS_FOLDER}=${places.etc}`);
+  return `${lines.join("\n")}\n\n`;
+}
+
+function clashText(target: string): string {
+  return `sandbox-paths in nix.conf puts ${target} into builds, in a folder that nix-broker maps for builds that ask for it; take it out of nix.conf, or map its folder instead`;
+}
+
+function refuseClash(target: string): OptIn & { readonly kind: "refused" } {
+  return { kind: "refused", reason: clashText(target) };
 }

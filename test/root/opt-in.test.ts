@@ -51,6 +51,19 @@ describe("optIn", () => {
       "101 outputs",
     ],
     ["deferred", derivation(asked, { path: "" }), "not known before it is built"],
+    [
+      "recursive-nix",
+      derivation({ requiredSystemFeatures: "nix-broker recursive-nix" }),
+      "and recursive-nix: each",
+    ],
+    [
+      "builder-rpc-v0, which needs a content-addressed output",
+      derivation(
+        { requiredSystemFeatures: "builder-rpc-v0 nix-broker" },
+        { path: "", hashAlgorithm: "r:sha256" },
+      ),
+      "and builder-rpc-v0: each",
+    ],
     ["uid-range", derivation({ requiredSystemFeatures: "uid-range nix-broker" }), "uid-range"],
     [
       "uid-range, structured",
