@@ -5,6 +5,7 @@ import {
   type FilterOptions,
   filterOf,
   foldersOf,
+  requireOperation,
   type StoreOptions,
   withFilterOptions,
   withStoreOptions,
@@ -12,7 +13,9 @@ import {
 
 async function exportAll(options: StoreOptions & FilterOptions): Promise<void> {
   const filter = filterOf(options);
-  for (const folder of await foldersOf(options)) {
+  const folders = await foldersOf(options);
+  requireOperation(options.op, folders);
+  for (const folder of folders) {
     const reader = new AuditReader(folder);
     try {
       await exportRecords(reader, filter, process.stdout);

@@ -1,11 +1,15 @@
 /** What `nix-broker audit` and its subcommands have in common: which audit, and which of its records. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { AuditError } from "../audit/error.ts";
+import { escapeText } from "../audit/escape.ts";
+import { SERVICE_EVENTS } from "../audit/events.ts";
 import { auditFolders } from "../audit/folders.ts";
-import type { AuditFilter } from "../audit/query.ts";
+import { type AuditFilter, AuditReader } from "../audit/query.ts";
 import { AUDIT_KINDS, type AuditKind, VERDICTS, type Verdict } from "../audit/record.ts";
 import { parseTime } from "../audit/time.ts";
 import { loadConfig } from "../config/load.ts";
+import { nearest } from "../config/nearest.ts";
+import { operationNames } from "../protocol/operations.ts";
 import { givenStorePath } from "./given-path.ts";
 import { configOption } from "./options.ts";
 import { UsageError } from "./outcome.ts";
@@ -64,6 +68,30 @@ export async function foldersOf(options: StoreOptions): Promise<string[]> {
     "folder",
     `There is no audit in ${folder}: the service has not written one there yet, or keeps its audit elsewhere (audit.path, --store).`,
   );
+}
+
+/**
+ * Audits of other versions may have operations with other names: one that is recorded is known.
+ *
+ * @throws UsageError naming the nearest operation
+ */
+export function requireOperation(op: string | undefined, folders: readonly string[]): void {
+  const names = [...operationNames, "handshake", "unknown", "Build", "begin", "end", ...SERVICE_EVENTS];
+  if (op === undefined || names.some((name) => name.toLowerCase() === op.toLowerCase())) return;
+  if (folders.some((folder) => isRecorded(op, folder))) return;
+  const near = nearest(op, names);
+  throw new UsageError(
+    `--op: no operation or event is called "${escapeText(op)}"${near === undefined ? "; docs/operations.md lists them" : `; did you mean "${near}"?`}`,
+  );
+}
+
+function isRecorded(op: string, folder: string): boolean {
+  const reader = new AuditReader(folder);
+  try {
+    return reader.query({ op, limit: 1 }).length > 0;
+  } finally {
+    reader.close();
+  }
 }
 
 /** The beginning of a hash has no slash; anything with one is a path. */

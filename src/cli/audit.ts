@@ -1,11 +1,7 @@
 import { Command } from "commander";
-import { escapeText } from "../audit/escape.ts";
-import { SERVICE_EVENTS } from "../audit/events.ts";
 import { jsonLine } from "../audit/json-line.ts";
 import { type AuditFilter, AuditReader } from "../audit/query.ts";
 import type { StoredRecord } from "../audit/record.ts";
-import { nearest } from "../config/nearest.ts";
-import { operationNames } from "../protocol/operations.ts";
 import { exportCommand } from "./audit-export.ts";
 import { headerLine, recordLine } from "./audit-lines.ts";
 import {
@@ -14,6 +10,7 @@ import {
   folderOf,
   foldersOf,
   positive,
+  requireOperation,
   type StoreOptions,
   withFilterOptions,
   withStoreOptions,
@@ -37,14 +34,6 @@ function newestOf(folder: string, filter: AuditFilter, limit: number): StoredRec
   }
 }
 
-/** Audits of other versions may contain operations with other names, so an unknown one is not an error. */
-function unknownOperation(op: string | undefined): string {
-  const names = [...operationNames, "handshake", "unknown", "Build", "begin", "end", ...SERVICE_EVENTS];
-  if (op === undefined || names.some((name) => name.toLowerCase() === op.toLowerCase())) return "";
-  const near = nearest(op, names);
-  return `: no operation or event is called "${escapeText(op)}"${near === undefined ? "" : `; did you mean "${near}"?`}`;
-}
-
 async function list(options: Options): Promise<void> {
   const filter = filterOf(options);
   const { limit, json, follow } = options;
@@ -53,6 +42,7 @@ async function list(options: Options): Promise<void> {
   const print = (record: StoredRecord): void =>
     console.log(json ? jsonLine(record) : recordLine(record, terminal));
   const folders = await foldersOf(options);
+  requireOperation(options.op, folders);
   const reader = folders.includes(service) ? new AuditReader(service) : undefined;
   try {
     const newest = reader?.lastSeq() ?? 0;
@@ -62,14 +52,14 @@ async function list(options: Options): Promise<void> {
       .flatMap((folder) => newestOf(folder, filter, limit));
     // Within one audit the order is that of the chain; between several, only the time can tell.
     const records = theirs.length === 0 ? own : [...own, ...theirs].sort((a, b) => a.time - b.time);
-    if (!json && (records.length > 0 || follow)) console.log(headerLine);
+    if (!json && (records.length > 0 || follow)) console.log(headerLine(terminal));
     for (const record of records.slice(-limit)) print(record);
     if (follow && reader) {
       const stop = new AbortController();
       process.once("SIGINT", () => stop.abort());
       for await (const record of reader.follow({ ...filter, afterSeq: newest }, stop.signal)) print(record);
     } else if (records.length === 0) {
-      console.error(`No record matches${unknownOperation(options.op)}.`);
+      console.error("No record matches.");
     }
   } finally {
     reader?.close();

@@ -36,6 +36,11 @@ export class NixSettings {
     return [value, this.added.get(name) ?? ""].join(" ").trim();
   }
 
+  /** Whether the files or Nix itself say what a setting is. */
+  knows(name: string): boolean {
+    return this.values.has(name) || this.added.has(name) || this.defaults.has(name);
+  }
+
   list(name: string, fallback = ""): string[] {
     return this.get(name, fallback).split(" ").filter(Boolean);
   }

@@ -3,6 +3,7 @@ import { readFileSync, statSync } from "node:fs";
 import type { Config } from "../config/config.ts";
 import { type Finding, ok, problem, unseen, warning } from "./doctor-finding.ts";
 import type { NixSettings } from "./doctor-nix-settings.ts";
+import { checkSandboxPaths } from "./doctor-sandbox-paths.ts";
 
 const FEATURE = "nix-broker";
 const OTHERS_MAY_WRITE = 0o022;
@@ -23,6 +24,7 @@ export function checkNix(config: Config, settings: NixSettings): Finding[] {
     ...checkNext(config),
     checkFeature(config, settings, before.ours),
     checkSandbox(settings),
+    ...checkSandboxPaths(settings, before.ours),
     ...checkUids(config, settings),
     ...checkStaticMappings(config, settings),
     ...checkMachines(settings),

@@ -32,8 +32,8 @@ export async function checkService(
       findings.push(
         warning(
           topic,
-          `it is of version ${version}, and this program of ${packageJson.version}`,
-          "restart the service",
+          `it is still of version ${version}, and this program of ${packageJson.version}`,
+          "systemctl restart nix-broker nix-broker-linker: running builds keep their sandboxes",
         ),
       );
     if (configFile !== (config.file ?? null))

@@ -10,6 +10,7 @@ import { checkLix } from "./doctor-lix.ts";
 import { checkNix } from "./doctor-nix.ts";
 import { NixSettings } from "./doctor-nix-settings.ts";
 import { checkAudit, checkLinker, checkService, checkUpstream, daemonStarted } from "./doctor-service.ts";
+import { checkSocket } from "./doctor-socket.ts";
 import { checkJobs, checkUsers, serviceUid } from "./doctor-users.ts";
 import { configOption, jsonOption } from "./options.ts";
 import { exitCodes } from "./outcome.ts";
@@ -63,6 +64,7 @@ export async function diagnose(configPath: string | undefined): Promise<Finding[
     ...checkRestarted(settings.changed, await daemonStarted(config)),
     ...checkEnvironment(perBuild),
     ...checkUsers(config, settings, users),
+    ...(uid === undefined ? [] : checkSocket(config, uid, users, service.status)),
     ...(perBuild ? checkJobs(config, settings, users) : []),
     ...(uid === undefined ? [] : checkFolders(config, uid, perBuild)),
     ...(perBuild ? checkRootConfig(config) : []),

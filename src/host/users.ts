@@ -89,6 +89,11 @@ export class UserDatabase {
     return this.group(group)?.gid;
   }
 
+  /** The name of a group of /etc/group; undefined if it has none. */
+  groupName(gid: number): string | undefined {
+    return this.groups.find((group) => group.gid === gid)?.name;
+  }
+
   /**
    * The ids of a group's members: those it lists, and the users of /etc/passwd whose primary group it is.
    * Undefined if there is no such group. A listed member that does not exist is left out.

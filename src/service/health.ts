@@ -117,9 +117,15 @@ export class Health {
     // A look may take longer than the time between two.
     if (this.looking) return;
     this.looking = true;
-    await Promise.all([this.lookAtUpstream(), this.lookAtLinker()]);
-    this.looking = false;
-    this.tell();
+    try {
+      await Promise.all([this.lookAtUpstream(), this.lookAtLinker()]);
+      this.tell();
+    } catch (error) {
+      // Whoever looks must not be what ends the service.
+      this.sources.log.error({ error: (error as Error).message }, "the status cannot be found out");
+    } finally {
+      this.looking = false;
+    }
   }
 
   private async lookAtUpstream(): Promise<void> {

@@ -49,8 +49,13 @@ export function generationOf({ command, socket }: UpstreamConfig): () => string 
 const LOOK_MS = 20;
 
 function markOf(path: string): string | undefined {
-  const status = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-  return status && `${status.dev}:${status.ino}:${status.ctimeNs}`;
+  try {
+    const status = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+    return status && `${status.dev}:${status.ino}:${status.ctimeNs}`;
+  } catch {
+    // We may not look into its folder, nor connect: whoever tries is told.
+    return undefined;
+  }
 }
 
 /** Where upstream is, for messages. */

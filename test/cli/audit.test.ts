@@ -111,13 +111,15 @@ test("JSON has whole paths, and times with a zone", () => {
 });
 
 test("nothing found is no failure, and is said where it is in nobody's way", () => {
-  expect(audit("--op", "nothing")).toEqual({
-    code: 0,
-    stdout: "",
-    stderr: expect.stringMatching(/^No record matches/),
-  });
-  expect(audit("--since", "2036-01-01").stderr).toBe("No record matches.\n");
-  expect(audit("--op", "IsValidPth").stderr).toContain('did you mean "IsValidPath"?');
+  expect(audit("--since", "2036-01-01")).toEqual({ code: 0, stdout: "", stderr: "No record matches.\n" });
+});
+
+test("an operation that is neither known nor recorded is an error, with the nearest name", () => {
+  const { code, stdout, stderr } = audit("--op", "IsValidPth");
+  expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+  expect(stderr).toContain('no operation or event is called "IsValidPth"; did you mean "IsValidPath"?');
+  expect(audit("export", "--op", "IsValidPth").code).toBe(2);
+  expect(audit("--op", "isvalidpath").code).toBe(0);
 });
 
 test("an audit that is not there is named", () => {

@@ -48,6 +48,7 @@ describe.each(lab.versions)("a right installation [daemon %s]", (version: NixVer
       ...["service", "upstream", "linker", "audit", "pre-build-hook", "post-build-hook", "system-features"],
       ...["sandbox", "nix-daemon", "service user", "build users", "allowed-users", "trusted-users"],
       ...["hooks.allow_uids", "max-jobs", "folders", "root.conf"],
+      ...["sandbox-paths", "daemon socket"],
     ])
       expect(topics).toContain(topic);
   });
@@ -120,6 +121,16 @@ describe("wrong installations", () => {
       ["remote machines: ssh://farm lists the feature nix-broker"],
     ],
     ["builders = ssh://other x86_64-linux - 4 1 kvm", []],
+    [
+      "extra-sandbox-paths = /etc/nix/nix.conf /etc/nix/netrc=/dev/null?",
+      ["sandbox-paths: /etc/nix/nix.conf is there, which nix-broker's pre-build hook maps as well"],
+    ],
+    [
+      "extra-sandbox-paths = /nix/var/nix/daemon-socket/socket=/run/s?",
+      ["sandbox-paths: /nix/var/nix/daemon-socket/socket is there"],
+    ],
+    ["sandbox-paths = /lib /opt", ["sandbox-paths: builds have no shell"]],
+    ["sandbox-paths =\nextra-sandbox-paths = /usr /lib /lib64", []],
     ["!include /etc/nix/more.conf", ["sandbox: builds are not sandboxed"]],
     ["include /etc/nix/missing.conf", ["nix.conf: /etc/nix/missing.conf cannot be seen"]],
     ["!include /etc/nix/missing.conf", []],
@@ -181,6 +192,31 @@ describe("wrong installations", () => {
     expect((await doctor(recursive)).problems).toEqual([
       expect.stringContaining("the service's user is a member of nixbld"),
     ]);
+    writeFileSync(group, before);
+  });
+
+  test("the daemon's socket is in a folder for a group, as Debian's is", async () => {
+    const folder = "/nix/var/nix/daemon-socket";
+    const group = file("/etc/group");
+    const before = readFileSync(group, "utf8");
+    writeFileSync(group, `${before}nix-users:x:987:\n`);
+    await recursive.daemon.run(["sh", "-c", `chgrp nix-users ${folder} && chmod 770 ${folder}`]);
+    const found = async () => {
+      const { problems, findings } = await doctor(recursive);
+      return { problems, text: findings.find(({ topic }) => topic === "daemon socket")?.text };
+    };
+    expect((await found()).problems).toEqual([
+      expect.stringMatching(/^upstream: .*EACCES/),
+      `daemon socket: ${folder} is for its owner and the group nix-users alone (mode 770), and nix-broker is not a member`,
+    ]);
+    // It joins, and the service still has the groups that it was started with.
+    writeFileSync(group, `${before}nix-users:x:987:nix-broker\n`);
+    expect((await found()).problems).toEqual([
+      expect.stringMatching(/^upstream: .*EACCES/),
+      "daemon socket: nix-broker has joined the group nix-users since the service started",
+    ]);
+    await recursive.daemon.run(["chmod", "755", folder]);
+    expect(await found()).toEqual({ problems: [], text: "every user may connect" });
     writeFileSync(group, before);
   });
 
