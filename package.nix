@@ -55,6 +55,13 @@ buildNpmPackage {
     runHook preInstall
     mkdir -p $out/libexec/nix-broker $out/bin $out/lib/systemd/system $out/lib/tmpfiles.d $out/lib/sysusers.d
     mkdir -p $out/share/doc/nix-broker
+    for page in dist/man/*; do
+      install -D -m 644 $page $out/share/man/man''${page##*.}/$(basename $page)
+    done
+    install -D -m 644 dist/completions/nix-broker.bash $out/share/bash-completion/completions/nix-broker
+    install -D -m 644 dist/completions/_nix-broker $out/share/zsh/site-functions/_nix-broker
+    install -D -m 644 dist/completions/nix-broker.fish $out/share/fish/vendor_completions.d/nix-broker.fish
+    rm -r dist/man dist/completions
     cp -r dist/. $out/libexec/nix-broker/
     for module in koffi @koromix bufferutil node-gyp-build; do
       cp -r --parents node_modules/$module $out/libexec/nix-broker/

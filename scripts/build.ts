@@ -10,6 +10,7 @@
  *     audit-checkpoint.js the thread that checkpoints the audit
  *     nix-broker-root     linker and hooks, with nix-broker-root.js, which loads
  *     root.js             no npm package is in it, and this checks it
+ *     man/, completions/  manual pages, and completions for bash, zsh and fish
  *     *-build-hook        what nix.conf names, with the scripts *-build-hook.sh
  *
  * Packages with native parts (koffi, bufferutil) stay outside and are found in node_modules.
@@ -173,6 +174,9 @@ export async function buildAll(outdir = join(root, "dist")): Promise<void> {
     console.warn(
       "There is no C compiler here that links without libraries, so the hooks are scripts, which are slower.",
     );
+  // Only now: it loads the code of all commands.
+  const { writeManual } = await import("./manual/write.ts");
+  await writeManual(outdir);
 }
 
 if (import.meta.main) await buildAll();

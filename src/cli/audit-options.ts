@@ -70,13 +70,16 @@ export async function foldersOf(options: StoreOptions): Promise<string[]> {
   );
 }
 
+/** What `--op` may name besides operations. */
+export const AUDIT_EVENTS = ["handshake", "unknown", "Build", "begin", "end", ...SERVICE_EVENTS] as const;
+
 /**
  * Audits of other versions may have operations with other names: one that is recorded is known.
  *
  * @throws UsageError naming the nearest operation
  */
 export function requireOperation(op: string | undefined, folders: readonly string[]): void {
-  const names = [...operationNames, "handshake", "unknown", "Build", "begin", "end", ...SERVICE_EVENTS];
+  const names = [...operationNames, ...AUDIT_EVENTS];
   if (op === undefined || names.some((name) => name.toLowerCase() === op.toLowerCase())) return;
   if (folders.some((folder) => isRecorded(op, folder))) return;
   const near = nearest(op, names);

@@ -1,69 +1,8 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
+import { entries, overview } from "./entries.ts";
 import { exitCodes, UsageError } from "./outcome.ts";
-
-interface Entry {
-  readonly summary: string;
-  /** Imports only the command's own file, so that every command starts quickly. */
-  readonly load: () => Promise<{ readonly command: () => Command }>;
-}
-
-const entries: Readonly<Record<string, Entry>> = {
-  serve: {
-    summary: "run the broker",
-    load: () => import("./serve.ts"),
-  },
-  stdio: {
-    summary: "serve one connection on standard input and output, e.g. as an ssh forced command",
-    load: () => import("./stdio.ts"),
-  },
-  jail: {
-    summary: "run a command in a jail with a Nix that is safe to hand to it",
-    load: () => import("./jail.ts"),
-  },
-  status: {
-    summary: "show the service's status",
-    load: () => import("./status.ts"),
-  },
-  sandboxes: {
-    summary: "list the running sandboxes, or show one in detail",
-    load: () => import("./sandboxes.ts"),
-  },
-  build: {
-    summary: "like nix-build, continuing while outputs name derivations to build next",
-    load: () => import("./build.ts"),
-  },
-  doctor: {
-    summary: "check this installation, and say how to fix what is wrong",
-    load: () => import("./doctor.ts"),
-  },
-  audit: {
-    summary: "list, verify and export the recorded requests",
-    load: () => import("./audit.ts"),
-  },
-  provenance: {
-    summary: "show which inner builds an output came from",
-    load: () => import("./provenance.ts"),
-  },
-  policy: {
-    summary: "print what a profile permits, and why",
-    load: () => import("./policy.ts"),
-  },
-  "check-config": {
-    summary: "check a configuration file and report every problem with its line",
-    load: () => import("./check-config.ts"),
-  },
-};
-
-const examples = `
-Examples:
-  nix-broker serve                       serve as /etc/nix-broker/config.toml says
-  nix-broker serve --listen /run/user/1000/nix-broker/jail/socket --profile agent --allow alice
-  nix-broker policy --profile pure       what a sandbox with this profile may do
-  nix-broker audit --verdict deny --since 1h
-
-Exit codes: 0 success, 1 failure or a negative answer, 2 wrong usage or configuration, 3 the service cannot be reached.`;
 
 /** The command that the arguments name. Only its file is loaded; for the overview, none is. */
 async function programFor(args: readonly string[]): Promise<Command> {
@@ -77,7 +16,7 @@ async function programFor(args: readonly string[]): Promise<Command> {
     .helpCommand("help [COMMAND]", "print what a command does")
     // An option after a command belongs to the command: "build" passes them on to nix-build.
     .enablePositionalOptions()
-    .addHelpText("after", examples);
+    .addHelpText("after", overview);
   const words = args.filter((arg) => !arg.startsWith("-"));
   const named = words[0] === "help" ? words[1] : words[0];
   for (const [name, entry] of Object.entries(entries)) {

@@ -83,9 +83,31 @@ function shapeAt(path: readonly (string | number)[]): [string, z.ZodMiniType][] 
     : [];
 }
 
-function section(heading: string, description: string, path: readonly (string | number)[]): string {
-  const keys = shapeAt(path).map(([key, schema]) => [key, docOf(schema)] as const);
-  return `\n## ${heading}\n\n${description}\n\n${keyTable(keys)}\n`;
+/** A table of the configuration, for its page and its manual. */
+export interface ConfigurationSection {
+  /** `` `[upstream]` `` */
+  readonly heading: string;
+  readonly description: string;
+  readonly keys: readonly (readonly [string, KeyDoc])[];
+}
+
+/** Every table with its keys, in the order of the schema. */
+export function configurationSections(): ConfigurationSection[] {
+  const tables = Object.entries(configSchema.shape as Record<string, z.ZodMiniType>);
+  return tables.map(([name, schema]) => {
+    const { description } = docOf(schema);
+    if (name === "listen") return section("`[[listen]]`", description, ["listen", 0]);
+    if (name === "profiles") return section("`[profiles.NAME]`", description, ["profiles", "NAME"]);
+    return section(`\`[${name}]\``, description, [name]);
+  });
+}
+
+function section(
+  heading: string,
+  description: string,
+  path: readonly (string | number)[],
+): ConfigurationSection {
+  return { heading, description, keys: shapeAt(path).map(([key, schema]) => [key, docOf(schema)] as const) };
 }
 
 function yes(value: boolean): string {
@@ -124,13 +146,8 @@ function builtinSection(): string {
 
 /** The text of `docs/configuration.md`, from the schema and the built-in profiles. */
 export function configurationReference(): string {
-  const sections = Object.entries(configSchema.shape as Record<string, z.ZodMiniType>).map(
-    ([name, schema]) => {
-      const { description } = docOf(schema);
-      if (name === "listen") return section("`[[listen]]`", description, ["listen", 0]);
-      if (name === "profiles") return section("`[profiles.NAME]`", description, ["profiles", "NAME"]);
-      return section(`\`[${name}]\``, description, [name]);
-    },
+  const sections = configurationSections().map(
+    ({ heading, description, keys }) => `\n## ${heading}\n\n${description}\n\n${keyTable(keys)}\n`,
   );
   return [preface, ...sections, builtinSection()].join("");
 }

@@ -81,6 +81,20 @@ describe("package.nix, with a stand-in for nixpkgs", () => {
     expect(names.sort()).toEqual(["", "nix-broker-0.1.0", "nodejs-24"]);
   });
 
+  test("brings manual pages and completions, where they are looked for", async () => {
+    const places = [
+      ...[
+        "share/man/man1/nix-broker.1",
+        "share/man/man1/nix-broker-audit.1",
+        "share/man/man5/nix-broker.toml.5",
+      ],
+      ...["share/bash-completion/completions/nix-broker", "share/zsh/site-functions/_nix-broker"],
+      "share/fish/vendor_completions.d/nix-broker.fish",
+    ];
+    const listed = await daemon.run(["ls", ...places.map((place) => `${out}/${place}`)]);
+    expect(listed).toMatchObject({ code: 0 });
+  });
+
   test("its units, hooks and the linker name programs by their store paths", async () => {
     const read = async (path: string): Promise<string> =>
       (await daemon.run(["cat", `${out}/${path}`])).stdout;
