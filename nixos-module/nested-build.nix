@@ -26,7 +26,7 @@ derivation {
     "-e"
     "-c"
     ''
-      export HOME=$PWD/home; mkdir -p $HOME
+      export HOME=$PWD/home NIX_REMOTE=daemon; mkdir -p $HOME
       echo "$inner" > inner.nix
       result=$(nix-build --no-out-link inner.nix)
       cat $result
