@@ -165,7 +165,7 @@ export class Sandbox {
   /**
    * Lets a path into the view that upstream has just added for a client, on a connection that is still open. All that it
    * refers to is there already, so what upstream told of it is all that has to be known, and nothing has to be asked.
-   * @param told as upstream told it
+   * @param told as upstream told it, or as the contents that the client sent show it
    * @param holder that connection
    * @param addressOf as for `admit`
    * @returns what is known of it from now on

@@ -62,9 +62,24 @@ export async function addToStoreNar(
     });
   };
   await outcomeWithBody(exchange, upstream, sending, pull);
-  await admitOne(exchange, request.path, () => forwarded.contentAddress);
+  await admitShown(exchange, upstream, forwarded);
   return undefined;
 }
+
+/** Lets in what was just added. Where its contents have shown all that is told of it, nothing has to be asked. */
+async function admitShown(
+  exchange: Exchange,
+  upstream: UpstreamConnection,
+  { path, narHash, narSize, references, contentAddress }: RequestOf<"AddToStoreNar">,
+): Promise<void> {
+  if (exchange.sandbox.view.closed && contentAddress.startsWith(NAR_ADDRESS)) {
+    const info = { path, narHash, narSize, references, contentAddress };
+    await exchange.sandbox.admitAdded(info, upstream, () => contentAddress);
+  } else await admitOne(exchange, path, () => contentAddress);
+}
+
+/** Of contents whose hash is that of their NAR. */
+const NAR_ADDRESS = "fixed:r:sha256:";
 
 /** A derivation is judged like one that comes as a text; the path that it has by its text must be the one announced. */
 async function addDerivationNar(
@@ -150,7 +165,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
     await upstream.write(END_OF_FRAMES);
     await upstream.flush();
   });
-  await admitOne(exchange, info.path, () => forwarded.contentAddress);
+  await admitShown(exchange, upstream, forwarded);
 }
 
 /** About a path that is already in the view, nothing is believed and nothing is needed. */
