@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { connect } from "node:net";
 import { basename, join } from "node:path";
+import { OLDEST_MINOR, versionToWire } from "../src/protocol/version.ts";
 import {
   type CommandOptions,
   type CommandResult,
@@ -183,7 +184,7 @@ export class Daemon {
     daemon.unref();
     this.process = daemon;
     watchPart(this, `nix-daemon ${this.fullVersion}`, daemon, () => this.log());
-    await until(() => canConnect(this.socket));
+    await until(() => isServed(this.socket));
   }
 
   /** The command line, on the machine, that runs `argv` beside the daemon: for callers that spawn it themselves. */
@@ -349,13 +350,27 @@ function unrefPipe(pipe: unknown): void {
     pipe.unref();
 }
 
-function canConnect(socket: string): Promise<boolean> {
+/**
+ * Greets the daemon, and resolves when the process that it starts for that has ended: it has made the store's database by then.
+ * Clients that have it made at the same time would be hung up on.
+ *
+ * @returns whether there was a daemon
+ */
+function isServed(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const connection = connect(socket);
+    let connected = false;
     connection.on("connect", () => {
-      connection.destroy();
-      resolve(true);
+      connected = true;
+      connection.end(greeting);
     });
-    connection.on("error", () => resolve(false));
+    connection.on("error", () => {});
+    connection.on("close", () => resolve(connected));
+    connection.resume();
   });
 }
+
+/** The magic number, the oldest version of the protocol, and no CPU: up to that, 2.3 does not open its store. */
+const greeting = Buffer.from(
+  BigUint64Array.of(0x6e697863n, BigInt(versionToWire(OLDEST_MINOR)), 0n, 0n).buffer,
+);

@@ -7,7 +7,6 @@ import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { nixString, nixSystem } from "../../lab/expression.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
 import { copyToCache, deletePaths } from "../../lab/package-graph.ts";
-import { untilItServes } from "../attack/suite.ts";
 import { Tap } from "./tap.ts";
 
 const CACHE = "/var/cache/lying";
@@ -74,7 +73,6 @@ describe.each(lab.versions)("nothing runs that was not judged [daemon %s]", (ver
     daemon = await lab.start(version, {
       config: `substituters = file://${CACHE}\nbinary-caches = file://${CACHE}\nrequire-sigs = false\nnarinfo-cache-negative-ttl = 0\nnarinfo-cache-positive-ttl = 0\n`,
     });
-    await untilItServes(daemon);
     tap = await Tap.open(daemon);
     // The daemon sees the test as its client, which is root.
     broker = await startBroker(daemon, {

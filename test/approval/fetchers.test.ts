@@ -6,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { nixString, nixSystem } from "../../lab/expression.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 const GOPROXY = "http://proxy.invalid/go";
 const TOKENS = "a secret of the machine's";
@@ -106,7 +105,6 @@ describe.each(lab.versions)("what fetchers and packages ask for [daemon %s]", (v
   let daemon: Daemon;
   beforeAll(async () => {
     daemon = await lab.start(version, { env: { GOPROXY, NIX_NPM_TOKENS: TOKENS } });
-    await untilItServes(daemon);
   });
   afterAll(() => daemon?.stop());
 

@@ -6,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { nixString, nixSystem } from "../../lab/expression.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 /** `asText` is a .drv that is there as a file alone; `deep` brings the whole closure of it. */
 const expression = `
@@ -60,7 +59,6 @@ describe.each(lab.versions)("exported graphs [daemon %s]", (version) => {
 
   beforeAll(async () => {
     daemon = await lab.start(version, withFloating(version) ? { config: SETTINGS } : {});
-    await untilItServes(daemon);
     broker = await startBroker(daemon, {
       profile: "floating",
       config: '[profiles.floating]\nextends = "build"\ncontent_addressed = true\n',

@@ -6,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
 import { copyToCache, deletePaths, invent, packageGraph } from "../../lab/package-graph.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 const PACKAGES = "40";
 const CACHE = "/var/cache/packages";
@@ -37,7 +36,6 @@ describe.each(lab.versions)("a jail on a machine that has some packages [daemon 
     daemon = await lab.start(version, {
       config: `substituters = file://${CACHE}\nbinary-caches = file://${CACHE}\nrequire-sigs = false\n`,
     });
-    await untilItServes(daemon);
     broker = await startBroker(daemon, { profile: "agent", view: "store" });
   });
   afterAll(async () => {

@@ -3,7 +3,6 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { nixString, nixSystem } from "../../lab/expression.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 const expression = `
 { salt }:
@@ -38,7 +37,6 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
 
   beforeAll(async () => {
     daemon = await lab.start(version);
-    await untilItServes(daemon);
     broker = await startBroker(daemon, { profile: "build", config: '[profiles.any]\nextends = "build"\n' });
     jail = await startBroker(daemon, {
       config: '[profiles.fetching]\nextends = "agent"\nfixed_outputs = "allow"\n',

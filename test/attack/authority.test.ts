@@ -5,7 +5,7 @@ import { type Daemon, lab } from "../../lab/lab.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import type { RequestOf } from "../../src/protocol/operations.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { describeAttack, untilItServes } from "./suite.ts";
+import { describeAttack } from "./suite.ts";
 
 /** Every setting that a client could wish for. */
 const wishes: RequestOf<"SetOptions"> = {
@@ -81,7 +81,6 @@ describe.each(lab.versions)("an upstream that trusts the broker [daemon %s]", (v
   async function withDaemon(work: (daemon: Daemon) => Promise<void>): Promise<void> {
     const daemon = await lab.start(version, { trustedUsers: ["nix-broker"] });
     try {
-      await untilItServes(daemon);
       await work(daemon);
     } finally {
       await daemon.stop();

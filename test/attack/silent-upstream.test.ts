@@ -5,7 +5,7 @@ import { lab } from "../../lab/lab.ts";
 import { connectAs } from "../../lab/line.ts";
 import { childrenOf } from "../../lab/processes.ts";
 import { RawClient } from "../../lab/raw-client.ts";
-import { expectServing, untilItServes } from "./suite.ts";
+import { expectServing } from "./suite.ts";
 
 const running: { stop(): Promise<void> }[] = [];
 afterAll(async () => {
@@ -17,7 +17,6 @@ test.concurrent.for(lab.versions)(
   async (version) => {
     const daemon = await lab.start(version);
     running.push(daemon);
-    await untilItServes(daemon);
     const broker = await startBroker(daemon, {
       config: "[limits]\nrequest_deadline = 5\n[upstream]\npool = 1\n",
     });

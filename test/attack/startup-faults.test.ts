@@ -4,13 +4,12 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
 import { RawClient } from "../../lab/raw-client.ts";
-import { newest, untilItServes } from "./suite.ts";
+import { newest } from "./suite.ts";
 
 describe.each(newest())("startup faults [daemon %s]", (version) => {
   let daemon: Daemon;
   beforeAll(async () => {
     daemon = await lab.start(version);
-    await untilItServes(daemon);
   });
   afterAll(() => daemon?.stop());
 

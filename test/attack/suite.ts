@@ -1,10 +1,8 @@
 /** What most of these tests need: for each version a bare daemon, a broker before it, and clients of both. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { type BrokerOptions, startBroker, type TestBroker } from "../../lab/broker.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../../lab/lab.ts";
 import { type ConnectOptions, RawClient } from "../../lab/raw-client.ts";
-import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 
 export interface Attack {
@@ -46,23 +44,6 @@ const minors: Readonly<Record<NixVersion, number>> = {
   host: 38,
 };
 
-/**
- * Waits until a fresh daemon serves: it does not bear two clients at once who make the store's database, and
- * the lab has knocked just before.
- */
-export async function untilItServes(daemon: Daemon): Promise<void> {
-  const patience = 100;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      (await RawClient.connect(daemon.socket)).close();
-      return;
-    } catch (error) {
-      if (!(error instanceof EndOfStream) || attempt === patience) throw error;
-      await sleep(20);
-    }
-  }
-}
-
 /** Describes tests for each version; daemon and broker are shared, clients are closed after all. */
 export function describeAttack(
   name: string,
@@ -88,7 +69,6 @@ export function describeAttack(
     };
     beforeAll(async () => {
       running = await lab.start(version, options.daemon);
-      await untilItServes(running);
       started = await startBroker(running, options.broker);
     });
     afterAll(async () => {

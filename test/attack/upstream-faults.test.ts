@@ -7,7 +7,7 @@ import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { EndOfStream } from "../../src/protocol/byte-stream.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
-import { expectServing, untilItServes } from "./suite.ts";
+import { expectServing } from "./suite.ts";
 
 describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
   const running: { stop(): Promise<void> }[] = [];
@@ -20,7 +20,6 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
   ): Promise<{ daemon: Daemon; broker: TestBroker }> {
     const daemon = await lab.start(version);
     running.push(daemon);
-    await untilItServes(daemon);
     const broker = await startBroker(daemon, { config, ...options });
     running.push(broker);
     return { daemon, broker };
@@ -29,7 +28,6 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
   test("G8: an upstream that is missing at the start is reported, and used once it is there", async () => {
     const daemon = await lab.start(version);
     running.push(daemon);
-    await untilItServes(daemon);
     await daemon.kill(true);
     const broker = await startBroker(daemon);
     running.push(broker);
@@ -38,7 +36,6 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     );
     expect(broker.log()).toContain("upstream cannot be used yet");
     await daemon.restart();
-    await untilItServes(daemon);
     await expectServing(broker);
   });
 
@@ -51,7 +48,6 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
     // What the view holds needs no upstream.
     expect(await client.must("IsValidPath", { path })).toBe(true);
     await daemon.restart();
-    await untilItServes(daemon);
     expect((await client.addText("after", "after")).error).toBeUndefined();
     await expectServing(broker);
     client.close();
@@ -69,7 +65,6 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
       "the connection to the nix-daemon broke; it may have been restarted: try again",
     );
     await daemon.restart();
-    await untilItServes(daemon);
     await expectServing(broker);
     client.close();
   });
@@ -114,10 +109,8 @@ describe.each(lab.versions)("upstream faults [daemon %s]", (version) => {
       const link = "/var/lib/nix-broker/upstream";
       const first = await lab.start(version);
       running.push(first);
-      await untilItServes(first);
       const second = await lab.start(other);
       running.push(second);
-      await untilItServes(second);
       const point = async (to: Daemon): Promise<void> => {
         const argv = ["ln", "-sfn", `/host${to.socket}`, link];
         expect(await first.run(argv)).toMatchObject({ code: 0 });

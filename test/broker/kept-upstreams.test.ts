@@ -6,7 +6,6 @@ import { type Daemon, lab } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
 import { childrenOf } from "../../lab/processes.ts";
 import { RawClient } from "../../lab/raw-client.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 describe.each(lab.versions)("upstream connections of a sandbox [daemon %s]", (version) => {
   let daemon: Daemon;
@@ -18,7 +17,6 @@ describe.each(lab.versions)("upstream connections of a sandbox [daemon %s]", (ve
 
   beforeAll(async () => {
     daemon = await lab.start(version);
-    await untilItServes(daemon);
     const script =
       "cd /tmp; echo text > text; head -c 30000000 /dev/zero > large; nix-store --add text large";
     const { stdout } = await daemon.run(["sh", "-c", script]);

@@ -8,7 +8,6 @@ import { StandIn, type StandInOptions } from "../../lab/stand-in.ts";
 import type { Finding } from "../../src/cli/doctor-finding.ts";
 import { DaemonQuery } from "../../src/root/daemon-query.ts";
 import { buildOutput } from "../attack/derivations.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 /** Those that speak what the others speak. */
 const versions = lab.versions.filter((version) => version !== "2.3" && version !== "2.8");
@@ -20,7 +19,6 @@ describe.each(versions)("in front of a daemon that is not Nix's [daemon %s]", (v
   const running: { stop(): Promise<void> }[] = [];
   beforeAll(async () => {
     daemon = await lab.start(version, { config: `pre-build-hook = ${program.preBuildHook}\n` });
-    await untilItServes(daemon);
   });
   afterEach(async () => {
     for (const one of running.splice(0).reverse()) await one.stop();

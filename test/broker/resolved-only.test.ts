@@ -9,7 +9,6 @@ import { resolvedOnly } from "../../lab/resolved-only.ts";
 import { StandIn } from "../../lab/stand-in.ts";
 import { parseDerivation } from "../../src/store/derivation.ts";
 import { resolve } from "../../src/store/resolution.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 const config = `
 [upstream]
@@ -47,7 +46,6 @@ describe.each(lab.versions.filter((version) => version === "2.34"))(
     let broker: TestBroker;
     beforeAll(async () => {
       daemon = await lab.start(version, { config: "experimental-features = ca-derivations nix-command\n" });
-      await untilItServes(daemon);
       standIn = await StandIn.start(
         daemon.hostPath("/run/stand-in.sock"),
         daemon.socket,

@@ -5,14 +5,12 @@ import { type Daemon, lab } from "../../lab/lab.ts";
 import { childrenOf } from "../../lab/processes.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { buildOutput } from "../attack/derivations.ts";
-import { untilItServes } from "../attack/suite.ts";
 
 describe.each(lab.versions)("a restarted daemon [daemon %s]", (version) => {
   let daemon: Daemon;
   let broker: TestBroker;
   beforeAll(async () => {
     daemon = await lab.start(version);
-    await untilItServes(daemon);
     broker = await startBroker(daemon);
   });
   afterAll(async () => {
@@ -37,7 +35,6 @@ describe.each(lab.versions)("a restarted daemon [daemon %s]", (version) => {
     const before = childrenOf(daemon.pid);
     expect(before.length).toBeGreaterThan(0);
     await daemon.restart("extra-sandbox-paths = /marker=/etc/passwd\n", false);
-    await untilItServes(daemon);
     for (const pid of before) expect(() => process.kill(pid, 0)).not.toThrow();
     for (let i = 0; i < 8; i++) expect(await seen()).toBe("new settings");
     // None is held open but the one that has the sandbox's roots.

@@ -8,7 +8,6 @@ import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { nixString, nixSystem } from "../../lab/expression.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
-import { untilItServes } from "../attack/suite.ts";
 import { tarXz, zip } from "./archives.ts";
 import { redirectTo, startServer, type TestServer } from "./server.ts";
 
@@ -68,7 +67,6 @@ describe.each(lab.versions)("G4: what profiles with URL patterns fetch [daemon %
 
   beforeAll(async () => {
     [daemon, server] = await Promise.all([lab.start(version), startServer()]);
-    await untilItServes(daemon);
     const tar = Buffer.from(
       (await daemon.run(["sh", "-c", "xz -d | base64 -w0"], { input: tarXz })).stdout,
       "base64",

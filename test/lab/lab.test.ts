@@ -49,6 +49,16 @@ function markerOf(nix: string): string {
   return slotMarker(Number(basename(dirname(nix))));
 }
 
+test.each(lab.versions)("a fresh daemon has made its store's database [daemon %s]", async (version) => {
+  const daemon = await lab.start(version);
+  try {
+    // Nix writes that file last.
+    expect(existsSync(daemon.hostPath("/nix/var/nix/db/schema"))).toBe(true);
+  } finally {
+    await daemon.stop();
+  }
+});
+
 describeEachVersion(
   "a daemon",
   (version, daemon) => {
