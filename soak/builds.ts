@@ -25,7 +25,7 @@ const failures: readonly (readonly [kind: string, log: RegExp])[] = [
     "the service was away",
     /cannot connect to (?:socket|daemon at)|nix-broker service does not run|the service stops/,
   ],
-  ["the daemon was away", /the connection to the nix-daemon broke|cannot ask the nix-daemon/],
+  ["the daemon was away", /the connection to the nix-daemon broke|cannot (?:ask|reach) the nix-daemon/],
   ["a connection broke", /end-of-file|reset by peer|[Bb]roken pipe|disconnected|reading from file/],
   ["its client was killed", /exit code 137|signal 9/],
 ];
