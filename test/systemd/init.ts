@@ -3,6 +3,7 @@
  * /nix, that of a lab daemon. Its system is this machine's, or one out of Debian packages where this machine has no systemd.
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   cpSync,
   existsSync,
@@ -49,20 +50,29 @@ exec node --disable-warning=ExperimentalWarning ${installed}/src/cli/main.ts "$@
 `;
 
 export class Systemd {
-  private readonly process: ChildProcess;
+  private process: ChildProcess;
   private readonly folder: string;
+  private readonly script: string;
   private pid = 0;
   private written = "";
 
-  private constructor(process: ChildProcess, folder: string) {
-    this.process = process;
+  /** @param script starts it from what is in the folder */
+  private constructor(folder: string, script: string) {
     this.folder = folder;
-    process.stdout?.on("data", (text: Buffer) => {
-      this.written += text.toString();
+    this.script = script;
+    this.process = this.turnOn();
+  }
+
+  private turnOn(): ChildProcess {
+    const unshare = ["--mount", "--pid", "--fork", "--cgroup", "--uts", "--ipc", "--kill-child"];
+    const child = spawn("unshare", [...unshare, "sh", "-c", this.script], {
+      stdio: ["ignore", "pipe", "pipe"],
     });
-    process.stderr?.on("data", (text: Buffer) => {
-      this.written += text.toString();
-    });
+    for (const stream of [child.stdout, child.stderr])
+      stream.on("data", (text: Buffer) => {
+        this.written += text.toString();
+      });
+    return child;
   }
 
   /**
@@ -73,13 +83,19 @@ export class Systemd {
     const system = await systemRoot();
     const folder = mkdtempSync(join(tmpdir(), "nix-broker-systemd-"));
     layOut(folder, daemon, config);
-    const unshare = ["--mount", "--pid", "--fork", "--cgroup", "--uts", "--ipc", "--kill-child"];
-    const child = spawn("unshare", [...unshare, "sh", "-c", startScript(folder, system, daemon, dist)], {
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    const systemd = new Systemd(child, folder);
+    const systemd = new Systemd(folder, startScript(folder, system, daemon, dist));
     await systemd.untilReady();
     return systemd;
+  }
+
+  /** As when the power fails and comes back: what is on its disk is there, /run and /tmp are empty. */
+  async reboot(): Promise<void> {
+    const gone = once(this.process, "exit");
+    this.kill();
+    await gone;
+    this.pid = 0;
+    this.process = this.turnOn();
+    await this.untilReady();
   }
 
   private async untilReady(): Promise<void> {
@@ -116,10 +132,14 @@ export class Systemd {
   }
 
   stop(): void {
+    this.kill();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  private kill(): void {
     // The first process of a pid namespace takes everything in it along.
     if (this.pid > 0) process.kill(this.pid, "SIGKILL");
     this.process.kill("SIGKILL");
-    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 
@@ -186,7 +206,7 @@ function startScript(folder: string, system: string, daemon: Daemon, dist: strin
     `mkdir -p ${at(installed)}`,
     `mount --bind ${shellQuote(projectRoot)} ${at(installed)}`,
     ...(dist === undefined ? [] : [`mount --bind ${shellQuote(dist)} ${at(`${installed}/dist`)}`]),
-    `mkdir ${at("lab")} ${at("nix-system")} ${shellQuote(join(folder, "upper"))} ${shellQuote(join(folder, "work"))}`,
+    `mkdir -p ${at("lab")} ${at("nix-system")} ${shellQuote(join(folder, "upper"))} ${shellQuote(join(folder, "work"))}`,
     `mount -t overlay overlay -o lowerdir=${shellQuote(join(lab.cacheFolder, daemon.version, "root"))},upperdir=${shellQuote(join(folder, "upper"))},workdir=${shellQuote(join(folder, "work"))} ${at("nix-system")}`,
     `mkdir -p ${at("nix-system/nix")} ${at("nix-system/lab")} ${at("nix-system/etc")} ${at("nix-system/run")} ${at("nix-system/tmp")} ${at("nix-system/opt/nix-broker")} ${at("nix-system/proc")} ${at("nix-system/dev")} ${at("nix-system/sys")}`,
     `mount --bind ${shellQuote(lab.cacheFolder)} ${at("lab")}`,

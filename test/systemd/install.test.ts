@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { buildAll } from "../../scripts/build.ts";
 import { Systemd } from "./init.ts";
 
@@ -91,6 +92,34 @@ describe("docs/install.md, followed word for word on a clean system with a multi
   test.each(sections())("$title", async ({ title, commands }) => {
     const printed = await follow(commands);
     if (title.startsWith("6.")) await expectNestedBuild(printed);
+  });
+
+  test("after a reboot, with /run empty, the service comes up by itself, with static sockets, the shared one, and those of builds", async () => {
+    const own = "/run/nix-broker/shared/agents/one/socket";
+    const shared = "/run/nix-broker/shared/socket";
+    const entry = (path: string): string => `[[listen]]\npath = "${path}"\nallow_uids = ["*"]\n`;
+    writeFileSync(systemd.path("/etc/nix-broker/config.toml"), `${entry(own)}${entry(shared)}`, {
+      flag: "a",
+    });
+    await follow("nix-broker check-config; systemctl enable nix-broker.socket");
+    await systemd.reboot();
+    expect(await follow("test -e /run/nix-broker/linker.sock || echo none yet")).toBe("none yet\n");
+    await follow("systemctl start --no-block nix-daemon.socket multi-user.target");
+    await until(async () => (await systemd.show("nix-broker.service", "ActiveState")) === "active");
+    await until(async () => (await systemd.show("nix-broker-linker.service", "ActiveState")) === "active");
+    expect(await systemd.show("nix-broker.service", "NRestarts")).toBe("0");
+    await until(async () =>
+      (await systemd.show("nix-broker.service", "StatusText")).startsWith("upstream reached"),
+    );
+    expect(await follow("nix-broker status")).toMatch(/^static sockets +2 open$/m);
+    for (const socket of [own, shared]) {
+      const client = `NIX_REMOTE=unix://${socket} nix-store --add /etc/machine-id`;
+      expect(await follow(client)).toMatch(/-machine-id\n$/);
+    }
+    const tryIt = sections().find(({ title }) => title.startsWith("6."))?.commands ?? "";
+    await expectNestedBuild(
+      await follow(tryIt.replace('"outer"', '"outer3"').replace('"inner"', '"inner3"')),
+    );
   });
 
   test("the page's token as a credential, with the drop-in and the settings of the page", async () => {
