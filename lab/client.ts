@@ -3,7 +3,7 @@ import { basename, dirname, join } from "node:path";
 import { type CommandOptions, type CommandResult, machinePath, runCommand, shellQuote } from "./command.ts";
 import { clientMountPoint } from "./slot.ts";
 import { labUser } from "./system.ts";
-import { cacheFolder, cacheInside, installedVersion, type NixVersion } from "./versions.ts";
+import { cacheInside, clientMounts, installedVersion, type NixVersion } from "./versions.ts";
 
 /** How to run a client. */
 export interface ClientOptions extends CommandOptions {
@@ -61,7 +61,7 @@ function clientScript({ socket, store, user }: ClientOptions): string {
     "done",
     `mkdir -p ${root}${cacheInside} ${nix}/store ${nix}/etc ${root}${home} ${nix}/var/nix/daemon-socket`,
     `chown ${uid}:${gid} ${root}${home}`,
-    `mount --bind ${shellQuote(cacheFolder)} ${root}${cacheInside}`,
+    ...clientMounts().map(({ source, target }) => `mount --bind ${shellQuote(source)} ${root}${target}`),
     `mount --bind ${shellQuote(dirname(socket))} ${nix}/var/nix/daemon-socket`,
     ...(store === undefined
       ? []

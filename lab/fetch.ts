@@ -5,6 +5,7 @@ import { LabError, mustRun, runCommand } from "./command.ts";
 import { download } from "./download.ts";
 import { installHostVersion } from "./host-version.ts";
 import { withLock } from "./lock.ts";
+import { prepareNamedNix } from "./named-nix.ts";
 import { linkClients, unpackPackages } from "./unpack.ts";
 import {
   cacheFolder,
@@ -27,6 +28,7 @@ const companions = ["busybox-static", "bash", "coreutils", "findutils", "grep", 
  * @throws LabError if in the end there is no version at all.
  */
 export async function fetchVersions(): Promise<void> {
+  await prepareNamedNix();
   if (missingSources().length === 0) return;
   const failures = await withLock(join(cacheFolder, "lock"), async () => {
     const missing = missingSources();

@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { shellQuote } from "./command.ts";
-import { cacheFolder, cacheInside, projectRoot } from "./versions.ts";
+import { clientMounts, projectRoot } from "./versions.ts";
 
 /** A file or folder of the machine that is visible at a path of a lab system. */
 export interface Bind {
@@ -58,7 +58,7 @@ export function layOutRoot(root: string, system: string, nix: string, binds: rea
   }
   mounts.push(
     { source: nix, target: "/nix" },
-    { source: cacheFolder, target: cacheInside, readonly: true },
+    ...clientMounts().map((mount) => ({ ...mount, readonly: true })),
     { source: projectRoot, target: projectRoot, readonly: true },
     ...binds,
   );

@@ -53,6 +53,28 @@ export const cacheFolder = join(process.env.NIX_BROKER_LAB_CACHE || join(project
 /** Where daemons, the commands beside them and their sandboxes see the cache folder. */
 export const cacheInside = "/lab";
 
+/** A Nix that somebody built: it takes the place of the newest known version that is not newer. */
+export const namedFolder: string | undefined = process.env.NIX_BROKER_LAB_NIX || undefined;
+
+/** The known version that behaves most like a release: the newest that is not newer, else the oldest. */
+export function nearestVersion(fullVersion: string): NixVersion {
+  const number = (version: string): number => {
+    const [major = 0, minor = 0] = version.split(".").map(Number);
+    return major * 1000 + minor;
+  };
+  const older = versionSources.filter(({ version }) => number(version) <= number(fullVersion));
+  return (older.at(-1) ?? versionSources[0]!).version;
+}
+
+/** What is seen at `cacheInside`, and below it: the clients of the named Nix take the place of those that were fetched. */
+export function clientMounts(): { readonly source: string; readonly target: string }[] {
+  const named = namedVersion();
+  return [
+    { source: cacheFolder, target: cacheInside },
+    ...(named && namedFolder ? [{ source: namedFolder, target: join(cacheInside, named.version) }] : []),
+  ];
+}
+
 /** A version that was fetched. */
 export interface InstalledVersion {
   readonly version: NixVersion;
@@ -65,10 +87,20 @@ export interface InstalledVersion {
 /** What `unpack.ts` writes last into a version's folder: its presence says that the version is complete. */
 export const markerName = "version.json";
 
+function namedVersion(): InstalledVersion | undefined {
+  if (namedFolder === undefined) return undefined;
+  const marker = join(namedFolder, markerName);
+  if (!existsSync(marker)) return undefined;
+  const { fullVersion } = JSON.parse(readFileSync(marker, "utf8")) as { fullVersion: string };
+  return { version: nearestVersion(fullVersion), fullVersion, root: join(namedFolder, "root") };
+}
+
 /** The versions that are there, oldest first. Asks the disk each time, since a fetch may come in between. */
 export function installedVersions(): InstalledVersion[] {
   const known: NixVersion[] = [...versionSources.map(({ version }) => version), "host"];
+  const named = namedVersion();
   return known.flatMap((version) => {
+    if (version === named?.version) return [named];
     const folder = join(cacheFolder, version);
     const marker = join(folder, markerName);
     if (!existsSync(marker)) return [];

@@ -20,7 +20,7 @@ import { lab, sandboxScript } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
 import { processesWithMountsOf } from "../../lab/processes.ts";
 import { slotMarker } from "../../lab/slot.ts";
-import { projectRoot } from "../../lab/versions.ts";
+import { nearestVersion, projectRoot } from "../../lab/versions.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "lab-test-"));
 const marker = join(folder, "marker");
@@ -310,4 +310,15 @@ describe("the lab", () => {
     await daemon.stop();
     expect(() => daemon.run(["true"])).toThrow(/was stopped/);
   });
+});
+
+test.each([
+  ["2.36.0", "2.34"],
+  ["2.34.8", "2.34"],
+  ["2.30.1", "2.26"],
+  ["2.18", "2.8"],
+  ["2.2.2", "2.3"],
+  ["3.0", "2.34"],
+])("a named Nix %s is tested as %s", (fullVersion, version) => {
+  expect(nearestVersion(fullVersion)).toBe(version);
 });
