@@ -144,9 +144,9 @@ function refuseOutputs(derivation: Derivation, profile: Profile): string | undef
       return `its output '${name}' uses the weak hash ${algorithm}, which the profile '${profile.name}' does not allow (weak_hashes)`;
     if (!WEAK_HASHES.has(algorithm) && !STRONG_HASHES.has(algorithm))
       return `its output '${name}' uses the hash ${algorithm}, which is not allowed here`;
-    // A text output may be a derivation, which would be built unjudged.
-    if (method === "git" || method === "text")
-      return `its output '${name}' is hashed by a method that is not allowed here`;
+    if (method === "text")
+      return `its output '${name}' is a text, which could be a derivation that would be built unjudged (dynamic derivations are not supported)`;
+    if (method === "git") return `its output '${name}' is hashed by a method that is not allowed here`;
   }
   // Nix decides by the outputs. A version that decides by the attribute must find it judged as well.
   if (!profile.contentAddressed && derivation.attributes.flag("__contentAddressed"))

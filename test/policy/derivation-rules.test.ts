@@ -231,7 +231,7 @@ describe("outputs", () => {
     [
       "that may be a derivation",
       { path: "", hashAlgorithm: "text:sha256", hash: "" },
-      "its output 'out' is hashed by a method that is not allowed here",
+      "its output 'out' is a text, which could be a derivation that would be built unjudged (dynamic derivations are not supported)",
     ],
     [
       "hashed as Git does",

@@ -19,6 +19,10 @@ export interface Target {
   readonly wanted: WantedOutputs | undefined;
 }
 
+/** `X.drv!out!out`: an output of a derivation that is an output itself. */
+const OF_OUTPUT = /^[^!]+![^!]+!/;
+const DYNAMIC = ": outputs of derivations that are built themselves (dynamic derivations) are not supported";
+
 /** @throws Refusal, NotInView */
 export async function targetsOf(exchange: BuildExchange, request: BuildRequest): Promise<Target[]> {
   const { sandbox, table } = exchange;
@@ -30,7 +34,8 @@ export async function targetsOf(exchange: BuildExchange, request: BuildRequest):
   const targets: Target[] = [];
   for await (const asked of paced(request.paths, sandbox.pace)) {
     const path = parseDerivedPath(asked, table.minor, view.storeDir);
-    if (!path) throw new Refusal(`'${asked.slice(0, 300)}' cannot be built`);
+    if (!path)
+      throw new Refusal(`'${asked.slice(0, 300)}' cannot be built${OF_OUTPUT.test(asked) ? DYNAMIC : ""}`);
     if (path.kind === "path") await requirePath(exchange, path.path);
     const wanted = path.kind === "outputs" ? path : undefined;
     targets.push({ asked, wanted });
