@@ -24,8 +24,13 @@ export class CheckpointThread {
     if (this.running) return;
     clearTimeout(this.idle);
     this.running = Promise.withResolvers();
-    this.worker ??= this.open();
-    this.worker.postMessage(path);
+    try {
+      this.worker ??= this.open();
+      this.worker.postMessage(path);
+    } catch {
+      // No thread can be had. What was written is safe, and SQLite copies it itself once its log is long.
+      this.ended();
+    }
   }
 
   close(): void {
