@@ -29,7 +29,7 @@ export function command(): Command {
     .option("-p, --profile <NAME>", "what it may ask of the daemon", "agent")
     .option(
       "--allow-url <PATTERN>",
-      "let builds fetch what is at such URLs (https://example.org/*); may be repeated",
+      "fetch what is at such URLs for builds (https://example.org/*, @forges); may be repeated",
       collect,
     )
     .option("--audit", "at the end, print what it asked of the daemon and what was denied")

@@ -65,6 +65,8 @@ export async function startJailBroker(
     await broker.stop(0);
     hide();
     audit.close();
+    // The summary is told of what was written a moment later.
+    await new Promise(setImmediate);
     // Most jails of a program that makes many of them ask for nothing.
     if (summary.isEmpty) rmSync(audit.folder, { recursive: true, force: true });
   };

@@ -17,7 +17,7 @@ export interface JailPlan {
   readonly socket: string;
   /** Texts of files by their paths. */
   readonly files: ReadonlyMap<string, string>;
-  /** A program for the kernel: see terminal-filter.ts. */
+  /** A program for the kernel: see call-filter.ts. */
   readonly filter: Buffer | undefined;
   readonly withNetwork: boolean;
   readonly ownSession: boolean;

@@ -6,6 +6,7 @@ import { profileNamed } from "../config/overrides.ts";
 import { currentUser, ownPlaces, systemPlaces } from "../config/places.ts";
 import type { Profile } from "../policy/profile.ts";
 import { urlPatternProblem } from "../policy/url-pattern.ts";
+import { patternsOf, presetNames } from "../policy/url-presets.ts";
 import { JailError } from "./jail-error.ts";
 
 /** @param path `--config` @throws ConfigError */
@@ -23,17 +24,17 @@ export async function jailConfig(path: string | undefined, allowTrusted: boolean
 }
 
 /**
- * The profile of a name, in which builds may also fetch what the URL patterns match.
+ * The profile of a name, for which nix-broker also fetches what the URL patterns match.
  * @throws ConfigError, JailError
  */
 export function jailProfile(config: Config, name: string, patterns: readonly string[]): Profile {
   const profile = profileNamed(config, name);
   for (const pattern of patterns) {
-    const problem = urlPatternProblem(pattern);
+    const problem = presetNames.includes(pattern) ? undefined : urlPatternProblem(pattern);
     if (problem !== undefined) throw new JailError(`--allow-url ${pattern}: ${problem}`);
   }
   const { fixedOutputs } = profile;
   if (patterns.length === 0 || fixedOutputs === "allow") return profile;
   const before = typeof fixedOutputs === "string" ? [] : fixedOutputs;
-  return { ...profile, fixedOutputs: [...before, ...patterns] };
+  return { ...profile, fixedOutputs: [...before, ...patterns.flatMap(patternsOf)] };
 }

@@ -7,6 +7,7 @@ import { currentUser } from "../config/places.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
 import { type JailPlan, jailLines } from "./bubblewrap.ts";
+import { callFilter, hasCallFilter } from "./call-filter.ts";
 import { jailConfig, jailProfile } from "./config.ts";
 import { type JailUser, jailEnvironment } from "./environment.ts";
 import { type Forbidden, type JailFolder, jailFolder, outsidePath } from "./folders.ts";
@@ -14,7 +15,6 @@ import { JailError } from "./jail-error.ts";
 import { machineMounts, realPathOf } from "./machine.ts";
 import { ownFiles } from "./own-files.ts";
 import { type JailEnd, runJail } from "./run.ts";
-import { canFilterTerminal, terminalFilter } from "./terminal-filter.ts";
 import { troubleHere } from "./trouble.ts";
 
 /** As the command line has them. */
@@ -129,7 +129,7 @@ interface Parts {
 function planOf({ options, command, user, config, folders, home, cwd }: Parts): Omit<JailPlan, "socket"> {
   const { storeDir } = config.upstream;
   const withNetwork = options.net === true;
-  const filters = canFilterTerminal(process.arch);
+  const filters = hasCallFilter(process.arch);
   return {
     bwrap: findBwrap(process.env.PATH ?? ""),
     machine: machineMounts(withNetwork),
@@ -139,7 +139,7 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
     storeDir,
     logs: realPathOf("/nix/var/log/nix"),
     files: ownFiles({ user, nixConfs: nixConfs(user), withNetwork }),
-    filter: filters ? terminalFilter(process.arch) : undefined,
+    filter: filters ? callFilter(process.arch) : undefined,
     withNetwork,
     // A terminal is only for who sits at it; then the filter keeps the jail from typing.
     ownSession: !(process.stdin.isTTY && filters),
