@@ -50,7 +50,7 @@ const NO_CHECK = "build mode 'check' is not allowed; only 'normal' is";
 const NO_REPAIR = "build mode 'repair' is not allowed; only 'normal' is";
 const NO_WEAK_HASH = "is not allowed; these are: text:sha256, fixed:sha256";
 const NO_LOG = "is not available";
-const NO_ROOT = "The link is made, but no root of the garbage collector.";
+const NO_ROOT = "The link is made, but no root of the garbage collector; in `nix-broker jail` it is one.";
 const CLIENTS_OWN = "The client itself says so, of any daemon.";
 function later<T>(words: T): Record<"2.8" | "2.26" | "2.34" | "host", T> {
   return {

@@ -63,14 +63,14 @@ describeEachVersion(
     describe("in one jail", () => {
       test("the commands work", work);
 
-      test("what its links name is kept, and what it built, while root collects garbage", async () => {
+      test("G6: what the links of a jail name is kept, and what it built, while root collects garbage", async () => {
         loose = await session.must(`nix-build --no-out-link -E '${simple("loose")}' 2> /dev/null`);
         await jails.collectGarbage();
         for (const path of [...(await results()), loose]) expect(await jails.isValid(path), path).toBe(true);
         await work();
       });
 
-      test("also after a restart of the daemon", async () => {
+      test("G6: in a jail also after a restart of the daemon", async () => {
         await daemon().restart();
         // The jail's broker takes a moment to notice.
         await until(async () => (await jails.asRoot(`nix-store -q --roots ${loose}`)) !== "");
@@ -80,7 +80,7 @@ describeEachVersion(
       });
     });
 
-    test("links outlast the jail, and go when they are removed", async () => {
+    test("G6: links outlast the jail, and go when they are removed", async () => {
       await session.end();
       const before = await results();
       await jails.collectGarbage();

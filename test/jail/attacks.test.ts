@@ -1,0 +1,207 @@
+/** What a jail may not do, each tried from inside. */
+import { hash } from "node:crypto";
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { dirname, join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { describeEachVersion } from "../../lab/fixture.ts";
+import { program } from "../../lab/program.ts";
+import { projectRoot, simple } from "../nix/fixture.ts";
+import { clientConfig, JailLab } from "./fixture.ts";
+
+const contents = "fetched\n";
+const DENIED = "not allowed here";
+const NOT_THERE = "allows fixed-output derivations only if the output is already in the view";
+
+/** A fixed output that the daemon itself fetches. */
+function fetched(name: string, url: string): string {
+  return `derivation { name = "${name}"; system = "builtin"; builder = "builtin:fetchurl"; url = "${url}"; urls = [ "${url}" ];
+    unpack = false; executable = false; preferLocalBuild = true; outputHashMode = "flat"; outputHashAlgo = "sha256";
+    outputHash = "${hash("sha256", contents)}"; }`;
+}
+
+describeEachVersion(
+  "from inside a jail",
+  (_version, daemon) => {
+    let jails: JailLab;
+    let server: Server;
+    let address: string;
+    /** What the server was asked for. */
+    const asked: string[] = [];
+    /** A path that somebody else has built. */
+    let theirs: string;
+
+    beforeAll(async () => {
+      jails = await JailLab.of(daemon());
+      server = createServer((request, response) => {
+        const { url = "" } = request;
+        asked.push(url);
+        if (url.endsWith("/away")) response.writeHead(302, { location: `${address}/elsewhere` });
+        response.end(contents);
+      });
+      server.listen(0, "127.0.0.1");
+      await once(server, "listening");
+      address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      theirs = (await daemon().build(simple("theirs"))).out;
+    });
+    afterAll(() => {
+      server?.close();
+    });
+
+    test("G4: the only daemon is the broker, however a client looks for it", async () => {
+      const sockets = await jails.bash(
+        // What a file is mounted on tells find nothing of its type.
+        `find / \\( -path /proc -o -path /usr -o -path /nix/store \\) -prune -o ! -type l -exec test -S {} \\; -print`,
+      );
+      expect(sockets.stdout).toBe("/nix/var/nix/daemon-socket/socket\n");
+      for (const remote of ["daemon", "", "auto", "unix:///proc/1/root/nix/var/nix/daemon-socket/socket"]) {
+        const { code, stderr } = await jails.bash(`NIX_REMOTE=${remote} nix-store --gc`);
+        expect(code, remote).not.toBe(0);
+        expect(stderr, remote).toContain(`CollectGarbage is ${DENIED}`);
+      }
+      const local = await jails.bash(
+        `NIX_REMOTE=local nix-store --delete ${theirs}; touch /nix/store/x /nix/var/nix/x`,
+      );
+      expect(local.code).not.toBe(0);
+      expect(await jails.isValid(theirs)).toBe(true);
+    });
+
+    test("no network: neither for the command, nor by what the daemon builds, nor by caches that it names", async () => {
+      const device = await jails.bash("tail -n +3 /proc/net/dev | cut -d: -f1");
+      expect(device.stdout.trim()).toBe("lo");
+      const own = [
+        `exec 3<>/dev/tcp/${address.slice(7).replace(":", "/")}`,
+        `nix-instantiate --eval --option download-attempts 1 -E 'builtins.readFile (builtins.fetchurl "${address}/evaluated")'`,
+      ];
+      for (const line of own) expect((await jails.bash(line)).code, line).not.toBe(0);
+      const built = await jails.bash(
+        `nix-build --no-out-link -E '${fetched("denied", `${address}/denied`)}'`,
+      );
+      expect(built.stderr).toContain(NOT_THERE);
+      const script = await jails.bash(
+        `nix-build --no-out-link -E 'derivation { name = "by-script"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "exec 3<>/dev/tcp/x" ]; outputHashAlgo = "sha256"; outputHash = "${hash("sha256", "x")}"; }'`,
+      );
+      expect(script.stderr).toContain(NOT_THERE);
+      const cache = `--option substituters ${address} --option extra-substituters ${address} --option trusted-substituters ${address}`;
+      await jails.bash(`nix-build --no-out-link ${cache} -E '${simple("never-cached")}'`);
+      await jails.bash(`nix-store --realise ${cache} /nix/store/${"0".repeat(32)}-missing`);
+      expect(asked).toEqual([]);
+    });
+
+    test("with --net the command has the network, and builds have not", async () => {
+      const args = ["--net"];
+      const fetch = `builtins.readFile (builtins.fetchurl "${address}/evaluated")`;
+      const own = await jails.bash(`nix-instantiate --eval -E '${fetch}'`, { args });
+      expect(own).toMatchObject({ code: 0, stdout: '"fetched\\n"\n' });
+      expect(asked.splice(0)).toEqual(["/evaluated"]);
+      const built = await jails.bash(
+        `nix-build --no-out-link -E '${fetched("denied-too", `${address}/x`)}'`,
+        { args },
+      );
+      expect(built.stderr).toContain(NOT_THERE);
+      expect(asked).toEqual([]);
+    });
+
+    test("what --allow-url matches is fetched for builds, and nothing else", async () => {
+      await jails.asAlice("cat > ../private.toml", '[fetch]\nprivate_hosts = ["127.0.0.1"]\n');
+      const args = ["--config", "/home/alice/private.toml", "--allow-url", `${address}/allowed/*`];
+      const inside = (name: string, url: string) =>
+        jails.bash(`cat $(nix-build --no-out-link -E '${fetched(name, url)}')`, { args });
+      expect(await inside("allowed", `${address}/allowed/a`)).toMatchObject({ code: 0, stdout: contents });
+      expect((await inside("outside", `${address}/b`)).stderr).toContain("allows fetching none of its URLs");
+      expect((await inside("dots", `${address}/allowed/../b`)).stderr).toContain(
+        "allows fetching none of its URLs",
+      );
+      const redirected = await inside("redirected", `${address}/allowed/away`);
+      expect(redirected).toMatchObject({ stdout: "" });
+      expect(redirected.stderr).toContain(`${address}/elsewhere`);
+      expect(asked.splice(0)).toEqual(["/allowed/a", "/allowed/away"]);
+    });
+
+    test("G4: settings and signatures stay as they are, and so do the rights of builds", async () => {
+      const options = "--option sandbox false --option build-users-group ''";
+      const looks = simple("sandboxed", "if [ -e /home/alice ]; then echo open; else echo closed; fi > $out");
+      const built = await jails.bash(`cat $(nix-build --no-out-link ${options} -E '${looks}')`);
+      expect(built.stdout).toBe("closed\n");
+      const raw = await jails.run([process.execPath, join(projectRoot, "test/jail/raw.ts"), theirs], {
+        args: ["--ro-bind", projectRoot, "--ro-bind", dirname(process.execPath)],
+      });
+      expect(raw.stderr).toBe("");
+      const told = JSON.parse(raw.stdout);
+      for (const operation of ["optimise", "verify", "sign"])
+        expect(told[operation], operation).toContain(DENIED);
+      expect(told).toMatchObject({ roots: [], substitutes: [] });
+    });
+
+    test("another jail, its folders and its roots are out of sight", async () => {
+      await jails.asAlice("mkdir -p ../other");
+      const other = jails.session({ cwd: "/home/alice/other" });
+      try {
+        const path = await other.must(
+          `nix-build -o kept -E '${simple("of-the-other")}' 2> /dev/null; touch ~/private`,
+        );
+        const looked = await jails.bash(
+          `ls /home/alice; ls ~ /home/alice/other; nix-store --gc --print-roots; nix-store -q --roots ${path}; ls -d /proc/[0-9]* | wc -l`,
+        );
+        expect(looked.stdout).not.toMatch(/other|private/);
+        expect(Number(looked.stdout.trim().split("\n").at(-1))).toBeLessThan(10);
+        expect((await jails.bash(`nix-store --delete ${path}`)).stderr).toContain(DENIED);
+      } finally {
+        await other.end();
+      }
+    });
+
+    test("G4: only links of the jail's own folders become roots", async () => {
+      await jails.asAlice(
+        `mkdir -p ../secret ../outside && ln -sfn ${theirs} ../secret/link && ln -sfn ${theirs} ../outside/link &&
+         ln -sfn ../secret dir && ln -sfn /etc/passwd elsewhere && ln -sfn ${theirs}/below below && touch file &&
+         ln -sfn /nix/store/${"0".repeat(32)}-missing dead && ln -sfn ${theirs} good && ln -sfn ${theirs} goodNUL`,
+      );
+      const home = "/home/alice/project";
+      const bad = [
+        "/etc/passwd",
+        "/nix/var/nix/gcroots/evil",
+        "good",
+        `${home}/../outside/link`,
+        `${home}//good`,
+        `${home}/./good`,
+        `${home}/good/`,
+        "/home/alice/outside/link",
+        `${home}/dir/link`,
+        `${home}/elsewhere`,
+        `${home}/below`,
+        `${home}/dead`,
+        `${home}/file`,
+        `${home}/goodNUL`,
+        `${home}/${"x".repeat(5000)}`,
+        `/proc/1/root${home}/good`,
+        "",
+      ];
+      const roots = () => jails.asRoot("readlink /nix/var/nix/gcroots/auto/* || true");
+      const before = await roots();
+      const run = (links: readonly string[]) =>
+        jails.run([process.execPath, join(projectRoot, "test/jail/raw.ts"), theirs, ...links], {
+          args: ["--ro-bind", projectRoot, "--ro-bind", dirname(process.execPath)],
+        });
+      const told = await run(bad);
+      expect(JSON.parse(told.stdout).links).toEqual(bad.map(() => null));
+      expect(await roots()).toBe(before);
+      await run([`${home}/good`]);
+      expect(await roots()).toBe(`${before}${home}/good\n`);
+    });
+
+    test("G7: the audit is out of reach, and has all of it", async () => {
+      const looked = await jails.bash("ls -A ~ ~/.local /home/alice/.local; nix-store --gc", {
+        args: ["--audit"],
+      });
+      expect(looked.stdout).not.toContain("nix-broker");
+      expect(looked.stderr).toContain("denied: CollectGarbage: CollectGarbage is not allowed here");
+      const [, folder = ""] = /nix-broker audit --store (\S+)/.exec(looked.stderr) ?? [];
+      const audit = `${process.execPath} ${program.cli} audit`;
+      await jails.asAlice(`${audit} verify --store ${folder}`);
+      expect(await jails.asAlice(`${audit} --store ${folder} --verdict deny`)).toContain("CollectGarbage");
+    });
+  },
+  clientConfig,
+);

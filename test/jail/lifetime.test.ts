@@ -1,0 +1,214 @@
+/** How jails start and end: exit codes, signals, terminals, kept homes, and what is said when there can be none. */
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Daemon, lab, type NixVersion } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
+import { place, projectRoot, simple } from "../nix/fixture.ts";
+import { clientConfig, JailLab } from "./fixture.ts";
+
+const version: NixVersion = lab.versions.at(-1) ?? "2.34";
+let daemon: Daemon;
+let jails: JailLab;
+beforeAll(async () => {
+  daemon = await lab.start(version, clientConfig(version));
+  jails = await JailLab.of(daemon);
+});
+afterAll(() => daemon?.stop());
+
+const folders = () => jails.asRoot("ls -d /tmp/nix-broker-jail-* 2> /dev/null || true");
+
+/** The command lines of alice's processes beside the daemon. */
+function running(): string[] {
+  return daemon.processes().flatMap((pid) => {
+    try {
+      const isAlices = /^Uid:\s+41901\b/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+      return isAlices ? [readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ")] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+describe("exit codes", () => {
+  test.each([
+    ["exit 0", 0],
+    ["exit 7", 7],
+    ["kill -TERM $$", 143],
+    ["kill -KILL $$", 137],
+  ])("%s: %i", async (line, code) => {
+    expect(await jails.bash(line)).toMatchObject({ code });
+  });
+
+  test("a command that is not there: 127, and the jail says so", async () => {
+    const { code, stderr } = await jails.run(["no-such-command"]);
+    expect(code).toBe(127);
+    expect(stderr).toContain("no-such-command");
+  });
+
+  test("arguments arrive as they are, and standard input is the command's", async () => {
+    const { stdout } = await jails.run(["printf", "<%s>", "a b", "", "$HOME", "--net"]);
+    expect(stdout).toBe("<a b><><$HOME><--net>");
+    const child = jails.spawn(["cat"]);
+    const said = once(child.stdout!, "data");
+    child.stdin?.end("to the jail");
+    expect(String(await said)).toBe("to the jail");
+  });
+});
+
+describe("the end of a jail leaves nothing behind", () => {
+  // Not only children: what makes itself a session of its own ends, too.
+  const command = ["bash", "-c", "echo up; setsid sleep 987 & sleep 986; :"];
+
+  test.each([
+    ["SIGTERM", 143],
+    ["SIGINT", 130],
+    ["SIGHUP", 129],
+    ["SIGKILL", null],
+  ] as const)("%s", async (signal, code) => {
+    const child = jails.spawn(command);
+    await once(child.stdout!, "data");
+    await until(async () => (await folders()) === "");
+    expect(running().some((line) => line.startsWith("sleep 987"))).toBe(true);
+    const closed = once(child, "close");
+    child.kill(signal);
+    expect((await closed)[0]).toBe(code);
+    await until(() => running().length === 0);
+    expect(await folders()).toBe("");
+  });
+
+  test("the end of the process that started it", async () => {
+    const child = daemon.spawn(
+      [
+        "bash",
+        "-c",
+        '"$@" & wait',
+        "bash",
+        "env",
+        "PATH=/var/bwrap:/usr/bin:/bin",
+        ...jails.commandLine(command),
+      ],
+      { user: "alice", cwd: "/home/alice/project" },
+    );
+    await once(child.stdout!, "data");
+    child.kill("SIGKILL");
+    await until(() => running().length === 0);
+    expect(await folders()).toBe("");
+  });
+});
+
+describe("at a terminal", () => {
+  const atTerminal = (input: string, command: readonly string[]) =>
+    daemon.run(["perl", join(projectRoot, "test/jail/terminal.pl"), ...command], {
+      user: "alice",
+      cwd: "/home/alice/project",
+      env: { PATH: "/var/bwrap:/usr/bin:/bin", TERM: "dumb" },
+      input,
+    });
+  /** Types a character into the terminal, as a shell would read it: TIOCSTI, and the same with more bits than ioctl looks at. */
+  const types = (command: string) =>
+    `perl -e 'print ioctl(STDIN, ${command}, my $c = "x") ? "typed" : "not typed: $!", "\\n"'`;
+
+  test("a shell has job control", async () => {
+    const { stdout } = await atTerminal(
+      "sleep 100 &\njobs; fg\n\u0003echo after $?\nexit 5\n",
+      jails.commandLine(["bash", "--norc", "-i"]),
+    );
+    expect(stdout).not.toContain("no job control");
+    expect(stdout).toMatch(/\[1\]\+? +Running +sleep 100/);
+    expect(stdout).toContain("after 130");
+    expect(stdout).toContain("ended with 5");
+  });
+
+  test.each(["0x5412", "0x7f00005412", "0x541c"])(
+    "nothing in it can type into the terminal: ioctl %s",
+    async (command) => {
+      const { stdout } = await atTerminal("", jails.commandLine(["bash", "-c", types(command)]));
+      expect(stdout).toContain("not typed: Operation not permitted");
+    },
+  );
+
+  test("the keyring of the user's session is out of reach", async () => {
+    const keyctl = { x64: 250, arm64: 219 }[process.arch as string];
+    const asks = [
+      "perl",
+      "-e",
+      `print syscall(${keyctl}, 0, -3, 1) < 0 ? "no keyring: $!" : "a keyring", "\n"`,
+    ];
+    expect((await daemon.run(asks, { user: "alice" })).stdout).toBe("a keyring\n");
+    expect((await jails.run(asks)).stdout).toBe("no keyring: Operation not permitted\n");
+  });
+
+  test("without a terminal as standard input it has none at all", async () => {
+    const { stdout } = await atTerminal("", [
+      "sh",
+      "-c",
+      '"$@" < /dev/null',
+      "sh",
+      ...jails.commandLine(["sh", "-c", ": < /dev/tty"]),
+    ]);
+    expect(stdout).toContain("No such device or address");
+  });
+});
+
+describe("a kept home", () => {
+  test("has what it had, and its links are roots until they are removed", async () => {
+    const args = ["--home", "/home/alice/kept"];
+    const first = await jails.bash(
+      `echo mine > ~/file; nix-build -o ~/result -E '${simple("kept")}' 2> /dev/null; nix-env -p ~/profile -i $(readlink ~/result) 2> /dev/null; realpath ~/profile`,
+      { args },
+    );
+    const [kept = "", profile = ""] = first.stdout.trim().split("\n");
+    await jails.collectGarbage();
+    for (const path of [kept, profile]) expect(await jails.isValid(path), path).toBe(true);
+    expect((await jails.bash(`cat ~/file ~/result`, { args })).stdout).toBe("mine\nmade\n");
+    await jails.asAlice("rm -r ~/kept/result ~/kept/profile*");
+    await jails.collectGarbage();
+    for (const path of [kept, profile]) expect(await jails.isValid(path), path).toBe(false);
+  });
+
+  test("more roots than limits.gc_roots are refused", async () => {
+    await jails.asAlice("cat > ../few.toml", '[profiles.few]\nextends = "agent"\nlimits.gc_roots = 2\n');
+    const { stderr, code } = await jails.bash(
+      `for name in a b c; do nix-build -o $name -E "derivation { name = \\"$name\\"; system = builtins.currentSystem; builder = \\"/bin/sh\\"; args = [ \\"-c\\" \\"echo > \\$out\\" ]; }" || exit 3; done`,
+      { args: ["--config", "/home/alice/few.toml", "--profile", "few"] },
+    );
+    expect(code).toBe(3);
+    expect(stderr).toContain("no more than 2 roots of the garbage collector (limits.gc_roots)");
+  });
+});
+
+describe("where there can be no jail, it says why", () => {
+  const refused = async (words: string, options: Parameters<JailLab["bash"]>[1]) => {
+    const { code, stderr, stdout } = await jails.bash("echo ran", options);
+    expect(stderr).toContain(words);
+    expect({ code, stdout }).toEqual({ code: 125, stdout: "" });
+  };
+
+  test("bubblewrap is missing", () => refused("install bubblewrap", { hasBwrap: false }));
+  test("root", () => refused("is for ordinary users", { user: "root" }));
+  test("the current folder is the home", () => refused("is or contains your home", { cwd: "/home/alice" }));
+  test("a wrong URL pattern", () =>
+    refused("--allow-url x: expected scheme://", { args: ["--allow-url", "x"] }));
+  test("a profile that is not there", () =>
+    refused('there is no profile "agnet"', { args: ["--profile", "agnet"] }));
+
+  test("bubblewrap fails", async () => {
+    await place(daemon, "/var/failing/bwrap", "#!/bin/sh\necho 'bwrap: no' >&2\nexit 1\n");
+    await refused("bubblewrap could not make the jail", { env: { PATH: "/var/failing:/usr/bin:/bin" } });
+    expect(await folders()).toBe("");
+  });
+
+  test("the daemon trusts the user, unless that is said to be fine; and no daemon runs", async () => {
+    await daemon.restart("trusted-users = root alice");
+    await refused("the nix-daemon trusts you", {});
+    expect(
+      await jails.bash("nix-store --gc > /dev/null 2>&1; echo ran", { args: ["--allow-trusted"] }),
+    ).toMatchObject({ code: 0, stdout: "ran\n" });
+    await daemon.restart("");
+    daemon.kill();
+    await refused("Is Nix installed for all users, and nix-daemon running", {});
+    await daemon.restart();
+  });
+});

@@ -1,0 +1,250 @@
+/** What `nix-broker jail` makes of its options, without starting anything. */
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import type { StoredRecord } from "../../src/audit/record.ts";
+import { type JailPlan, jailArguments, jailLines } from "../../src/jail/bubblewrap.ts";
+import { callFilter } from "../../src/jail/call-filter.ts";
+import { type JailUser, jailEnvironment } from "../../src/jail/environment.ts";
+import { type Forbidden, jailFolder, outsidePath } from "../../src/jail/folders.ts";
+import { JailError } from "../../src/jail/jail-error.ts";
+import { ownFiles } from "../../src/jail/own-files.ts";
+import { AuditSummary } from "../../src/jail/summary.ts";
+import { troubleWith } from "../../src/jail/trouble.ts";
+
+const user: JailUser = { name: "alice", uid: 1000, gid: 100, home: "/home/alice" };
+const store = "/nix/store/00000000000000000000000000000000";
+
+describe("folders", () => {
+  const home = realpathSync(mkdtempSync(join(tmpdir(), "nix-broker-folders-")));
+  afterAll(() => rmSync(home, { recursive: true }));
+  for (const name of ["project", "state/audit", "run"]) mkdirSync(join(home, name), { recursive: true });
+  symlinkSync("/proc", join(home, "to-proc"));
+  symlinkSync(join(home, "state"), join(home, "project/to-state"));
+  symlinkSync(join(home, "project"), join(home, "to-project"));
+  const forbidden: Forbidden[] = [
+    { path: home, what: "your home", inParts: true },
+    { path: join(home, "state"), what: "the folder of the audits" },
+  ];
+  const given = (path: string, option = "--bind") => jailFolder({ path, option, writable: true }, forbidden);
+
+  test("are mounted at their own paths, from where links lead", () => {
+    expect(given(join(home, "project"))).toEqual({
+      source: join(home, "project"),
+      target: join(home, "project"),
+      writable: true,
+    });
+    expect(given(join(home, "to-project")).source).toBe(join(home, "project"));
+  });
+
+  test.each([
+    ["the home", "", "is or contains your home"],
+    ["what is above it", "..", "is or contains your home"],
+    ["the audits", "state", "is or contains the folder of the audits"],
+    ["what is in them", "state/audit", "is in the folder of the audits"],
+    ["a link to them", "project/to-state", "is or contains the folder of the audits"],
+    ["a link to what the jail has of its own", "to-proc", "is in /proc"],
+    ["what is not there", "missing", "cannot be mounted"],
+  ])("%s cannot be given", (_, path, message) => {
+    expect(() => given(join(home, path))).toThrow(JailError);
+    expect(() => given(join(home, path))).toThrow(message);
+  });
+
+  test.each(["/", "/nix", "/nix/var/nix/daemon-socket", "/dev/shm"])("%s cannot be given", (path) => {
+    expect(() => given(path)).toThrow(JailError);
+  });
+
+  test("the current folder is refused with advice", () => {
+    expect(() => given(home, "")).toThrow("change to the folder of one project");
+  });
+
+  test("a path of the jail is outside where its last mount has it, if that is writable", () => {
+    const folders = [
+      { source: "/srv/kept", target: "/home/alice", writable: true },
+      { source: "/home/alice/project", target: "/home/alice/project", writable: true },
+      { source: "/home/alice/project/vendor", target: "/home/alice/project/vendor", writable: false },
+    ];
+    expect(outsidePath(folders, "/home/alice/.profile")).toBe("/srv/kept/.profile");
+    expect(outsidePath(folders, "/home/alice/project/result")).toBe("/home/alice/project/result");
+    expect(outsidePath(folders, "/home/alice/project/vendor/result")).toBeUndefined();
+    expect(outsidePath(folders, "/home/alice2/result")).toBeUndefined();
+    expect(outsidePath(folders, "/tmp/result")).toBeUndefined();
+  });
+});
+
+describe("environment", () => {
+  const links: Record<string, string> = {
+    "/home/alice/.nix-profile/bin": `${store}-user-environment/bin`,
+    "/nix/var/nix/profiles/per-user/root/channels": `${store}-channels`,
+    "/nix/var/nix/profiles/per-user/root/channels/nixpkgs": `${store}-nixpkgs`,
+    "/usr/bin": "/usr/bin",
+  };
+  const made = (words: readonly string[], environment: Record<string, string>) =>
+    jailEnvironment(words, { environment, user, storeDir: "/nix/store", realPath: (path) => links[path] });
+
+  test("holds no secrets unless they are asked for", () => {
+    const given = {
+      API_KEY: "secret",
+      LANG: "C.UTF-8",
+      LC_TIME: "C",
+      SSH_AUTH_SOCK: "/run/ssh",
+      TERM: "xterm",
+    };
+    const variables = made([], given);
+    expect(variables).toMatchObject({
+      HOME: "/home/alice",
+      LANG: "C.UTF-8",
+      LC_TIME: "C",
+      NIX_REMOTE: "daemon",
+      TERM: "xterm",
+    });
+    expect(Object.values(variables)).not.toContain("secret");
+    expect(variables).not.toHaveProperty("SSH_AUTH_SOCK");
+    expect(made(["API_KEY", "MODE=a=b", "EMPTY="], given)).toMatchObject({
+      API_KEY: "secret",
+      MODE: "a=b",
+      EMPTY: "",
+    });
+  });
+
+  test.each(["MISSING", "1X=y", "a b=c", "=x"])("--env %s is an error", (word) => {
+    expect(() => made([word], {})).toThrow(JailError);
+  });
+
+  test("profiles and channels, which the jail has not, are replaced by where they lead", () => {
+    const variables = made([], { PATH: "/home/alice/.nix-profile/bin:/usr/bin:relative" });
+    expect(variables.PATH).toBe(`${store}-user-environment/bin:/usr/bin:relative`);
+    expect(variables.NIX_PATH).toBe(`nixpkgs=${store}-nixpkgs:${store}-channels`);
+    const own = {
+      NIX_PATH: "nixpkgs=/nix/var/nix/profiles/per-user/root/channels/nixpkgs:x=https://example.org/x.tar.gz",
+    };
+    expect(made([], own).NIX_PATH).toBe(`nixpkgs=${store}-nixpkgs:x=https://example.org/x.tar.gz`);
+  });
+});
+
+describe("the jail's own files", () => {
+  const nixConfs = [
+    "experimental-features = nix-command flakes # both\naccess-tokens = forge=secret\nsubstituters = https://x\n",
+    "extra-experimental-features = ca-derivations\nnetrc-file = /secret\n",
+  ];
+  const nixConf = (withNetwork: boolean, confs = nixConfs) =>
+    ownFiles({ user, nixConfs: confs, withNetwork }).get("/etc/nix/nix.conf");
+
+  test("nix.conf has what clients need of the machine's, and nothing else", () => {
+    const lines =
+      "store = daemon\nexperimental-features = nix-command flakes\nextra-experimental-features = ca-derivations\n";
+    expect(nixConf(true)).toBe(lines);
+    expect(nixConf(false)).toBe(`${lines}flake-registry =\n`);
+    // Nix 2.3 would warn of a setting that it does not know.
+    expect(nixConf(false, [""])).toBe("store = daemon\n");
+  });
+
+  test("users are the jail's own and root", () => {
+    const passwd = ownFiles({ user, nixConfs: [], withNetwork: false }).get("/etc/passwd");
+    expect(passwd).toContain("alice:x:1000:100::/home/alice:/bin/sh\n");
+    expect(passwd?.trim().split("\n")).toHaveLength(3);
+  });
+});
+
+describe("the command line", () => {
+  const plan: JailPlan = {
+    bwrap: "/usr/bin/bwrap",
+    machine: [{ kind: "ro-bind", source: "/usr", target: "/usr" }],
+    home: "/home/alice",
+    keptHome: undefined,
+    folders: [{ source: "/nix-like", target: "/nix-like", writable: true }],
+    storeDir: "/nix/store",
+    logs: undefined,
+    socket: "/run/s",
+    files: new Map([["/etc/passwd", "it's\n"]]),
+    filter: callFilter("x64"),
+    withNetwork: false,
+    ownSession: false,
+    cwd: "/work",
+    environment: { PATH: "/bin" },
+    command: ["echo", "a b"],
+  };
+
+  test("mounts what is ours after what is the user's, and closes the root folder last", () => {
+    const { args, inputs } = jailArguments(plan);
+    const at = (word: string): number => args.indexOf(word);
+    expect(at("/nix-like")).toBeGreaterThan(at("--tmpfs"));
+    expect(at("/run/s")).toBeGreaterThan(at("/nix-like"));
+    expect(at("--remount-ro")).toBeGreaterThan(at("--ro-bind-data"));
+    expect(inputs.map(({ fd }) => fd)).toEqual([4, 5]);
+  });
+
+  test("has the network only if it is asked for, and a session of its own where it must", () => {
+    expect(jailArguments(plan).args).not.toContain("--share-net");
+    expect(jailArguments(plan).args).not.toContain("--new-session");
+    const other = jailArguments({ ...plan, withNetwork: true, ownSession: true }).args;
+    expect(other).toEqual(
+      expect.arrayContaining(["--share-net", "--new-session", "--die-with-parent", "--unshare-all"]),
+    );
+  });
+
+  test("is printed as a shell takes it", () => {
+    const lines = jailLines(plan);
+    expect(lines).toMatch(/^env -i PATH=\/bin \\\n {2}\/usr\/bin\/bwrap \\\n {2}--unshare-all /);
+    expect(lines).toContain("-- echo 'a b' ");
+    expect(lines).toContain("4< <(printf %s 'it'\\''s\n')");
+    expect(lines).toContain(`5< <(base64 -d <<< ${callFilter("x64").toString("base64")})`);
+  });
+});
+
+test.each([
+  [{ "kernel/unprivileged_userns_clone": "0" }, "kernel.unprivileged_userns_clone=1"],
+  [{ "user/max_user_namespaces": "0" }, "user.max_user_namespaces=10000"],
+  [{ "kernel/apparmor_restrict_unprivileged_userns": "1" }, "AppArmor"],
+  [{ "kernel/unprivileged_userns_clone": "1", "user/max_user_namespaces": "96365" }, undefined],
+])("a machine with %j is told of %s", (settings: Record<string, string>, words) => {
+  const advice = troubleWith((name) => settings[name]);
+  if (words === undefined) expect(advice).toBeUndefined();
+  else expect(advice).toContain(words);
+});
+
+describe("the summary", () => {
+  const record = (fields: Partial<StoredRecord>): StoredRecord =>
+    ({
+      seq: 1,
+      hash: "",
+      time: 0,
+      kind: "request",
+      op: "AddToStore",
+      verdict: "forward",
+      ...fields,
+    }) as StoredRecord;
+
+  test("counts requests and builds, and tells equal denials once", () => {
+    const summary = new AuditSummary();
+    expect(summary.isEmpty).toBe(true);
+    const denied = record({
+      op: "CollectGarbage",
+      verdict: "deny",
+      reason: "no\u001b[31m authority",
+      count: 2,
+    });
+    summary.add([record({}), record({ verdict: "answer", count: 3 }), denied, denied]);
+    summary.add([
+      record({ kind: "build", op: "Build", verdict: undefined as never }),
+      record({ kind: "build", op: "Build", upstreamError: "failed" }),
+    ]);
+    expect(summary.isEmpty).toBe(false);
+    const [first, ...others] = summary.lines();
+    expect(first).toBe("8 requests: 3 answered, 1 forwarded, 4 denied; 1 builds done, 1 failed");
+    expect(others).toHaveLength(1);
+    expect(others[0]).toMatch(/^denied 4 times: CollectGarbage: no.*authority$/);
+    expect(others[0]).not.toContain("\u001b");
+  });
+
+  test("is bounded, whatever is denied", () => {
+    const summary = new AuditSummary();
+    for (let i = 0; i < 50; i++)
+      summary.add([record({ verdict: "deny", subjects: [`${i}${"x".repeat(4000)}`], reason: "no" })]);
+    const lines = summary.lines();
+    expect(lines).toHaveLength(22);
+    expect(lines.at(-1)).toBe("denied: 30 more");
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThan(400);
+  });
+});
