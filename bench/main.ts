@@ -13,6 +13,7 @@ import type { Bench, Measure, Row } from "./measure.ts";
 import { add, addOnDisk } from "./measures/add.ts";
 import { auditDay } from "./measures/audit-day.ts";
 import { auditRows } from "./measures/audit-rows.ts";
+import { buildsOverClosure } from "./measures/builds-over-closure.ts";
 import { commandStart } from "./measures/command-start.ts";
 import { connect } from "./measures/connect.ts";
 import { dryRun } from "./measures/dry-run.ts";
@@ -40,6 +41,7 @@ const measures: readonly Measure[] = [
   sandboxes,
   longestWait,
   innerBuilds,
+  buildsOverClosure,
   instantiate,
   viewStore,
   dryRun,
@@ -58,7 +60,7 @@ const usage = `usage: npm run bench [-- OPTIONS]
   --json FILE    where the figures go (default: bench/results/TIME.json)
 
 Measures:
-${measures.map(({ name, about }) => `  ${name.padEnd(15)} ${about}`).join("\n")}
+${measures.map(({ name, about }) => `  ${name.padEnd(19)} ${about}`).join("\n")}
 `;
 
 class UsageError extends Error {
