@@ -103,10 +103,15 @@ function quoted(word: string): string {
   return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** Lines for bash that run the same, apart from what only this program can do: the broker is not there. */
-export function jailLines(plan: JailPlan): string {
+/**
+ * Lines for bash that run the same, apart from what only this program can do: the broker is not there.
+ * @param byName variables whose values are not to be printed: bash has them, too
+ */
+export function jailLines(plan: JailPlan, byName: readonly string[]): string {
   const { args, inputs } = jailArguments(plan);
-  const variables = Object.entries(plan.environment).map(([name, value]) => quoted(`${name}=${value}`));
+  const variables = Object.entries(plan.environment).map(([name, value]) =>
+    byName.includes(name) ? `${name}="$${name}"` : quoted(`${name}=${value}`),
+  );
   const options: string[] = [];
   for (const word of args)
     if (word.startsWith("--") || options.length === 0) options.push(quoted(word));

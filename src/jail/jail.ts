@@ -48,7 +48,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
   const folders = foldersOf(options, cwd, user, config);
   const plan = planOf({ options, command, user, config, folders, home: home?.source, cwd });
   if (options.print) {
-    console.log(jailLines({ ...plan, socket: config.upstream.socket, command }));
+    print(plan, options, join(config.runtime.dir, "jail/socket"));
     return 0;
   }
   const broker = await startJailBroker(config, profile, (inside) =>
@@ -67,6 +67,15 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     `nix-broker: bubblewrap could not make the jail; ${trouble ?? "its message is above (try --print)"}`,
   );
   return NO_JAIL;
+}
+
+/** @param socket of a broker that is not there yet; never the daemon's own, for the lines are to be run */
+function print(plan: Omit<JailPlan, "socket">, { env = [], profile }: JailOptions, socket: string): void {
+  const byName = env.filter((word) => !word.includes("="));
+  console.log(jailLines({ ...plan, socket }, byName));
+  console.error(
+    `nix-broker: for bash, with a broker that you run: nix-broker serve --listen ${socket} --profile ${profile} --allow ${plan.environment.USER}`,
+  );
 }
 
 /** @throws JailError for root */

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startBroker } from "../../lab/broker.ts";
 import { type Daemon, lab, type NixVersion } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
 import { place, projectRoot, simple } from "../nix/fixture.ts";
@@ -177,6 +178,30 @@ describe("a kept home", () => {
     expect(code).toBe(3);
     expect(stderr).toContain("no more than 2 roots of the garbage collector (limits.gc_roots)");
   });
+});
+
+test("what --print prints runs as a jail, with a broker at the socket that it names, never the daemon itself", async () => {
+  const args = ["--print", "--env", "SECRET"];
+  const env = { PATH: "/var/bwrap:/usr/bin:/bin", SECRET: "the secret" };
+  const { stdout, stderr } = await jails.bash("nix-store --gc; echo $SECRET $HOME", { args, env });
+  expect(stdout).not.toContain("the secret");
+  const [, socket = ""] = /--ro-bind (\S+) \/nix\/var\/nix\/daemon-socket\/socket/.exec(stdout) ?? [];
+  expect(socket).toMatch(/^\/home\/alice\/.*\/jail\/socket$/);
+  expect(stderr).toContain(`--listen ${socket} --profile agent --allow alice`);
+  const broker = await startBroker(daemon, {
+    user: "alice",
+    profile: "agent",
+    view: "store",
+    allow: "alice",
+  });
+  try {
+    await jails.asAlice(`mkdir -p $(dirname ${socket}) && ln -s ${broker.socket} ${socket}`);
+    const ran = await daemon.run(["bash"], { user: "alice", cwd: "/home/alice/project", env, input: stdout });
+    expect(ran.stderr).toContain("CollectGarbage is not allowed here");
+    expect(ran.stdout).toContain("the secret /home/alice\n");
+  } finally {
+    await broker.stop();
+  }
 });
 
 describe("where there can be no jail, it says why", () => {

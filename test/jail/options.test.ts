@@ -185,8 +185,8 @@ describe("the command line", () => {
   });
 
   test("is printed as a shell takes it", () => {
-    const lines = jailLines(plan);
-    expect(lines).toMatch(/^env -i PATH=\/bin \\\n {2}\/usr\/bin\/bwrap \\\n {2}--unshare-all /);
+    const lines = jailLines({ ...plan, environment: { PATH: "/bin", KEY: "secret" } }, ["KEY"]);
+    expect(lines).toMatch(/^env -i PATH=\/bin KEY="\$KEY" \\\n {2}\/usr\/bin\/bwrap \\\n {2}--unshare-all /);
     expect(lines).toContain("-- echo 'a b' ");
     expect(lines).toContain("4< <(printf %s 'it'\\''s\n')");
     expect(lines).toContain(`5< <(base64 -d <<< ${callFilter("x64").toString("base64")})`);
