@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync }
 import { basename, dirname, join } from "node:path";
 import { type AptArchive, debianArchives, machineArchives } from "./apt-sources.ts";
 import { LabError, mustRun, runCommand } from "./command.ts";
+import { essential, installPackages } from "./debian.ts";
 import { download } from "./download.ts";
 import { installHostVersion } from "./host-version.ts";
 import { withLock } from "./lock.ts";
@@ -80,6 +81,20 @@ export async function findSystem(name: string, packages: readonly string[]): Pro
   return join(folder, "root");
 }
 
+/**
+ * The folder of a Debian system in which apt and systemd work: its packages are configured, by their own scripts.
+ *
+ * @throws LabError if one of the packages is not available.
+ */
+export async function findDebian(suite: string, packages: readonly string[]): Promise<string> {
+  const folder = join(cacheFolder, `debian-${suite}`);
+  await fetchOnce(folder, `Debian ${suite}`, [...essential, ...packages], async () => {}, {
+    suites: [suite],
+    unpack: installPackages,
+  });
+  return join(folder, "root");
+}
+
 function toolFolder(name: string): string {
   return `tool-${name}`;
 }
@@ -90,17 +105,23 @@ async function fetchTool(name: string, debianPackage: string): Promise<void> {
   });
 }
 
-/** Fetches packages of Debian's stable suite into a folder of the cache, unless it is there. */
+interface FetchOptions {
+  readonly suites?: readonly string[];
+  readonly unpack?: typeof unpackPackages;
+}
+
+/** Fetches packages, of Debian's stable suite if no other is named, into a folder of the cache, unless it is there. */
 async function fetchOnce(
   folder: string,
   name: string,
   packages: readonly string[],
   finish: (unfinished: string) => Promise<void>,
+  { suites = ["stable"], unpack = unpackPackages }: FetchOptions = {},
 ): Promise<void> {
   await withLock(join(cacheFolder, "lock"), async () => {
     if (existsSync(folder)) return;
     say(`fetching ${name}`);
-    await fetchInto(folder, ["stable"], packages, debianArchives(machineArchives()), finish);
+    await fetchInto(folder, suites, packages, debianArchives(machineArchives()), finish, unpack);
   });
 }
 
@@ -137,6 +158,7 @@ async function fetchInto(
   packages: readonly string[],
   archives: readonly AptArchive[],
   finish: (unfinished: string) => Promise<void>,
+  unpack = unpackPackages,
 ): Promise<void> {
   if (archives.length === 0) {
     throw new LabError("the apt sources of this machine (/etc/apt) name no archive of Debian");
@@ -150,7 +172,7 @@ async function fetchInto(
       mkdirSync(unfinished, { recursive: true });
       try {
         const downloads = await download(join(unfinished, "apt"), archive, suite, packages);
-        await unpackPackages(downloads, join(unfinished, "root"), suite !== "bullseye");
+        await unpack(downloads, join(unfinished, "root"), suite !== "bullseye");
         rmSync(join(unfinished, "apt"), { recursive: true });
         await finish(unfinished);
         renameSync(unfinished, folder);

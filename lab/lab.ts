@@ -2,7 +2,7 @@ import { type ClientOptions, runClient } from "./client.ts";
 import type { CommandResult } from "./command.ts";
 import { type Daemon, startDaemon } from "./daemon.ts";
 import type { DaemonOptions } from "./daemon-options.ts";
-import { fetchVersions, findSystem, findTool, findToolInside } from "./fetch.ts";
+import { fetchVersions, findDebian, findSystem, findTool, findToolInside } from "./fetch.ts";
 import {
   cacheFolder,
   cacheInside,
@@ -52,6 +52,11 @@ export const lab = {
    */
   system(name: string, packages: readonly string[]): Promise<string> {
     return findSystem(name, packages);
+  },
+
+  /** The folder on this machine of a Debian system with apt and systemd that are set up; it is not to be written to. */
+  debian(suite: string, packages: readonly string[]): Promise<string> {
+    return findDebian(suite, packages);
   },
 
   /** Starts a daemon. Needs root. */

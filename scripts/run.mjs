@@ -30,6 +30,7 @@ const tasks = {
   format: [[biome, "check", "--write"]],
   docs: [["scripts/docs.ts"]],
   build: [["scripts/build.ts"]],
+  package: [["packaging/main.ts"]],
 };
 
 function say(message) {

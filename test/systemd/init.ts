@@ -81,9 +81,16 @@ export class Systemd {
    */
   static async start(daemon: Daemon, config?: string, dist?: string): Promise<Systemd> {
     const system = await systemRoot();
+    return Systemd.boot((folder) => {
+      layOut(folder, daemon, config);
+      return startScript(folder, system, daemon, dist);
+    });
+  }
+
+  /** @param script given a folder of its own: a shell script that ends in {@link enterSystem} */
+  static async boot(script: (folder: string) => string): Promise<Systemd> {
     const folder = mkdtempSync(join(tmpdir(), "nix-broker-systemd-"));
-    layOut(folder, daemon, config);
-    const systemd = new Systemd(folder, startScript(folder, system, daemon, dist));
+    const systemd = new Systemd(folder, script(folder));
     await systemd.untilReady();
     return systemd;
   }
@@ -111,8 +118,13 @@ export class Systemd {
 
   /** Runs a command on the system, as root. */
   run(...argv: string[]): Promise<CommandResult> {
+    return runCommand(this.commandLine(...argv));
+  }
+
+  /** The command line that runs a command on the system. */
+  commandLine(...argv: string[]): string[] {
     const enter = ["nsenter", `--target=${this.pid}`, "--mount", "--pid", "--root", "--cgroup", "--wd=/"];
-    return runCommand([...enter, ...argv]);
+    return [...enter, ...argv];
   }
 
   /** Where this process sees a path of the system. */
@@ -212,6 +224,15 @@ function startScript(folder: string, system: string, daemon: Daemon, dist: strin
     `mount --bind ${shellQuote(lab.cacheFolder)} ${at("lab")}`,
     `touch ${at("usr/local/bin/node")}`,
     `mount --bind ${shellQuote(process.execPath)} ${at("usr/local/bin/node")}`,
+    ...enterSystem(root, "basic.target"),
+  );
+  return lines.join("\n");
+}
+
+/** The last lines of a script that starts a system: mounts what the kernel provides, and becomes systemd. */
+export function enterSystem(root: string, target: string): string[] {
+  const at = (path: string): string => shellQuote(join(root, path));
+  return [
     `mount -t tmpfs tmpfs ${at("run")}`,
     `mount -t tmpfs tmpfs ${at("tmp")}`,
     `mount -t proc proc ${at("proc")}`,
@@ -221,7 +242,6 @@ function startScript(folder: string, system: string, daemon: Daemon, dist: strin
     // Shared at the end, as container managers do: else credentials, which are mounts, do not reach the units.
     `cd ${at("/")}`,
     "pivot_root . old",
-    `exec chroot . /bin/sh -c 'umount -l /old; mount --make-rshared /; mkdir -p /run/systemd/system; exec env -i container=nix-broker-test PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=0'`,
-  );
-  return lines.join("\n");
+    `exec chroot . /bin/sh -c 'umount -l /old; mount --make-rshared /; mkdir -p /run/systemd/system; exec env -i container=nix-broker-test PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --system --unit=${target} --log-target=console --show-status=0'`,
+  ];
 }

@@ -1,0 +1,12 @@
+# What runs and builds leave behind, beside the files that were installed. Part of set-up and of the package's postrm.
+
+# Everything but the configuration and the audit, whose user stays, too.
+forget_runs() {
+  rm -rf /run/nix-broker /nix/var/nix/gcroots/nix-broker /nix/var/nix/nix-broker-released
+}
+
+forget_all() {
+  rm -rf /etc/nix-broker /var/lib/nix-broker
+  if getent passwd nix-broker >/dev/null; then userdel nix-broker; fi
+  if getent group nix-broker >/dev/null; then groupdel nix-broker; fi
+}
