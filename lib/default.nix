@@ -3,8 +3,9 @@
   # A nixpkgs that was imported. Everything else has a default then.
   pkgs ? null,
   system ? if pkgs == null then builtins.currentSystem else pkgs.stdenv.hostPlatform.system,
-  # Without nixpkgs: a bash, and the folders with the programs that builders call (coreutils, tar, patch, Nix).
-  shell ? "/bin/bash",
+  # Without nixpkgs: a bash, and the folders with the programs that builders call (coreutils, tar, patch, Nix). A bare name is
+  # looked up in these folders.
+  shell ? "bash",
   path ? [
     "/usr/bin"
     "/bin"

@@ -28,6 +28,8 @@ stdenv.mkDerivation (
   in
   if !builtins.elem installAs known then
     throw "nix-broker: installAs is \"${toString installAs}\"; it has to be one of ${builtins.concatStringsSep ", " known}"
+  else if given ? source && !(given ? src) then
+    throw "nix-broker: the sources of an outer build are named src, as in nixpkgs, not source"
   else
     {
       # Nothing of the result is left to be fixed, and a link leads to what cannot be written.

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { cpSync, lstatSync, lutimesSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join, relative } from "node:path";
 import { type Architecture, PackageError } from "./architecture.ts";
-import { gzip, shell, write } from "./tree.ts";
+import { gzip, settleModes, shell, write } from "./tree.ts";
 
 const projectRoot = join(import.meta.dirname, "..");
 const maintainer = "The nix-broker authors <maintainers@nix-broker.invalid>";
@@ -33,13 +33,14 @@ export function makeDeb(tree: string, target: string, options: DebOptions): void
   );
   const debian = join(tree, "DEBIAN");
   rmSync(debian, { recursive: true, force: true });
-  mkdirSync(debian, { mode: 0o755 });
+  mkdirSync(debian);
   const files = filesBelow(tree).filter((path) => !path.startsWith(debian));
   for (const script of ["postinst", "prerm", "postrm"])
     write(join(debian, script), shell(`deb/${script}.sh`), 0o755);
   write(join(debian, "triggers"), shell("deb/triggers"));
   write(join(debian, "control"), control(options, files));
   write(join(debian, "md5sums"), files.map((path) => `${md5(path)}  ${relative(tree, path)}\n`).join(""));
+  settleModes(tree);
   setTimes(tree, time);
   try {
     execFileSync(

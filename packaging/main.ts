@@ -8,6 +8,7 @@ import packageJson from "../package.json" with { type: "json" };
 import { buildAll } from "../scripts/build.ts";
 import { type Architecture, architectureOf, PackageError } from "./architecture.ts";
 import { makeDeb } from "./deb.ts";
+import { makeTarball } from "./tarball.ts";
 import { layOut } from "./tree.ts";
 
 const projectRoot = join(import.meta.dirname, "..");
@@ -35,7 +36,11 @@ function makePackages(architecture: Architecture): string[] {
     const tree = join(scratch, "deb");
     layOut(tree, { architecture, prefix: "/usr", dist }, scratch);
     makeDeb(tree, deb, { architecture, version, time });
-    return [deb];
+    const archive = join(dist, `nix-broker-${version}-linux-${architecture.debian}.tar.zst`);
+    const local = join(scratch, "local");
+    layOut(local, { architecture, prefix: "/usr/local", dist }, scratch);
+    makeTarball(local, archive, { architecture, version, time });
+    return [deb, archive];
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
@@ -44,6 +49,8 @@ function makePackages(architecture: Architecture): string[] {
 try {
   const { values } = parseArgs({ options: { arch: { type: "string", default: process.arch } } });
   const architecture = architectureOf(values.arch);
+  // Manual pages have a date.
+  process.env.SOURCE_DATE_EPOCH = String(sourceTime());
   await buildAll(dist);
   for (const file of makePackages(architecture)) console.log(relative(projectRoot, file));
 } catch (error) {

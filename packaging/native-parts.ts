@@ -53,9 +53,10 @@ function fetchPackage(name: string, { version, integrity }: ReturnType<typeof lo
  */
 export function addNativeParts(architecture: Architecture, folder: string, scratch: string): string {
   const target = join(folder, "node_modules");
-  // Its JavaScript; the rest is what its native part is made of.
+  // Its JavaScript; the rest, and two of its scripts, are what its native part is made with.
   for (const name of globSync("{*,src/**/*}.{js,cjs,json}", { cwd: join(modules, "koffi") }))
-    cpSync(join(modules, "koffi", name), join(target, "koffi", name));
+    if (!/(cnoke|trampolines)\.cjs$/.test(name))
+      cpSync(join(modules, "koffi", name), join(target, "koffi", name));
   for (const part of ["index.js", "fallback.js", "package.json"])
     cpSync(join(modules, "bufferutil", part), join(target, "bufferutil", part));
   for (const part of ["index.js", "node-gyp-build.js", "package.json"])
@@ -71,7 +72,8 @@ export function addNativeParts(architecture: Architecture, folder: string, scrat
     cpSync(join(modules, koffi), join(target, koffi), { recursive: true });
   } else {
     fetchPackage(koffi, locked(koffi), join(target, koffi));
-    fetchPackage(node, { version: locked("node").version }, join(scratch, node));
+    if (!existsSync(join(scratch, node)))
+      fetchPackage(node, { version: locked("node").version }, join(scratch, node));
   }
   // It has one for each C library; Node's own is the GNU one.
   rmSync(join(target, koffi, `musl_${architecture.node}`), { recursive: true, force: true });

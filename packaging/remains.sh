@@ -1,8 +1,8 @@
-# What runs and builds leave behind, beside the files that were installed. Part of set-up and of the package's postrm.
+# What runs and builds leave behind, beside the files that were installed. Part of the package's postrm and of install.sh.
 
 # Everything but the configuration and the audit, whose user stays, too.
 forget_runs() {
-  rm -rf /run/nix-broker /nix/var/nix/gcroots/nix-broker /nix/var/nix/nix-broker-released
+  rm -rf /run/nix-broker /run/nix-broker-fetch.sock /nix/var/nix/gcroots/nix-broker /nix/var/nix/nix-broker-released
 }
 
 forget_all() {

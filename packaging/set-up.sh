@@ -8,8 +8,6 @@
 #   set-up restart         lets the new version run, once no build uses the old one
 #   set-up report          prints what `nix-broker doctor` says
 #   set-up disconnect      takes the hooks from Nix again
-#   set-up forget-runs     removes what runs have left, but for the audit
-#   set-up forget-all      removes the configuration, the audit and the user as well
 set -e
 umask 022
 here=${0%/*}
@@ -20,8 +18,6 @@ root_config=/etc/nix-broker/root.conf
 nix_conf=/etc/nix/nix.conf
 fragment=/etc/nix/nix-broker.conf
 waiter=nix-broker-upgrade.service
-
-#INCLUDE remains.sh
 
 say() {
   echo "nix-broker: $*"
@@ -99,7 +95,7 @@ hook_line() {
       "next_$1_build_hook = \"$foreign\" below [hooks] in $config, then run $here/set-up configuration and" \
       "$here/set-up connect" >&2
   else
-    echo "$1-build-hook = $here/$1-build-hook.sh"
+    echo "$1-build-hook = $here/$1-build-hook"
   fi
 }
 
@@ -225,7 +221,8 @@ restart_now() {
   systemctl try-restart nix-broker-linker.service nix-broker.service
 }
 
-# The running service needs none of its files any more, so it can go on for as long as builds talk to it.
+# The running service has loaded what it needs (the page's thread, which it starts later, is a program of its own), so it can go
+# on for as long as builds talk to it.
 restart() {
   sandboxes=$(count_sandboxes)
   if [ "$sandboxes" = 0 ]; then
@@ -252,10 +249,8 @@ report() {
 case $1 in
   configuration | account | connect | restart | report | disconnect) "$1" ;;
   restart-when-idle) restart_when_idle ;;
-  forget-runs) forget_runs ;;
-  forget-all) forget_all ;;
   *)
-    echo "usage: set-up configuration|account|connect|restart|report|disconnect|forget-runs|forget-all" >&2
+    echo "usage: set-up configuration|account|connect|restart|report|disconnect" >&2
     exit 2
     ;;
 esac

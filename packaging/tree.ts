@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { buildHooks } from "../scripts/build-hooks.ts";
 import { type Architecture, PackageError } from "./architecture.ts";
 import { addLicences } from "./licences.ts";
 import { addNativeParts } from "./native-parts.ts";
@@ -35,6 +36,8 @@ export function layOut(tree: string, { architecture, prefix, dist }: Layout, scr
   const at = (path: string): string => join(tree, prefix, path);
   const programs = at("lib/nix-broker");
   copyPrograms(dist, programs);
+  // Those of the bundle are compiled for this machine.
+  if (architecture.node !== process.arch) buildHooks(programs, `${architecture.machine}-linux-gnu-gcc`);
   const node = addNativeParts(architecture, programs, scratch);
   cpSync(join(node, "bin/node"), join(programs, "node"));
   for (const launcher of ["nix-broker", "nix-broker-root"])
@@ -44,7 +47,7 @@ export function layOut(tree: string, { architecture, prefix, dist }: Layout, scr
   symlinkSync("../lib/nix-broker/nix-broker", at("bin/nix-broker"));
 
   addUnits(at, prefix);
-  addDocumentation(at, dist, node);
+  addDocumentation(at, { prefix, dist }, node);
   // Nix expressions that builds import.
   cpSync(join(projectRoot, "lib"), at("share/nix-broker/lib"), { recursive: true });
   settleModes(tree);
@@ -65,6 +68,7 @@ function addUnits(at: (path: string) => string, prefix: string): void {
     copy(join(source, name), unit);
     change(unit, [
       ["ExecStart=nix-broker", `ExecStart=${prefix}/bin/nix-broker`],
+      ["ExecReload=nix-broker", `ExecReload=${prefix}/bin/nix-broker`],
       ["/usr/share/doc", `${prefix}/share/doc`],
     ]);
   }
@@ -72,22 +76,33 @@ function addUnits(at: (path: string) => string, prefix: string): void {
   copy(join(source, "tmpfiles.conf"), at("lib/tmpfiles.d/nix-broker.conf"));
 }
 
-function addDocumentation(at: (path: string) => string, dist: string, node: string): void {
+function addDocumentation(
+  at: (path: string) => string,
+  { prefix, dist }: Pick<Layout, "prefix" | "dist">,
+  node: string,
+): void {
   cpSync(join(projectRoot, "docs"), at("share/doc/nix-broker"), { recursive: true });
+  for (const name of globSync("examples/**/*.nix", { cwd: at("share/doc/nix-broker") }))
+    change(at(`share/doc/nix-broker/${name}`), [
+      ["../../../lib ", `${prefix}/share/nix-broker/lib `],
+      ["../../lib ", `${prefix}/share/nix-broker/lib `],
+    ]);
   for (const name of ["README.md", "CHANGELOG.md"])
     copy(join(projectRoot, name), at(`share/doc/nix-broker/${name}`));
   addLicences(at("share/doc/nix-broker/licenses"), node);
   for (const page of globSync("man/*.[1-9]", { cwd: dist }))
     write(at(`share/man/man${page.at(-1)}/${basename(page)}.gz`), gzip(readFileSync(join(dist, page))));
   for (const name of globSync("completions/*", { cwd: dist }))
-    copy(join(dist, name), at(completionPlace(basename(name))));
+    copy(join(dist, name), at(completionPlace(basename(name), prefix)));
 }
 
 /** Where the shell of a completion looks for it. @throws PackageError when it is no known shell's */
-function completionPlace(name: string): string {
+function completionPlace(name: string, prefix: string): string {
   if (name.endsWith(".bash")) return `share/bash-completion/completions/${name.slice(0, -".bash".length)}`;
   if (name.endsWith(".fish")) return `share/fish/vendor_completions.d/${name}`;
-  if (name.startsWith("_")) return `share/zsh/vendor-completions/${name}`;
+  // The first is Debian's.
+  if (name.startsWith("_"))
+    return `share/zsh/${prefix === "/usr" ? "vendor-completions" : "site-functions"}/${name}`;
   throw new PackageError(`dist/completions/${name}: which shell is that for?`);
 }
 
@@ -115,15 +130,15 @@ function copy(source: string, target: string): void {
   cpSync(source, target);
 }
 
-/** Replaces texts in a file, each of which has to be there in one of its kind. */
+/** Replaces texts in a file, wherever they are. */
 function change(path: string, replacements: readonly (readonly [string, string])[]): void {
   let text = readFileSync(path, "utf8");
   for (const [from, to] of replacements) text = text.replaceAll(from, to);
   writeFileSync(path, text);
 }
 
-/** What root installs belongs to root alone, whatever the umask of who made the package. */
-function settleModes(path: string): void {
+/** What root installs can be changed by root alone, and read by all, whatever the umask of who makes the package. */
+export function settleModes(path: string): void {
   const stats = lstatSync(path);
   if (stats.isSymbolicLink()) return;
   const runs = stats.isDirectory() || (stats.mode & 0o100) !== 0;

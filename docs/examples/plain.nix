@@ -1,7 +1,6 @@
 # Without nixpkgs: a bash and some folders of programs that the sandbox shows.
 let
   nixBroker = import ../../lib {
-    shell = "/bin/bash";
     path = [
       "/usr/bin"
       "/bin"

@@ -2,12 +2,13 @@
 set -e
 
 set_up=/usr/lib/nix-broker/set-up
+units='nix-broker-fetch.socket nix-broker-linker.service nix-broker.service'
 
 case "$1" in
   configure | abort-upgrade | abort-deconfigure | abort-remove | triggered)
     "$set_up" configuration
     "$set_up" account
-    for unit in nix-broker.service nix-broker-linker.service; do
+    for unit in $units; do
       deb-systemd-helper unmask "$unit" >/dev/null || true
       if deb-systemd-helper --quiet was-enabled "$unit"; then
         deb-systemd-helper enable "$unit" >/dev/null || true
@@ -20,7 +21,8 @@ case "$1" in
       if [ "$1" = configure ] && [ -n "$2" ] && systemctl is-active --quiet nix-broker.service; then
         "$set_up" restart || true
       else
-        deb-systemd-invoke start nix-broker-linker.service nix-broker.service >/dev/null || true
+        # shellcheck disable=SC2086 # They are several.
+        deb-systemd-invoke start $units >/dev/null || true
       fi
     fi
     # Only now, when there is what serves them.

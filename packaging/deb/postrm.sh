@@ -5,7 +5,7 @@ set -e
 
 forget_units() {
   if command -v deb-systemd-helper >/dev/null; then
-    for unit in nix-broker.service nix-broker-linker.service nix-broker.socket; do
+    for unit in nix-broker.service nix-broker-linker.service nix-broker-fetch.socket nix-broker.socket; do
       deb-systemd-helper purge "$unit" >/dev/null || true
     done
   fi

@@ -151,6 +151,10 @@ describe.each(lab.versions)("examples of the library [daemon %s]", (version) => 
     );
     expect(await failure("arguments.who = x: x;")).toContain("arguments.who is a function");
     expect(await failure('installAs = "hardlink";')).toContain("one of link, tree, copy");
+    const misnamed = await recursive.daemon.tryBuild(
+      `(import ${examples}/../../lib { }).recursiveBuild { name = "x"; source = ${examples}/plain; }`,
+    );
+    expect(misnamed.log).toContain("the sources of an outer build are named src");
     const missing = await recursive.daemon.tryBuild(
       `(import ${examples}/../../lib { }).buildFromUpstream { pname = "x"; src = ${examples}/plain; }`,
     );

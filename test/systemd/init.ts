@@ -186,7 +186,7 @@ function layOutNix(root: string, daemon: Daemon): void {
   rmSync(join(root, "etc/nix-broker"), { recursive: true });
   mkdirSync(join(root, "etc/nix"));
   cpSync(daemon.hostPath("/etc/nix/nix.conf"), join(root, "etc/nix/nix.conf"));
-  const shared = ["/nix", "/lab", "/etc", "/run", "/tmp", "-/opt/nix-broker"];
+  const shared = ["/nix", "/lab", "/etc", "/run", "/tmp", "-/usr/local/lib/nix-broker"];
   writeFileSync(
     join(root, "etc/systemd/system/nix-daemon.service"),
     // The daemon has the libraries of its own version's Debian.
@@ -220,7 +220,7 @@ function startScript(folder: string, system: string, daemon: Daemon, dist: strin
     ...(dist === undefined ? [] : [`mount --bind ${shellQuote(dist)} ${at(`${installed}/dist`)}`]),
     `mkdir -p ${at("lab")} ${at("nix-system")} ${shellQuote(join(folder, "upper"))} ${shellQuote(join(folder, "work"))}`,
     `mount -t overlay overlay -o lowerdir=${shellQuote(join(lab.cacheFolder, daemon.version, "root"))},upperdir=${shellQuote(join(folder, "upper"))},workdir=${shellQuote(join(folder, "work"))} ${at("nix-system")}`,
-    `mkdir -p ${at("nix-system/nix")} ${at("nix-system/lab")} ${at("nix-system/etc")} ${at("nix-system/run")} ${at("nix-system/tmp")} ${at("nix-system/opt/nix-broker")} ${at("nix-system/proc")} ${at("nix-system/dev")} ${at("nix-system/sys")}`,
+    `mkdir -p ${at("nix-system/nix")} ${at("nix-system/lab")} ${at("nix-system/etc")} ${at("nix-system/run")} ${at("nix-system/tmp")} ${at("nix-system/usr/local/lib/nix-broker")} ${at("nix-system/proc")} ${at("nix-system/dev")} ${at("nix-system/sys")}`,
     `mount --bind ${shellQuote(lab.cacheFolder)} ${at("lab")}`,
     `touch ${at("usr/local/bin/node")}`,
     `mount --bind ${shellQuote(process.execPath)} ${at("usr/local/bin/node")}`,

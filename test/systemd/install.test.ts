@@ -5,12 +5,28 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Daemon, lab } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
+import { architectureOf } from "../../packaging/architecture.ts";
+import { makeTarball } from "../../packaging/tarball.ts";
+import { layOut } from "../../packaging/tree.ts";
 import { buildAll } from "../../scripts/build.ts";
 import { Systemd } from "./init.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");
 /** Debian 12's, where it can be had; the page says what 2.3 needs instead of its commands. */
 const version = lab.versions.find((candidate) => candidate === "2.8") ?? lab.versions.at(-1) ?? "2.34";
+
+/** The archive of the page, in a folder. */
+async function makeArchive(folder: string): Promise<void> {
+  const work = mkdtempSync(join(tmpdir(), "nix-broker-package-"));
+  const architecture = architectureOf(process.arch);
+  const dist = join(work, "dist");
+  const tree = join(work, "tree");
+  await buildAll(dist);
+  layOut(tree, { architecture, prefix: "/usr/local", dist }, work);
+  const target = join(folder, `nix-broker-1.0.0-linux-${architecture.debian}.tar.zst`);
+  makeTarball(tree, target, { architecture, version: "1.0.0", time: 1e9, level: 1 });
+  rmSync(work, { recursive: true });
+}
 
 /** What the NixOS module adds to the linker's unit, as NixOS writes it into a drop-in; its program is where the page puts it. */
 async function nixosDropIn(daemon: Daemon): Promise<string> {
@@ -54,28 +70,34 @@ function sections(): { readonly title: string; readonly commands: string }[] {
 describe("docs/install.md, followed word for word on a clean system with a multi-user Nix", () => {
   let daemon: Daemon;
   let systemd: Systemd;
-  let dist: string;
+  let packages: string;
   beforeAll(async () => {
     // Not in the project's own dist/, which other tests may be using.
-    dist = mkdtempSync(join(tmpdir(), "nix-broker-dist-"));
+    packages = mkdtempSync(join(tmpdir(), "nix-broker-archive-"));
     mkdirSync(join(projectRoot, "dist"), { recursive: true });
-    await buildAll(dist);
-    chmodSync(dist, 0o755);
+    await makeArchive(packages);
+    chmodSync(packages, 0o755);
     daemon = await lab.start(version);
     // Its namespace and store stay; systemd starts the daemon itself.
     await daemon.kill(true);
-    systemd = await Systemd.start(daemon, undefined, dist);
+    systemd = await Systemd.start(daemon, undefined, packages);
     await systemd.run("systemctl", "start", "nix-daemon.socket");
+    for (const program of ["nix", "nix-store", "nix-build"])
+      writeFileSync(
+        systemd.path(`/usr/local/bin/${program}`),
+        `#!/bin/sh\nexec ${lab.clientFolder(version)}/${program} "$@"\n`,
+        { mode: 0o755 },
+      );
   });
   afterAll(async () => {
     systemd?.stop();
     await daemon?.stop();
-    rmSync(dist, { recursive: true, force: true });
+    rmSync(packages, { recursive: true, force: true });
   });
 
   /** @returns what the commands printed; fails if they do */
   const follow = async (commands: string): Promise<string> => {
-    const script = `set -e\ncd /opt/checkout\nexport PATH=$PATH:${lab.clientFolder(version)} HOME=/root\n${commands}`;
+    const script = `set -e\ncd /opt/checkout/dist\nexport HOME=/root\n${commands}`;
     const { code, stdout, stderr } = await systemd.run("bash", "-c", script);
     const log = code === 0 ? "" : await systemd.log();
     expect([code, code === 0 ? "" : stderr + log]).toEqual([0, ""]);
@@ -91,7 +113,7 @@ describe("docs/install.md, followed word for word on a clean system with a multi
 
   test.each(sections())("$title", async ({ title, commands }) => {
     const printed = await follow(commands);
-    if (title.startsWith("6.")) await expectNestedBuild(printed);
+    if (title === "Try it") await expectNestedBuild(printed);
   });
 
   test("after a reboot, with /run empty, the service comes up by itself, with static sockets, the shared one, and those of builds", async () => {
@@ -116,7 +138,7 @@ describe("docs/install.md, followed word for word on a clean system with a multi
       const client = `NIX_REMOTE=unix://${socket} nix-store --add /etc/machine-id`;
       expect(await follow(client)).toMatch(/-machine-id\n$/);
     }
-    const tryIt = sections().find(({ title }) => title.startsWith("6."))?.commands ?? "";
+    const tryIt = sections().find(({ title }) => title === "Try it")?.commands ?? "";
     await expectNestedBuild(
       await follow(tryIt.replace('"outer"', '"outer3"').replace('"inner"', '"inner3"')),
     );
@@ -157,7 +179,7 @@ systemctl start nix-broker-linker.service nix-daemon.service`);
       await nixosDropIn(daemon),
     );
     await follow("systemctl daemon-reload; systemctl restart nix-broker-linker.service");
-    const tryIt = sections().find(({ title }) => title.startsWith("6."))?.commands ?? "";
+    const tryIt = sections().find(({ title }) => title === "Try it")?.commands ?? "";
     await expectNestedBuild(
       await follow(tryIt.replace('"outer"', '"outer2"').replace('"inner"', '"inner2"')),
     );
@@ -168,7 +190,7 @@ systemctl start nix-broker-linker.service nix-daemon.service`);
   test("nothing of it is left to others: files that root runs belong to root", async () => {
     const { stdout } = await systemd.run(
       "find",
-      "/opt/nix-broker",
+      "/usr/local/lib/nix-broker",
       "!",
       "-user",
       "root",

@@ -1,10 +1,21 @@
-import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startProcess } from "../../lab/command.ts";
 import { architectureOf } from "../../packaging/architecture.ts";
 import { makeDeb } from "../../packaging/deb.ts";
+import { makeTarball } from "../../packaging/tarball.ts";
 import { layOut } from "../../packaging/tree.ts";
 import { buildAll } from "../../scripts/build.ts";
 import { asRoot, describeEachDebian, packageFolder, startDebian } from "./debian.ts";
@@ -32,53 +43,132 @@ function renameChunks(programs: string): void {
     rename(join(chunks, `${name}.js`));
     renameSync(join(chunks, `${name}.js`), join(chunks, `${name}-next.js`));
   }
-  for (const name of ["main.js", "page-audit.js"]) rename(join(programs, name));
+  for (const name of ["main.js", "page-audit.js", "fetcher.js"]) rename(join(programs, name));
 }
 
 beforeAll(async () => {
   const work = mkdtempSync(join(tmpdir(), "nix-broker-package-"));
   const dist = join(work, "dist");
-  const tree = join(work, "tree");
   await buildAll(dist);
-  layOut(tree, { architecture, prefix: "/usr", dist }, work);
+  const [first, next] = versions;
+  const options = { architecture, time: 1e9 };
+  const lay = (prefix: string, name: string): string => {
+    layOut(join(work, name), { architecture, prefix, dist }, work);
+    return join(work, name);
+  };
+  const tree = lay("/usr", "tree");
+  makeDeb(tree, join(packages, debOf(first)), { ...options, version: first, compression: "none" });
+  renameChunks(join(tree, "usr/lib/nix-broker"));
+  makeDeb(tree, join(packages, debOf(next)), { ...options, version: next, compression: "none" });
   for (const version of versions) {
-    if (version !== versions[0]) renameChunks(join(tree, "usr/lib/nix-broker"));
-    makeDeb(tree, join(packages, debOf(version)), { architecture, version, time: 1e9, compression: "none" });
+    const local = lay("/usr/local", version);
+    if (version === next) renameChunks(join(local, "usr/local/lib/nix-broker"));
+    const archive = join(work, `nix-broker-${version}.tar.zst`);
+    makeTarball(local, archive, { ...options, version, level: 1 });
+    execFileSync("tar", ["--use-compress-program=zstd", "-xf", archive, "-C", packages]);
   }
   rmSync(work, { recursive: true });
 });
 afterAll(() => rmSync(packages, { recursive: true, force: true }));
 
+test.each([
+  ["Debian package", makeDeb],
+  ["archive", makeTarball],
+] as const)("the %s depends on its files alone, not on who makes it when and where", (_, make) => {
+  const hashes = [0o022, 0o077].map((umask) => {
+    const work = mkdtempSync(join(tmpdir(), "nix-broker-made-"));
+    const before = process.umask(umask);
+    try {
+      const tree = join(work, "tree");
+      mkdirSync(join(tree, "usr/lib"), { recursive: true });
+      writeFileSync(join(tree, "usr/lib/program"), "#!/bin/sh\n", { mode: 0o777 });
+      const target = join(work, "made.tar.zst");
+      make(tree, target, { architecture, version: "1.0.0", time: 1e9 });
+      return createHash("sha256").update(readFileSync(target)).digest("hex");
+    } finally {
+      process.umask(before);
+      rmSync(work, { recursive: true });
+    }
+  });
+  expect(hashes[1]).toBe(hashes[0]);
+});
+
+/** What the tests of both kinds of installation do on a system. */
+class Machine {
+  private readonly systemd: Systemd;
+
+  constructor(systemd: Systemd) {
+    this.systemd = systemd;
+  }
+
+  /** What a command prints; it has to succeed. */
+  async must(...argv: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.systemd.run(...asRoot, ...argv);
+    const command = argv.join(" ");
+    expect([command, code, code === 0 ? "" : `${stdout}${stderr}`]).toEqual([command, 0, ""]);
+    return stdout;
+  }
+
+  mainPid(): Promise<string> {
+    return this.systemd.show("nix-broker.service", "MainPID");
+  }
+
+  /** A build that has built one thing inside, and builds two more once it may finish. */
+  async startSlowBuild(): Promise<{ finish(): Promise<void> }> {
+    await this.must("rm", "-f", "/tmp/go-on");
+    const building = startProcess(this.systemd.commandLine(...asRoot, ...slowInnerBuilds("/tmp/go-on")));
+    let said = "";
+    const ended = new Promise<number | null>((resolve) => building.on("close", resolve));
+    const started = new Promise<void>((resolve) => {
+      building.stderr?.on("data", (text: Buffer) => {
+        said += text.toString();
+        if (said.includes("inner-1 is built")) resolve();
+      });
+    });
+    const early = ended.then((code) => Promise.reject(new Error(`it ended with ${code}:\n${said}`)));
+    await Promise.race([started, early]);
+    // From here on it is expected to end.
+    early.catch(() => {});
+    return {
+      finish: async () => {
+        await this.must("touch", "/tmp/go-on");
+        expect([await ended, said]).toEqual([0, expect.stringContaining("inner-3 is built")]);
+      },
+    };
+  }
+
+  /** Until nothing waits any more to start the new version. */
+  async untilUpgraded(): Promise<void> {
+    await this.must("sh", "-c", "while systemctl is-active --quiet nix-broker-upgrade; do sleep 0.1; done");
+  }
+}
+
 describeEachDebian("the package, on a clean system with Debian's own Nix", ["trixie", "sid"], (suite) => {
   let systemd: Systemd;
+  let machine: Machine;
   let before: Map<string, string>;
   let nixConf: string;
   beforeAll(async () => {
     systemd = await startDebian(suite, packages);
+    machine = new Machine(systemd);
     before = await snapshot(systemd);
     nixConf = await must("cat", "/etc/nix/nix.conf");
   });
   afterAll(() => systemd?.stop());
 
-  /** What a command prints; it has to succeed. */
-  const must = async (...argv: string[]): Promise<string> => {
-    const { code, stdout, stderr } = await systemd.run(...asRoot, ...argv);
-    expect([argv.join(" "), code, code === 0 ? "" : `${stdout}${stderr}`]).toEqual([argv.join(" "), 0, ""]);
-    return stdout;
-  };
+  const must = (...argv: string[]): Promise<string> => machine.must(...argv);
   const apt = (...args: string[]): Promise<string> => must("apt-get", "-y", ...args);
   const install = (version: string): Promise<string> => apt("install", `${packageFolder}/${debOf(version)}`);
-  const mainPid = (): Promise<string> => systemd.show("nix-broker.service", "MainPID");
 
   test("is installed by one command, which ends with what doctor says", async () => {
     const printed = await install(versions[0]);
     expect(printed).toContain("group nix-users now, which may enter /nix/var/nix/daemon-socket");
     expect(printed).toContain("system-features: this machine builds what asks for nix-broker");
     expect(printed).toMatch(/\b0 problems, \d+ warnings?\.\s*$/);
-    for (const unit of ["nix-broker.service", "nix-broker-linker.service"]) {
+    for (const unit of ["nix-broker.service", "nix-broker-linker.service", "nix-broker-fetch.socket"]) {
       expect(await systemd.show(unit, "ActiveState")).toBe("active");
       expect(await systemd.show(unit, "UnitFileState")).toBe("enabled");
-      expect(await systemd.show(unit, "NRestarts")).toBe("0");
+      expect(await systemd.show(unit, "NRestarts")).toMatch(/^0?$/);
     }
   });
 
@@ -110,36 +200,22 @@ describeEachDebian("the package, on a clean system with Debian's own Nix", ["tri
   });
 
   test("an upgrade lets a nested build go on with the old version, and then starts the new one", async () => {
-    const old = await mainPid();
-    const building = startProcess(systemd.commandLine(...asRoot, ...slowInnerBuilds("/tmp/go-on")));
-    let said = "";
-    const ended = new Promise<number | null>((resolve) => building.on("close", resolve));
-    const started = new Promise<void>((resolve) => {
-      building.stderr?.on("data", (text: Buffer) => {
-        said += text.toString();
-        if (said.includes("inner-1 is built")) resolve();
-      });
-    });
-    await Promise.race([
-      started,
-      ended.then((code) => Promise.reject(new Error(`ended with ${code}:\n${said}`))),
-    ]);
-
+    const old = await machine.mainPid();
+    const building = await machine.startSlowBuild();
     expect(await install(versions[1])).toContain("the old version goes on serving 1 running builds");
-    expect(await mainPid()).toBe(old);
-    await must("touch", "/tmp/go-on");
-    expect([await ended, said]).toEqual([0, expect.stringContaining("inner-3 is built")]);
+    expect(await machine.mainPid()).toBe(old);
+    await building.finish();
 
-    await must("sh", "-c", "while systemctl is-active --quiet nix-broker-upgrade; do sleep 0.1; done");
-    expect(await mainPid()).not.toBe(old);
+    await machine.untilUpgraded();
+    expect(await machine.mainPid()).not.toBe(old);
     expect(await systemd.show("nix-broker.service", "ActiveState")).toBe("active");
     await must(...outerBuild("after-the-upgrade"));
   });
 
   test("an upgrade while no build runs starts the new version at once", async () => {
-    const old = await mainPid();
+    const old = await machine.mainPid();
     expect(await apt("reinstall", `${packageFolder}/${debOf(versions[1])}`)).not.toContain("goes on serving");
-    expect(await mainPid()).not.toBe(old);
+    expect(await machine.mainPid()).not.toBe(old);
   });
 
   test("removing it takes the hooks from Nix, and leaves configuration and audit with their user", async () => {
@@ -157,6 +233,54 @@ describeEachDebian("the package, on a clean system with Debian's own Nix", ["tri
 
   test("after a purge the machine is as it was", async () => {
     await apt("purge", "nix-broker");
+    expect(changesOf(before, await snapshot(systemd))).toEqual([]);
+  });
+});
+
+describeEachDebian("the archive's script, without dpkg's database", ["trixie"], (suite) => {
+  let machine: Machine;
+  let systemd: Systemd;
+  let before: Map<string, string>;
+  beforeAll(async () => {
+    systemd = await startDebian(suite, packages);
+    machine = new Machine(systemd);
+    await machine.must("sh", "-c", "rm -r /var/lib/dpkg /usr/bin/dpkg* /usr/bin/apt* /usr/bin/deb-systemd-*");
+    before = await snapshot(systemd);
+  });
+  afterAll(() => systemd?.stop());
+  const install = (version: string): Promise<string> =>
+    machine.must(`${packageFolder}/nix-broker-${version}/install.sh`);
+
+  test("installs, and ends with what doctor says", async () => {
+    expect(await install(versions[0])).toMatch(/\n0 problems, \d+ warnings?\.\n/);
+    await machine.must(...outerBuild("first"));
+    expect(await machine.must("cat", "/etc/nix/nix-broker.conf")).toContain(
+      "\npre-build-hook = /usr/local/lib/nix-broker/pre-build-hook\n",
+    );
+  });
+
+  test("replaces the installed version while a nested build runs", async () => {
+    const old = await machine.mainPid();
+    const building = await machine.startSlowBuild();
+    expect(await install(versions[1])).toContain("the old version goes on serving 1 running builds");
+    // What only the old version had is gone.
+    expect(await machine.must("ls", "/usr/local/lib/nix-broker/chunks")).not.toMatch(/^(?!.*-next\.js$)./m);
+    expect(await machine.mainPid()).toBe(old);
+    await building.finish();
+    await machine.untilUpgraded();
+    expect(await machine.mainPid()).not.toBe(old);
+  });
+
+  test("--remove leaves configuration and audit with their user, --purge nothing", async () => {
+    await machine.must("/usr/local/lib/nix-broker/install.sh", "--remove");
+    const changes = changesOf(before, await snapshot(systemd));
+    expect(changes.filter((line) => !/ \/(etc|var\/lib)\/nix-broker(\/|$)/.test(line))).toEqual([
+      "changed /etc/group",
+      "changed /etc/gshadow",
+      "changed /etc/passwd",
+      "changed /etc/shadow",
+    ]);
+    await machine.must(`${packageFolder}/nix-broker-${versions[1]}/install.sh`, "--purge");
     expect(changesOf(before, await snapshot(systemd))).toEqual([]);
   });
 });
