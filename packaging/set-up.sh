@@ -181,7 +181,7 @@ count_workers() {
     case $2 in
       '' | *[!0-9]*) continue ;;
     esac
-    if [ "$(stat -c %U "/proc/$2" 2>/dev/null)" != nix-broker ]; then count=$((count + 1)); fi
+    if ! grep -qs nix-broker "/proc/$2/cgroup"; then count=$((count + 1)); fi
   done
   echo "$count"
 }
@@ -200,8 +200,8 @@ disconnect() {
     restart_daemon
     workers=$(count_workers)
     if [ "$workers" != 0 ]; then
-      say "$workers clients of nix-daemon were connected before, and go on with the hooks: the builds that they start once" \
-        "these are gone fail, until they connect again"
+      say "clients that nix-daemon had before ($workers) go on with the hooks: the builds that they start once these are gone" \
+        "fail, until they connect again"
     fi
   fi
   rm -f "$fragment"
