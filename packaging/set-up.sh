@@ -43,7 +43,11 @@ nix_setting() {
 # SETTING: the hook in nix.conf that is not ours, if there is one.
 foreign_hook() {
   hook=$(nix_setting "$1")
-  [ -z "$hook" ] || grep -qs nix-broker "$hook" || echo "$hook"
+  case $hook in
+    '' | "$here"/*) ;;
+    # One that was installed elsewhere is ours, too.
+    *) grep -qs nix-broker "$hook" || echo "$hook" ;;
+  esac
 }
 
 configuration() {
@@ -152,7 +156,7 @@ connect() {
       ;;
   esac
   fragment_text >"$fragment.new"
-  if is_included && cmp -s "$fragment.new" "$fragment"; then
+  if is_included && [ -e "$fragment" ] && [ "$(cat "$fragment.new")" = "$(cat "$fragment")" ]; then
     rm "$fragment.new"
     return
   fi
