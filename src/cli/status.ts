@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import packageJson from "../../package.json" with { type: "json" };
 import { escapeText, jsonText } from "../audit/escape.ts";
 import { durationText, sizeText } from "../audit/figures.ts";
 import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
@@ -51,15 +52,30 @@ function isWell({ service, upstream, sockets, audit, linker }: StatusReport): bo
   return errors.every((error) => error === null);
 }
 
+/** What a service of an earlier version, which an upgrade has not restarted yet, does not say. */
+function completed(report: StatusReport): StatusReport {
+  const { service, linker, sockets = [] } = report;
+  return {
+    ...report,
+    service: { ...service, reloadError: service.reloadError ?? null },
+    linker: { ...linker, needed: linker.needed ?? true },
+    sockets,
+  };
+}
+
+function serviceText({ version, uptimeSeconds, pid, uid }: StatusReport["service"]): string {
+  const other =
+    version === packageJson.version ? "" : ` (this program is ${packageJson.version}: restart the service)`;
+  return `nix-broker ${version}${other}, up ${durationText(uptimeSeconds)}, pid ${pid}, uid ${uid}`;
+}
+
 /** What `nix-broker status` prints for people, one topic per line. */
-export function statusText(report: StatusReport): string {
+export function statusText(given: StatusReport): string {
+  const report = completed(given);
   const { service, pool, sandboxes, connections, memory, requests, innerBuilds, audit, limitsHit } = report;
   const limits = Object.entries(limitsHit).map(([limit, count]) => `${limit} ${count}×`);
   const rows = [
-    [
-      "service",
-      `nix-broker ${service.version}, up ${durationText(service.uptimeSeconds)}, pid ${service.pid}, uid ${service.uid}`,
-    ],
+    ["service", serviceText(service)],
     ["configuration", configurationText(service)],
     ["upstream", upstreamText(report.upstream)],
     ["pool", `${pool.idle} connections ready (${pool.size} for each dialect)`],
@@ -89,7 +105,7 @@ export function statusText(report: StatusReport): string {
 async function status(options: Options): Promise<void> {
   const report = await askRunningService(options.config, "status", {});
   console.log(options.json ? jsonText(report) : statusText(report));
-  if (!isWell(report)) process.exitCode = exitCodes.notSo;
+  if (!isWell(completed(report))) process.exitCode = exitCodes.notSo;
 }
 
 export function command(): Command {

@@ -103,6 +103,18 @@ test("status puts what is wrong first in its line", () => {
   expect(line("limits hit")).toMatch(/connections 5×$/);
 });
 
+test("status understands a service of an earlier version, and says that it is one", () => {
+  const { sockets: _, ...old } = {
+    ...report,
+    service: { ...report.service, version: "0.0.9", reloadError: undefined },
+    linker: { ...report.linker, needed: undefined },
+  };
+  const text = statusText(old as unknown as StatusReport);
+  expect(text).toMatch(/^service +nix-broker 0\.0\.9 \(this program is .*: restart the service\), up/m);
+  expect(text).toMatch(/^configuration +none, the defaults apply$/m);
+  expect(text).toMatch(/^linker +NOT OK: it is gone/m);
+});
+
 test("status tells a reload that failed, and that nobody misses a linker where no build needs one", () => {
   const text = statusText({
     ...report,
