@@ -22,6 +22,7 @@ import { hookPrefilter } from "./measures/hook-prefilter.ts";
 import { innerBuilds } from "./measures/inner-builds.ts";
 import { instantiate } from "./measures/instantiate.ts";
 import { longestWait } from "./measures/longest-wait.ts";
+import { manyOuters } from "./measures/many-outers.ts";
 import { read } from "./measures/read.ts";
 import { answered, forwarded } from "./measures/requests.ts";
 import { sandboxes } from "./measures/sandboxes.ts";
@@ -42,6 +43,7 @@ const measures: readonly Measure[] = [
   longestWait,
   innerBuilds,
   buildsOverClosure,
+  manyOuters,
   instantiate,
   viewStore,
   dryRun,

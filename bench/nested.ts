@@ -8,23 +8,28 @@ export type NestedName = (typeof nestedNames)[number];
 const features: Record<NestedName, string> = { ours: "nix-broker", theirs: "recursive-nix" };
 
 export interface Nested {
+  /** Our service's own socket, with an empty view, and the other daemon's: on the machine. */
+  readonly sockets: Readonly<Record<NestedName, string>>;
   readonly daemons: Readonly<Record<NestedName, Daemon>>;
   /** Builds an expression, made for the system feature with which its builder can build. */
   build(name: NestedName, expression: (feature: string) => string): Promise<void>;
   stop(): Promise<void>;
 }
 
-export async function startNested(version: NixVersion): Promise<Nested> {
-  const ours = await RecursiveLab.start(version, { memory: true });
+/** @param atOnce how many builds that build may run at the same time */
+export async function startNested(version: NixVersion, atOnce = 4): Promise<Nested> {
+  const options = { memory: true, maxJobs: 2 * atOnce, buildUsers: Math.max(16, 3 * atOnce) };
+  const ours = await RecursiveLab.start(version, options);
   try {
     const theirs = await lab.start(version, {
-      memory: true,
+      ...options,
       systemFeatures: ["recursive-nix"],
       config: "experimental-features = nix-command recursive-nix\n",
     });
     const daemons = { ours: ours.daemon, theirs };
     return {
       daemons,
+      sockets: { ours: ours.broker?.hostSocket ?? "", theirs: theirs.socket },
       async build(name, expression) {
         await daemons[name].build(expression(features[name]), { timeoutMs: 1_200_000 });
       },
@@ -59,6 +64,6 @@ done`;
 }
 
 /** An outer build of such a script. */
-export function outerBuild(script: string, feature: string): string {
-  return sandboxScript(`(${script}) > $out`, { name: "outer", features: [feature] });
+export function outerBuild(script: string, feature: string, name = "outer"): string {
+  return sandboxScript(`(${script}) > $out`, { name, features: [feature] });
 }

@@ -1,4 +1,4 @@
-/** A thread of `longest-wait`: asks as fast as it is answered, and says how long it had to wait at most. */
+/** A thread of `Waiting`: asks as fast as it is answered, and says how long it had to wait at most. */
 import { parentPort, workerData } from "node:worker_threads";
 import { connectClient, exchange } from "./client.ts";
 import { isValid } from "./requests.ts";

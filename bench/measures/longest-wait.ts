@@ -3,7 +3,6 @@
  * a client of another sandbox asks all the time. How long that one waits at most, and the peak of memory.
  */
 import { connect } from "node:net";
-import { Worker } from "node:worker_threads";
 import { manyOutputs, worstRequests } from "../../lab/worst-requests.ts";
 import { defaultLimits } from "../../src/policy/limits.ts";
 import { operationNames, operations } from "../../src/protocol/operations.ts";
@@ -12,6 +11,7 @@ import { Encoder } from "../../src/protocol/wire.ts";
 import { connectClient } from "../client.ts";
 import type { Measure, Row } from "../measure.ts";
 import { BenchBroker } from "../subjects.ts";
+import { Waiting } from "../waiting.ts";
 
 const MIB = 1024 ** 2;
 const MAGIC_1 = 0x6e697863;
@@ -64,33 +64,6 @@ export const longestWait: Measure = {
     }
   },
 };
-
-/** A client that asks all the time, in a thread of its own: what this one sends shall not keep it from asking. */
-class Waiting {
-  private readonly worker: Worker;
-
-  constructor(socket: string, path: string) {
-    this.worker = new Worker(new URL("../waiting-client.ts", import.meta.url), {
-      workerData: { socket, path },
-    });
-  }
-
-  /** In milliseconds, since this was asked last. */
-  longest(): Promise<number> {
-    return new Promise((resolve, reject) => {
-      this.worker.once("error", reject);
-      this.worker.once("message", (milliseconds: number) => {
-        this.worker.off("error", reject);
-        resolve(milliseconds);
-      });
-      this.worker.postMessage("longest");
-    });
-  }
-
-  async stop(): Promise<void> {
-    await this.worker.terminate();
-  }
-}
 
 function numbers(...values: number[]): Buffer {
   const encoder = new Encoder();
