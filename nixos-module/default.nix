@@ -29,6 +29,7 @@ let
 
   cfg = config.services.nix-broker;
   toml = pkgs.formats.toml { };
+  settingsOptions = import ./settings.nix { inherit lib; };
   user = "nix-broker";
   sharedFolder = "/run/nix-broker/shared";
   libexec = "${cfg.package}/libexec/nix-broker";
@@ -167,6 +168,9 @@ in
     metrics = endpoint "metrics" 9464;
     web = endpoint "page" 9465;
 
+    # As in the configuration file, which they become a part of.
+    jails = settingsOptions.jails;
+
     settings = mkOption {
       default = { };
       example = lib.literalExpression ''
@@ -184,7 +188,7 @@ in
       '';
       type = types.submodule {
         freeformType = toml.type;
-        options = import ./settings.nix { inherit lib; };
+        options = settingsOptions;
       };
     };
   };
@@ -246,6 +250,7 @@ in
       {
         audit.retention_days = mkDefault cfg.audit.retentionDays;
         audit.json_lines = mkDefault cfg.audit.journal;
+        inherit (cfg) jails;
       }
       (mkIf cfg.perBuild.enable {
         hooks.next_pre_build_hook = mkDefault (hookOfOthers "pre-build-hook");

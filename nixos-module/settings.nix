@@ -94,6 +94,34 @@ in
       }
     );
   };
+  jails = mkOption {
+    default = { };
+    description = ''
+      Named jails (docs/sandboxes.md): each has a socket of its own, `shared/jails/NAME/socket` in `runtime.dir`,
+      sees the whole store, and keeps what it built from the garbage collector until it is ended, across restarts of
+      the service. Its folder in `runtime.state_dir` is `jails/NAME`. A jail that is no longer named here is ended.
+    '';
+    type = types.attrsOf (
+      types.submodule {
+        options = {
+          allow_uids = mkOption {
+            type = types.listOf types.str;
+            description = ''
+              Who may use it: users, `@groups` or numbers; `["*"]` is anyone who reaches the socket.
+            '';
+          };
+          profile = key types.str ''
+            What its clients may do, what may be fetched for them (`fixed_outputs`) and how much (`limits`): a built-in
+            profile or one of `[profiles]`. Default: `"agent"`.
+          '';
+          lifetime = key (types.either (types.either types.ints.unsigned types.str) (types.enum [ "unlimited" ])) ''
+            How long after its beginning it is ended, as by `nix-broker sandboxes end`. Then a new one begins. Default:
+            `"unlimited"`.
+          '';
+        };
+      }
+    );
+  };
   hooks = {
     profile = key types.str ''
       The profile of per-build sandboxes. Default: `"build"`.
@@ -164,8 +192,8 @@ in
       `"unlimited"`.
     '';
     gc_roots = key types.ints.unsigned ''
-      How many roots of the garbage collector `nix-broker jail` may have made: results that are kept while it runs,
-      and links. Beyond that, requests that need one are denied. Default: `10000`.
+      How many roots of the garbage collector a jail may have made (`nix-broker jail`, `[jails.NAME]`): results that
+      are kept until it ends, and links. Beyond that, requests that need one are denied. Default: `10000`.
     '';
     request_deadline = key (types.either types.ints.unsigned types.str) ''
       How long upstream may make no progress on a forwarded request other than a build, or on the broker's own
@@ -295,8 +323,8 @@ in
               extended.
             '';
             gc_roots = key types.ints.unsigned ''
-              How many roots of the garbage collector `nix-broker jail` may have made: results that are kept while it runs,
-              and links. Beyond that, requests that need one are denied. Default: as extended.
+              How many roots of the garbage collector a jail may have made (`nix-broker jail`, `[jails.NAME]`): results that
+              are kept until it ends, and links. Beyond that, requests that need one are denied. Default: as extended.
             '';
             request_deadline = key (types.either types.ints.unsigned types.str) ''
               How long upstream may make no progress on a forwarded request other than a build, or on the broker's own

@@ -86,6 +86,7 @@ ${options(element, "          ")}        };
 export function nixosOptions(): string {
   const parts = Object.keys(configSchema.shape).map((name) => {
     if (name === "listen") return tables(name, "listOf", "[ ]", ["listen", 0]);
+    if (name === "jails") return tables(name, "attrsOf", "{ }", ["jails", "NAME"]);
     if (name === "profiles") return tables(name, "attrsOf", "{ }", ["profiles", "NAME"]);
     return table(name, [name], "  ");
   });

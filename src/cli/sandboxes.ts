@@ -31,13 +31,18 @@ function nameOf(path: string): string {
   );
 }
 
-function what({ derivation, socket }: SandboxSummary): string {
-  return derivation !== null ? nameOf(derivation) : (socket ?? "");
+function what({ derivation, jail, socket }: SandboxSummary): string {
+  return derivation !== null ? nameOf(derivation) : (jail ?? socket ?? "");
+}
+
+/** What is used of a quota, and how much there is. */
+function ofLimit(used: string, limit: string | undefined): string {
+  return limit === undefined ? used : `${used} of ${limit}`;
 }
 
 const heading = [
   "ID",
-  "BUILD OR SOCKET",
+  "BUILD, JAIL OR SOCKET",
   "PROFILE",
   "DEPTH",
   "PARENT",
@@ -82,20 +87,29 @@ function pathLines(title: string, list: PathList): string[] {
 
 /** The page of `nix-broker sandboxes ID`. */
 export function detailsText(sandbox: SandboxDetails): string {
+  const { builds, bytesAdded, limits } = sandbox;
   const facts = [
     ["id", sandbox.id],
+    ...(sandbox.jail === null ? [] : [["jail", sandbox.jail]]),
     sandbox.derivation === null ? ["socket", sandbox.socket ?? ""] : ["outer build", sandbox.derivation],
     ["profile", sandbox.profile],
     ["depth", String(sandbox.depth)],
     ["asked for by", sandbox.parent ?? "no other sandbox"],
     ["build user", sandbox.uid === null ? "not known yet" : String(sandbox.uid)],
     ["connections", String(sandbox.connections)],
-    ["build requests", `${sandbox.builds.running} running, ${sandbox.builds.total} in total (family)`],
-    ["added", `${sizeText(sandbox.bytesAdded)} (family)`],
+    [
+      "build requests",
+      `${ofLimit(`${builds.running}`, limits.concurrentBuilds?.toString())} running, ${ofLimit(`${builds.total}`, limits.builds?.toString())} in total (family)`,
+    ],
+    [
+      "added",
+      `${ofLimit(sizeText(bytesAdded), limits.bytesAdded === null ? undefined : sizeText(limits.bytesAdded))} (family)`,
+    ],
     ["since", `${sandbox.since} (${agoText(sandbox.since)})`],
+    ...(sandbox.endsAt === null ? [] : [["ends", sandbox.endsAt]]),
     ...(sandbox.refused === null ? [] : [["refused", sandbox.refused]]),
   ].map((row) => row.map(escapeText));
-  const builds = sandbox.innerBuilds.map(({ ok, seconds, derivation, outputs }) =>
+  const innerBuilds = sandbox.innerBuilds.map(({ ok, seconds, derivation, outputs }) =>
     [
       `  ${ok ? "built" : "FAILED"}`,
       durationText(seconds),
@@ -113,7 +127,7 @@ export function detailsText(sandbox: SandboxDetails): string {
     ...pathLines("gained since", sandbox.gained),
     "",
     `inner builds that ended (the latest ${sandbox.innerBuilds.length})`,
-    ...(builds.length === 0 ? [] : [alignedColumns(builds)]),
+    ...(innerBuilds.length === 0 ? [] : [alignedColumns(innerBuilds)]),
   ].join("\n");
 }
 
@@ -128,12 +142,27 @@ async function sandboxes(id: string | undefined, options: Options): Promise<void
   }
 }
 
+async function end(name: string, _own: unknown, command: Command): Promise<void> {
+  await askRunningService(command.optsWithGlobals<Options>().config, "endJail", { name });
+  console.log(`The jail ${name} has ended. Its socket serves a new one.`);
+}
+
+function endCommand(): Command {
+  return new Command("end")
+    .description(
+      "End a named jail ([jails.NAME]): close its connections and let go of its roots. Its socket stays, and its next client begins with a new, empty jail.",
+    )
+    .argument("<NAME>", "its name")
+    .addOption(configOption())
+    .action(end);
+}
+
 export function command(): Command {
   return new Command("sandboxes")
     .description(
       "List the running sandboxes; with an ID (or its beginning) show what its view started with, what it gained, and its inner builds.",
     )
-    .argument("[ID]", "a sandbox's id, as listed")
+    .argument("[ID]", "a sandbox's id, as listed, or the name of a jail")
     .addOption(configOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -142,10 +171,13 @@ export function command(): Command {
 Examples:
   nix-broker sandboxes
   nix-broker sandboxes 3k0c
+  nix-broker sandboxes ci
+  nix-broker sandboxes end ci
 
 Columns: DEPTH 1 is an outer build or a static socket; BUILDS are build requests running/in total, and ADDED is what was added to the store, both for the whole family of nested sandboxes; VIEW is how many paths it may know of.
 
 JSON: a list, or one object; docs/control.md lists the fields. Exit code 3 if the service cannot be reached.`,
     )
-    .action(sandboxes);
+    .action(sandboxes)
+    .addCommand(endCommand());
 }

@@ -9,6 +9,13 @@ export type Endpoint =
 /** Who may use a static socket, as written: user names, `@group`, numbers; `*` is anyone who reaches the socket. */
 export type AllowedUids = readonly string[];
 
+/** A jail of the configuration: its sandbox goes on after a restart of the service. */
+export interface JailConfig {
+  readonly name: string;
+  /** Seconds from its beginning to its end; `Infinity` for no end. */
+  readonly lifetime: number;
+}
+
 /** One static socket: one sandbox that lives as long as the service. */
 export interface ListenConfig {
   readonly path: string;
@@ -16,6 +23,8 @@ export interface ListenConfig {
   /** `build`: each client gets the sandbox of the build that it runs in, with the profile of `hooks`. */
   readonly view: ViewStart | "build";
   readonly allowUids: AllowedUids;
+  /** The jail whose socket it is. */
+  readonly jail?: JailConfig;
 }
 
 export interface UpstreamConfig {
@@ -95,6 +104,7 @@ export interface Config {
   readonly file: string | undefined;
   readonly upstream: UpstreamConfig;
   readonly runtime: RuntimeConfig;
+  /** `[[listen]]`, then the sockets of `[jails]`. */
   readonly listen: readonly ListenConfig[];
   readonly hooks: HooksConfig;
   /** `[limits]`: the limits of every profile that does not set its own. */

@@ -97,6 +97,7 @@ export function configurationSections(): ConfigurationSection[] {
   return tables.map(([name, schema]) => {
     const { description } = docOf(schema);
     if (name === "listen") return section("`[[listen]]`", description, ["listen", 0]);
+    if (name === "jails") return section("`[jails.NAME]`", description, ["jails", "NAME"]);
     if (name === "profiles") return section("`[profiles.NAME]`", description, ["profiles", "NAME"]);
     return section(`\`[${name}]\``, description, [name]);
   });

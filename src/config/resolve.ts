@@ -7,7 +7,7 @@ import type { Config, ListenConfig } from "./config.ts";
 import { nativeSystems } from "./native-systems.ts";
 import { suggestion } from "./nearest.ts";
 import type { Places } from "./places.ts";
-import type { ConfigFile, ListenTable, ProfileTable } from "./schema.ts";
+import type { ConfigFile, JailTable, ListenTable, ProfileTable } from "./schema.ts";
 import { formatSize } from "./units.ts";
 
 const MiB = 1024 ** 2;
@@ -163,6 +163,29 @@ export function resolveConfig(
     return { path: table.path, profile, view: table.view ?? profile.view, allowUids: table.allow_uids };
   };
 
+  const runtimeDir = file.runtime.dir ?? places.runtimeDir;
+  const resolveJail = (jail: string, table: JailTable): ListenConfig => {
+    const at = ["jails", jail];
+    const path = `${runtimeDir}/shared/jails/${jail}/socket`;
+    if (!/^[a-z][a-z0-9-]{0,31}$/.test(jail))
+      report(
+        at,
+        "a jail's name has at most 32 lower-case letters, digits and dashes, and starts with a letter",
+      );
+    else {
+      socketPath(path, at);
+      if (seen.has(path)) report(at, `listen[${seen.get(path)}] opens the same path, ${path}`);
+    }
+    const profile = profileAt(table.profile, [...at, "profile"]);
+    return {
+      path,
+      profile,
+      view: "store",
+      allowUids: table.allow_uids,
+      jail: { name: jail, lifetime: table.lifetime ?? Number.POSITIVE_INFINITY },
+    };
+  };
+
   for (const [profile, table] of Object.entries(file.profiles)) {
     checkView(table.view, storeDir, ["profiles", profile, "view"], report);
   }
@@ -180,6 +203,9 @@ export function resolveConfig(
   const [program, ...rest] = file.upstream.command;
   if (program !== undefined && file.upstream.socket !== undefined) {
     report(["upstream", "command"], "upstream.socket is set as well; keep one of the two");
+  }
+  if (program !== undefined && Object.keys(file.jails).length > 0) {
+    report(["upstream", "command"], "[jails] need the daemon of this machine, which keeps their roots");
   }
   const memory = file.runtime.memory ?? DEFAULT_MEMORY;
   for (const { name, limits } of profiles.values()) {
@@ -213,7 +239,7 @@ export function resolveConfig(
       pool: file.upstream.pool,
     },
     runtime: {
-      dir: file.runtime.dir ?? places.runtimeDir,
+      dir: runtimeDir,
       stateDir,
       controlDir,
       adminGroup: file.runtime.admin_group ?? "",
@@ -221,7 +247,10 @@ export function resolveConfig(
       memory,
       stopGrace: file.runtime.stop_grace,
     },
-    listen: file.listen.map(resolveListen),
+    listen: [
+      ...file.listen.map(resolveListen),
+      ...Object.entries(file.jails).map(([jail, table]) => resolveJail(jail, table)),
+    ],
     hooks: {
       profile: profileAt(file.hooks.profile, ["hooks", "profile"]),
       allowUids: file.hooks.allow_uids,

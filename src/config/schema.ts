@@ -109,6 +109,23 @@ const listenSchema = z.strictObject({
   ),
 });
 
+const jailSchema = z.strictObject({
+  allow_uids: requiredKey(
+    allowUids,
+    'Who may use it: users, `@groups` or numbers; `["*"]` is anyone who reaches the socket.',
+  ),
+  profile: key(
+    name,
+    "agent",
+    "What its clients may do, what may be fetched for them (`fixed_outputs`) and how much (`limits`): a built-in profile or one of `[profiles]`.",
+  ),
+  lifetime: optionalKey(
+    orUnlimited(duration),
+    '"unlimited"',
+    "How long after its beginning it is ended, as by `nix-broker sandboxes end`. Then a new one begins.",
+  ),
+});
+
 const profileSchema = z.strictObject({
   extends: requiredKey(
     name,
@@ -242,6 +259,10 @@ export const configSchema = z.strictObject({
     description:
       "Static sockets, one table each. None are opened unless named here or by `--listen`. Each is one sandbox that lives as long as the service.",
   }),
+  jails: documented(z._default(z.record(z.string(), jailSchema), {}), {
+    description:
+      "Named jails (docs/sandboxes.md): each has a socket of its own, `shared/jails/NAME/socket` in `runtime.dir`, sees the whole store, and keeps what it built from the garbage collector until it is ended, across restarts of the service. Its folder in `runtime.state_dir` is `jails/NAME`. A jail that is no longer named here is ended.",
+  }),
   hooks: table("Per-build sandboxes, made by Nix's `pre-build-hook`.", {
     profile: key(name, "build", "The profile of per-build sandboxes."),
     allow_uids: key(
@@ -318,6 +339,7 @@ export const configSchema = z.strictObject({
 /** A configuration file's content according to the schema: each key is checked, but not yet the whole. */
 export type ConfigFile = z.output<typeof configSchema>;
 export type ProfileTable = ConfigFile["profiles"][string];
+export type JailTable = ConfigFile["jails"][string];
 export type ListenTable = ConfigFile["listen"][number];
 
 function unwrapped(schema: z.ZodMiniType): z.ZodMiniType {

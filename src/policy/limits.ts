@@ -125,7 +125,7 @@ export const limitTable = {
     "gc_roots",
     "count",
     10_000,
-    "How many roots of the garbage collector `nix-broker jail` may have made: results that are kept while it runs, and links. Beyond that, requests that need one are denied.",
+    "How many roots of the garbage collector a jail may have made (`nix-broker jail`, `[jails.NAME]`): results that are kept until it ends, and links. Beyond that, requests that need one are denied.",
   ),
   requestDeadline: bounded(
     "request_deadline",

@@ -40,6 +40,13 @@ export interface Links {
   root(link: FoundLink): Promise<void>;
 }
 
+/** A jail of the configuration. */
+export interface NamedJail {
+  readonly name: string;
+  /** When its lifetime is over; undefined for none. */
+  readonly endsAt: Date | undefined;
+}
+
 export interface SandboxOptions {
   readonly id: string;
   readonly profile: Profile;
@@ -55,6 +62,10 @@ export interface SandboxOptions {
   readonly parent: Sandbox | undefined;
   /** The path of its static socket; undefined for a build and for standard input. */
   readonly socket?: string | undefined;
+  /** The jail of the configuration that it is. */
+  readonly jail?: NamedJail | undefined;
+  /** When it began, if that was in an earlier run of the service. */
+  readonly since?: Date | undefined;
   /** Creates the initial view. */
   fill(sandbox: Sandbox): Promise<void>;
   /** As `Waits.released`. */
@@ -71,7 +82,8 @@ export class Sandbox {
   readonly derivation: StorePath | undefined;
   readonly parent: Sandbox | undefined;
   readonly socket: string | undefined;
-  readonly since = new Date();
+  readonly since: Date;
+  readonly jail: NamedJail | undefined;
   /** Distinguishes its inner builds from everybody else's. */
   readonly mark: StorePath;
   /** What the view has gained since the start, in order. */
@@ -100,6 +112,8 @@ export class Sandbox {
     this.derivation = options.derivation;
     this.parent = options.parent;
     this.socket = options.socket;
+    this.since = options.since ?? new Date();
+    this.jail = options.jail;
     this.home = options.home;
     this.links = options.links;
     this.store = options.store;

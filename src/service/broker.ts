@@ -17,6 +17,8 @@ import type { AuditRecorder } from "./audit-recorder.ts";
 import type { Counters } from "./counters.ts";
 import { FETCH_SOCKET, FetcherStarter } from "./fetchers.ts";
 import { JailHome, type OutsidePath } from "./jail-home.ts";
+import { KeptRoots } from "./kept-roots.ts";
+import type { OpenedJail } from "./named-jails.ts";
 import { NoRoots, TemporaryRoots } from "./static-home.ts";
 import { connectTo, generationOf } from "./upstream.ts";
 
@@ -39,6 +41,8 @@ export interface StaticSandboxOptions {
   readonly socket?: string;
   /** Of a jail: where upstream finds its links. */
   readonly outsidePath?: OutsidePath;
+  /** Of a jail of the configuration. */
+  readonly jail?: OpenedJail | undefined;
 }
 
 export class Broker {
@@ -87,25 +91,34 @@ export class Broker {
   }
 
   /** The sandbox of a static socket. Its view is filled when the first client connects: upstream may be down now. */
-  staticSandbox({ profile, view, socket, outsidePath }: StaticSandboxOptions): Sandbox {
+  staticSandbox({ profile, view, socket, outsidePath, jail }: StaticSandboxOptions): Sandbox {
     const quota = this.quotaFor(profile);
-    const jail = outsidePath && new JailHome(this.temporaryRoots(), quota, outsidePath);
+    const kept = jail && new KeptRoots(jail.roots, this.temporaryRoots());
+    // Where a jail of the configuration has its folders is not known: its links are no roots, what they name is kept.
+    const jailHome = kept
+      ? new JailHome(kept, quota, () => undefined)
+      : outsidePath && new JailHome(this.temporaryRoots(), quota, outsidePath);
     const sandbox = new Sandbox({
-      id: newSandboxId(),
+      id: jail?.id ?? newSandboxId(),
+      jail,
+      since: jail?.since,
       profile,
       view: this.viewFor(view, profile),
       quota,
-      home: jail ?? (view === "store" ? new NoRoots() : this.temporaryRoots()),
-      links: jail,
+      home: jailHome ?? (view === "store" ? new NoRoots() : this.temporaryRoots()),
+      links: jailHome,
       store: this.store,
       derivation: undefined,
       parent: undefined,
       socket,
       // Upstream may be down now; the first client waits for it.
-      fill: (made) => (typeof view === "string" ? Promise.resolve() : made.startWith(view)),
+      fill: async (made) => {
+        await kept?.restore();
+        if (typeof view !== "string") await made.startWith(view);
+      },
       released: (paths) => this.waits.released(paths),
     });
-    this.begin(sandbox, "static socket");
+    this.begin(sandbox, jail ? `jail ${jail.name}` : "static socket");
     return sandbox;
   }
 
@@ -160,6 +173,12 @@ export class Broker {
     await sandbox.end(reason);
     for (const connection of this.connections) if (connection.sandbox === sandbox) connection.stop(true);
     this.recorder.sandboxEnded(sandbox, reason);
+  }
+
+  /** Ends all that are this jail: besides the one that gets new clients, those that a reload left to their clients. */
+  async endJail(name: string, reason: string): Promise<void> {
+    for (const sandbox of [...this.sandboxes.values()])
+      if (sandbox.jail?.name === name) await this.endSandbox(sandbox, reason);
   }
 
   /** Ends a sandbox once its clients have left. */

@@ -8,7 +8,7 @@ import type { Quota } from "../sandbox/quota.ts";
 import { Refusal } from "../sandbox/refusal.ts";
 import type { FoundLink, Home, Links } from "../sandbox/sandbox.ts";
 import type { StorePath } from "../store/store-path.ts";
-import type { TemporaryRoots } from "./static-home.ts";
+import type { Roots } from "./static-home.ts";
 
 /** Where upstream finds a path of the jail; undefined for what is in no writable folder of the machine's. */
 export type OutsidePath = (inside: string) => string | undefined;
@@ -17,12 +17,12 @@ export type OutsidePath = (inside: string) => string | undefined;
 const LONGEST_PATH = 4095;
 
 export class JailHome implements Home, Links {
-  private readonly roots: TemporaryRoots;
+  private readonly roots: Roots;
   private readonly quota: Quota;
   private readonly outsidePath: OutsidePath;
   private readonly followed = new Set<string>();
 
-  constructor(roots: TemporaryRoots, quota: Quota, outsidePath: OutsidePath) {
+  constructor(roots: Roots, quota: Quota, outsidePath: OutsidePath) {
     this.roots = roots;
     this.quota = quota;
     this.outsidePath = outsidePath;

@@ -15,6 +15,7 @@ import type { LinkerClient } from "./builds/linker-client.ts";
 import type { BuildSandboxes } from "./builds/sandboxes.ts";
 import type { SocketState } from "./control/messages.ts";
 import type { Log } from "./log.ts";
+import { JailFolders, type OpenedJail } from "./named-jails.ts";
 import { PerUser } from "./per-user.ts";
 
 export interface ListenerServices {
@@ -28,6 +29,8 @@ export interface ListenerServices {
 const SOCKET_MODE = 0o666;
 /** Whoever mounts the folder into a sandbox has to find it. */
 const FOLDER_MODE = 0o755;
+/** How often to look for jails whose lifetime is over. */
+const CLOCK_MS = 1000;
 
 /** A `[[listen]]` entry in force. */
 interface StaticSocket {
@@ -43,11 +46,17 @@ interface StaticSocket {
 export class StaticSockets {
   private readonly services: ListenerServices;
   private readonly runtimeDir: string;
+  private readonly jails: JailFolders;
   private readonly open = new Map<string, StaticSocket>();
+  /** The latest change of what is open: they are made one after the other. */
+  private change: Promise<void> = Promise.resolve();
+  /** Looks for jails whose lifetime is over, if there are any with one. */
+  private clock: NodeJS.Timeout | undefined;
 
   constructor(config: Config, services: ListenerServices) {
     this.services = services;
     this.runtimeDir = config.runtime.dir;
+    this.jails = new JailFolders(config.runtime.stateDir);
   }
 
   /**
@@ -56,6 +65,7 @@ export class StaticSockets {
    */
   async start(entries: readonly ListenConfig[], activated: readonly ActivatedSocket[]): Promise<void> {
     const left = [...activated];
+    this.endOtherJails(entries);
     for (const entry of entries) await this.begin(entry, takeSocket(left, entry));
     for (const { name } of left)
       this.services.log.warn({ name }, "the service manager passed a socket that has no [[listen]] entry");
@@ -65,15 +75,22 @@ export class StaticSockets {
    * Opens what is new, closes what is gone, and tries again what could not be opened. Where an entry has changed, its
    * next clients get a new sandbox; those that are connected keep theirs.
    */
-  async reload(entries: readonly ListenConfig[]): Promise<void> {
+  reload(entries: readonly ListenConfig[]): Promise<void> {
+    return this.inTurn(() => this.takeUp(entries));
+  }
+
+  private async takeUp(entries: readonly ListenConfig[]): Promise<void> {
     const wanted = new Map(entries.map((entry) => [entry.path, entry]));
     for (const [path, socket] of this.open) {
       if (wanted.has(path)) continue;
       this.open.delete(path);
       await socket.listener?.close();
-      this.retire(socket);
+      const { jail } = socket.entry;
+      if (jail) await this.services.broker.endJail(jail.name, "it was removed from [jails]");
+      else this.retire(socket);
       this.services.log.info({ socket: path }, "no longer listening");
     }
+    this.endOtherJails(entries);
     for (const entry of entries) {
       const before = this.open.get(entry.path);
       if (before?.failure === undefined && isDeepStrictEqual(before?.entry, entry)) continue;
@@ -82,7 +99,59 @@ export class StaticSockets {
     }
   }
 
+  /**
+   * Ends a named jail: its connections are closed, and its roots let go of. Its socket stays, for the next one.
+   *
+   * @throws Error when none has this name
+   */
+  async endJail(name: string): Promise<void> {
+    const names = [...this.open.values()].flatMap(({ entry }) => entry.jail?.name ?? []);
+    if (!names.includes(name))
+      throw new Error(
+        `no jail is named "${name}": the configuration has ${names.length === 0 ? "none ([jails.NAME])" : names.join(", ")}`,
+      );
+    await this.inTurn(() => this.renew(name, "an administrator ended it"));
+  }
+
+  private async renew(name: string, reason: string): Promise<void> {
+    const socket = [...this.open.values()].find(({ entry }) => entry.jail?.name === name);
+    // A reload may have removed it meanwhile.
+    if (!socket) return;
+    await this.services.broker.endJail(name, reason);
+    this.jails.remove(name);
+    await this.begin(socket.entry, undefined, socket.listener);
+    this.services.log.info({ jail: name, reason }, "a jail was ended, and a new one begins");
+  }
+
+  private async endOverdue(): Promise<void> {
+    const now = Date.now();
+    for (const { sandbox } of [...this.open.values()]) {
+      const { name = "", endsAt } = sandbox?.jail ?? {};
+      if (endsAt && endsAt.getTime() <= now) await this.renew(name, "its lifetime is over");
+    }
+  }
+
+  private endOtherJails(entries: readonly ListenConfig[]): void {
+    const names = new Set(entries.flatMap(({ jail }) => jail?.name ?? []));
+    try {
+      for (const jail of this.jails.removeOthers(names))
+        this.services.log.info({ jail }, "the roots of a jail that is no longer in [jails] were let go of");
+    } catch (error) {
+      this.services.log.error(
+        { error: (error as Error).message },
+        "the roots of jails that are no longer in [jails] cannot be let go of",
+      );
+    }
+  }
+
+  private inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.change.then(work);
+    this.change = done.catch(() => undefined);
+    return done;
+  }
+
   async close(): Promise<void> {
+    clearInterval(this.clock);
     await Promise.all([...this.open.values()].map(({ listener }) => listener?.close()));
   }
 
@@ -110,8 +179,10 @@ export class StaticSockets {
     try {
       // First: a socket that would not know whom to let in must not be there.
       const allowed = new UserDatabase().resolve(entry.allowUids);
+      const jail = entry.jail && this.jails.open(entry.jail);
       const opened = listener ?? (await this.listen(entry, passed));
-      this.open.set(path, { entry, listener: opened, ...admission(entry, allowed, this.services) });
+      this.open.set(path, { entry, listener: opened, ...admission(entry, allowed, this.services, jail) });
+      if (jail?.endsAt) this.clock ??= setInterval(() => this.tick(), CLOCK_MS).unref();
       const activated = passed !== undefined;
       if (!listener) log.info({ socket: path, profile: profile.name, view, activated }, "listening");
       else
@@ -125,6 +196,12 @@ export class StaticSockets {
         "a static socket cannot be opened: nobody is served there",
       );
     }
+  }
+
+  private tick(): void {
+    this.inTurn(() => this.endOverdue()).catch((error: Error) =>
+      this.services.log.error({ error: error.message }, "a jail whose lifetime is over cannot be ended"),
+    );
   }
 
   /** @throws ListenError, or the system's error when its folder cannot be made */
@@ -180,6 +257,7 @@ function admission(
   entry: ListenConfig,
   allowed: AllowedUids,
   services: ListenerServices,
+  jail: OpenedJail | undefined,
 ): Pick<StaticSocket, "admit"> & { readonly sandbox: Sandbox } {
   const { broker, log } = services;
   const { view, profile } = entry;
@@ -187,6 +265,7 @@ function admission(
     profile,
     view: view === "build" ? "empty" : view,
     socket: entry.path,
+    jail,
   });
   const unidentified = new PerUser();
   const admit = (stream: ByteStream): void => {

@@ -13,7 +13,18 @@ import type { StorePath } from "../store/store-path.ts";
 /** How long to wait for an upstream that is not there before it is tried again. */
 const RETRY_MS = 500;
 
-export class TemporaryRoots implements Home {
+/** Roots of the garbage collector that upstream holds for a sandbox. */
+export interface Roots {
+  /** How many paths are kept. */
+  readonly size: number;
+  has(path: StorePath): boolean;
+  keep(paths: readonly StorePath[]): Promise<void>;
+  /** Makes upstream follow a link to a root for as long as it exists, whoever is connected. */
+  followLink(link: string): Promise<void>;
+  end(): Promise<void>;
+}
+
+export class TemporaryRoots implements Home, Roots {
   private readonly channel: QueryChannel;
   private readonly kept = new Set<StorePath>();
   private retry: NodeJS.Timeout | undefined;
@@ -30,7 +41,6 @@ export class TemporaryRoots implements Home {
     }, answerSeconds);
   }
 
-  /** How many paths are kept. */
   get size(): number {
     return this.kept.size;
   }
@@ -44,7 +54,6 @@ export class TemporaryRoots implements Home {
     for (const path of paths) this.kept.add(path);
   }
 
-  /** Makes upstream follow a link to a root for as long as it exists, whoever is connected. */
   async followLink(link: string): Promise<void> {
     await this.channel.ask("AddIndirectRoot", { link: toWireText(link) });
   }

@@ -239,6 +239,32 @@ describe("profiles", () => {
   });
 });
 
+describe("named jails", () => {
+  test("are sockets below the runtime folder that see the whole store", async () => {
+    const config = await parseConfig(
+      '[runtime]\ndir = "/r"\n[jails.ci]\nallow_uids = ["alice"]\nlifetime = "8 h"\n[jails.web]\nallow_uids = ["*"]\nprofile = "pure"\n[[listen]]\npath = "/s"',
+    );
+    expect(config.listen.map(({ path, view, profile, jail }) => [path, view, profile.name, jail])).toEqual([
+      ["/s", "empty", "build", undefined],
+      ["/r/shared/jails/ci/socket", "store", "agent", { name: "ci", lifetime: 28_800 }],
+      ["/r/shared/jails/web/socket", "store", "pure", { name: "web", lifetime: Number.POSITIVE_INFINITY }],
+    ]);
+  });
+
+  test("a wrong name, a path that is taken, and an upstream elsewhere are errors", async () => {
+    expect(
+      await problemsOf(
+        '[upstream]\ncommand = ["ssh"]\n[runtime]\ndir = "/r"\n[[listen]]\npath = "/r/shared/jails/ci/socket"\n[jails."../x"]\nallow_uids = ["alice"]\n[jails.ci]\nallow_uids = ["alice"]\nprofile = "agnt"',
+      ),
+    ).toEqual([
+      "2 upstream.command: [jails] need the daemon of this machine, which keeps their roots",
+      '7 jails."../x": a jail\'s name has at most 32 lower-case letters, digits and dashes, and starts with a letter',
+      "9 jails.ci: listen[0] opens the same path, /r/shared/jails/ci/socket",
+      '11 jails.ci.profile: there is no profile "agnt"; did you mean "agent"?',
+    ]);
+  });
+});
+
 describe("errors", () => {
   test("an unknown key is named with its line and the nearest known key", async () => {
     expect(

@@ -52,6 +52,9 @@ const handlers: ControlHandlers = {
     asked.push(asks);
     throw new Error(`asked for ${JSON.stringify(asks)}`);
   },
+  endJail: () => {
+    throw new Error("nothing is ended today");
+  },
 };
 
 interface Opened {

@@ -100,6 +100,17 @@ describe.each(["the stand-in for nixpkgs' lib", ...(nixpkgs ? ["nixpkgs' own lib
       expect(rootConfigText(await checked(made))).toContain(`next_post_build_hook=${expected}\n`);
     });
 
+    test("named jails become a part of the configuration", async () => {
+      const made = await evaluate(
+        'services.nix-broker = { enable = true; jails.ci = { allow_uids = [ "alice" ]; profile = "mine"; lifetime = "8 h"; }; jails.web.allow_uids = [ "*" ]; settings.profiles.mine.extends = "agent"; };',
+      );
+      expect(made.failures).toEqual([]);
+      expect((await checked(made)).listen.map(({ profile, jail }) => [profile.name, jail])).toEqual([
+        ["mine", { name: "ci", lifetime: 28_800 }],
+        ["agent", { name: "web", lifetime: Number.POSITIVE_INFINITY }],
+      ]);
+    });
+
     test("a shared socket in place of hooks", async () => {
       const made = await evaluate(
         "services.nix-broker = { enable = true; perBuild.enable = false; sharedSocket.enable = true; rootUsesDaemon = false; };",

@@ -96,6 +96,7 @@ export function summary(id: string, facts: Partial<SandboxSummary> = {}): Sandbo
     id,
     derivation: null,
     socket: null,
+    jail: null,
     profile: "build",
     parent: null,
     depth: 1,
@@ -105,6 +106,8 @@ export function summary(id: string, facts: Partial<SandboxSummary> = {}): Sandbo
     viewPaths: 10,
     bytesAdded: 0,
     since: new Date().toISOString(),
+    endsAt: null,
+    limits: { concurrentBuilds: 16, builds: null, bytesAdded: null },
     refused: null,
     ...facts,
   };

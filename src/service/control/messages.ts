@@ -9,13 +9,20 @@ import type { Verdict } from "../../policy/rules.ts";
 export interface ControlRequests {
   status: { readonly asks: Record<string, never>; readonly answer: StatusReport };
   sandboxes: { readonly asks: Record<string, never>; readonly answer: readonly SandboxSummary[] };
-  /** `id` may be the beginning of an id, if only one sandbox has it. */
+  /** `id` may be the beginning of an id, if only one sandbox has it, or the name of a jail. */
   sandbox: { readonly asks: { readonly id: string }; readonly answer: SandboxDetails };
+  /** Ends a jail of the configuration; a new one begins at its socket. */
+  endJail: { readonly asks: { readonly name: string }; readonly answer: Record<string, never> };
 }
 
 export type ControlRequestName = keyof ControlRequests;
 
-export const controlRequestNames = ["status", "sandboxes", "sandbox"] as const satisfies ControlRequestName[];
+export const controlRequestNames = [
+  "status",
+  "sandboxes",
+  "sandbox",
+  "endJail",
+] as const satisfies ControlRequestName[];
 
 export interface StatusReport {
   readonly service: {
@@ -91,6 +98,8 @@ export interface SandboxSummary {
   readonly derivation: string | null;
   /** The static socket; null for a build. */
   readonly socket: string | null;
+  /** The name of the jail of the configuration that it is; null for others. */
+  readonly jail: string | null;
   readonly profile: string;
   /** The sandbox that asked for this build; null for an outermost one. */
   readonly parent: string | null;
@@ -105,6 +114,14 @@ export interface SandboxSummary {
   readonly bytesAdded: number;
   /** ISO 8601. */
   readonly since: string;
+  /** When its lifetime is over, ISO 8601; null for none. */
+  readonly endsAt: string | null;
+  /** How much it may use of what is above; null for as much as it likes. */
+  readonly limits: {
+    readonly concurrentBuilds: number | null;
+    readonly builds: number | null;
+    readonly bytesAdded: number | null;
+  };
   /** Why its requests are refused; null while they are not. */
   readonly refused: string | null;
 }

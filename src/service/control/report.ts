@@ -35,7 +35,11 @@ export function controlHandlers(sources: ReportSources): ControlHandlers {
   return {
     status: () => status(sources, startedAt),
     sandboxes: () => sandboxSummaries(sources),
-    sandbox: (asks) => details(sources, idIn(asks)),
+    sandbox: (asks) => details(sources, textIn(asks, "id")),
+    endJail: async (asks) => {
+      await sources.sockets.endJail(textIn(asks, "name"));
+      return {};
+    },
   };
 }
 
@@ -93,31 +97,47 @@ async function status(sources: ReportSources, startedAt: Date): Promise<StatusRe
   };
 }
 
-function summary(sandbox: Sandbox, connections: number, builds: BuildSandboxes): SandboxSummary {
+function summary(sandbox: Sandbox, connections: number, ofBuilds: BuildSandboxes): SandboxSummary {
   const { quota } = sandbox;
+  const { concurrentBuilds, builds, bytesAdded } = sandbox.profile.limits;
   return {
     id: sandbox.id,
     derivation: sandbox.derivation ?? null,
     socket: sandbox.socket ?? null,
+    jail: sandbox.jail?.name ?? null,
     profile: sandbox.profile.name,
     parent: sandbox.parent?.id ?? null,
     depth: sandbox.depth,
-    uid: builds.uidOf(sandbox) ?? null,
+    uid: ofBuilds.uidOf(sandbox) ?? null,
     connections,
     builds: { running: quota.buildsRunning, total: quota.builds },
     viewPaths: sandbox.view.size,
     bytesAdded: quota.bytesAdded,
     since: sandbox.since.toISOString(),
+    endsAt: sandbox.jail?.endsAt?.toISOString() ?? null,
+    limits: {
+      concurrentBuilds: finite(concurrentBuilds),
+      builds: finite(builds),
+      bytesAdded: finite(bytesAdded),
+    },
     refused: sandbox.ended ?? null,
   };
 }
 
 /** @throws Error when it is not an id, or the beginning of no id or of several */
 async function details({ broker, builds, tally }: ReportSources, id: string): Promise<SandboxDetails> {
-  const found = [...broker.openSandboxes].filter((sandbox) => sandbox.id.startsWith(id));
-  const [sandbox] = found;
-  if (!sandbox) throw new Error(`no running sandbox has an id that begins with "${id}"`);
-  if (found.length > 1)
+  const open = [...broker.openSandboxes];
+  const found = open.filter((sandbox) => id.length >= LEAST_ID && sandbox.id.startsWith(id));
+  // A reload leaves some to their clients: the newest gets the next ones.
+  const jail = open.findLast((sandbox) => sandbox.jail?.name === id);
+  const sandbox = jail ?? found[0];
+  if (!sandbox)
+    throw new Error(
+      id.length < LEAST_ID
+        ? `no jail is named "${id}"; of a sandbox's id, give at least the first ${LEAST_ID} characters`
+        : `no running sandbox has an id that begins with "${id}", and no jail is named so`,
+    );
+  if (!jail && found.length > 1)
     throw new Error(
       `${found.length} running sandboxes have ids that begin with "${id}": give more characters`,
     );
@@ -137,10 +157,15 @@ function pathList(paths: readonly string[]): PathList {
   return { total: paths.length, paths: paths.slice(0, MOST_PATHS) };
 }
 
+/** In JSON there is no infinity. */
+function finite(limit: number): number | null {
+  return Number.isFinite(limit) ? limit : null;
+}
+
 /** @throws Error when the request names none */
-function idIn(asks: unknown): string {
-  const id = typeof asks === "object" && asks !== null && "id" in asks ? asks.id : undefined;
-  if (typeof id !== "string" || !/^[a-z0-9]{1,32}$/.test(id) || id.length < LEAST_ID)
-    throw new Error(`a sandbox's id has 32 letters and digits; give at least the first ${LEAST_ID}`);
-  return id;
+function textIn(asks: unknown, key: "id" | "name"): string {
+  const text: unknown = new Map(Object.entries(asks ?? {})).get(key);
+  if (typeof text !== "string" || !/^[a-z0-9.-]{1,65}$/.test(text))
+    throw new Error("a sandbox's id, or a jail's name, has lower-case letters, digits, dots and dashes");
+  return text;
 }
