@@ -2,7 +2,7 @@
 import { hasFailed } from "../audit/failures.ts";
 import type { RecordJson } from "../audit/json-line.ts";
 import type { SandboxSummary } from "../service/control/messages.ts";
-import { derivationName } from "./text.ts";
+import { derivationName, usageText } from "./text.ts";
 
 export interface Build {
   readonly derivation: string;
@@ -25,6 +25,8 @@ export interface Sandbox {
   profile: string;
   began: number;
   ended: number | undefined;
+  /** What it uses of its quota, as told last. */
+  usage: string | undefined;
   /** Why it ended. */
   reason: string | undefined;
   denied: number;
@@ -86,6 +88,7 @@ export class Model {
       sandbox.profile = told.profile;
       sandbox.began = Date.parse(told.since);
       sandbox.ended = undefined;
+      sandbox.usage = usageText(told);
     }
     const ids = new Set(open.map(({ id }) => id));
     for (const sandbox of this.sandboxes.values()) if (!ids.has(sandbox.id)) sandbox.ended ??= Date.now();
@@ -102,6 +105,7 @@ export class Model {
         profile: "",
         began: Date.now(),
         ended: undefined,
+        usage: undefined,
         reason: undefined,
         denied: 0,
         builds: [],

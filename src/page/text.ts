@@ -1,5 +1,6 @@
 /** Numbers, times and names as the page shows them. */
-import { durationText } from "../audit/figures.ts";
+import { durationText, sizeText } from "../audit/figures.ts";
+import type { SandboxSummary } from "../service/control/messages.ts";
 
 /** The name of a store path, without its hash; of other paths, the last part. */
 export function pathName(path: string): string {
@@ -33,4 +34,15 @@ export function brief(count: number): string {
 export function clock(iso: string): string {
   const time = new Date(iso);
   return `${time.toLocaleTimeString([], { hour12: false })}.${String(time.getMilliseconds()).padStart(3, "0")}`;
+}
+
+/** What a sandbox uses of its quota, and when a jail ends. */
+export function usageText({ builds, bytesAdded, limits, endsAt }: SandboxSummary): string {
+  const mostBytes = limits.bytesAdded === null ? "" : ` of ${sizeText(limits.bytesAdded)}`;
+  const mostBuilds = limits.concurrentBuilds === null ? "" : ` of ${limits.concurrentBuilds}`;
+  return [
+    `${sizeText(bytesAdded)}${mostBytes} added`,
+    `${builds.running}${mostBuilds} builds running`,
+    ...(endsAt === null ? [] : [`ends ${endsAt}`]),
+  ].join(", ");
 }

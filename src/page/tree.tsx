@@ -87,6 +87,7 @@ interface BranchProps {
 function BranchRows({ branch: { sandbox, build, inner, omitted }, chosen, now }: BranchProps) {
   const name = escapeText(sandbox.outer ?? sandbox.socket ?? sandbox.id);
   const ended = sandbox.ended === undefined ? "open" : "ended";
+  const usage = sandbox.usage === undefined ? "" : `\n${sandbox.usage}`;
   const reason = sandbox.reason === undefined ? "" : `\n${escapeText(sandbox.reason)}`;
   return (
     <div class="branch">
@@ -96,7 +97,7 @@ function BranchRows({ branch: { sandbox, build, inner, omitted }, chosen, now }:
         role="treeitem"
         data-sandbox={sandbox.id}
         data-state={build?.state ?? ended}
-        title={`${name}\nsandbox ${sandbox.id}${reason}`}
+        title={`${name}\nsandbox ${sandbox.id}${usage}${reason}`}
       >
         <span class="state" />
         <b>{escapeText(sandboxName(sandbox))}</b>

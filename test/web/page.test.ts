@@ -196,6 +196,22 @@ describe("what is shown", () => {
     await page.close();
   });
 
+  test("a named jail shows what it uses of its quota, and its timeline", async () => {
+    const id = `ci.${"d".repeat(32)}`;
+    const socket = "/run/nix-broker/shared/jails/ci/socket";
+    const limits = { concurrentBuilds: 4, builds: null, bytesAdded: 1024 ** 3 };
+    const facts = { socket, limits, jail: "ci", bytesAdded: 2048, endsAt: "2030-01-01T00:00:00.000Z" };
+    site.sandboxes = [summary(id, facts)];
+    site.record({ kind: "sandbox", op: "begin", sandbox: id, detail: { depth: 1, socket } });
+    site.store.flush();
+    const { page } = await browser.open(site.address);
+    const usage = "2.0 KiB of 1.0 GiB added, 0 of 4 builds running, ends 2030-01-01T00:00:00.000Z";
+    await page.waitForSelector(`#tree [data-sandbox="${id}"][title*="${usage}"]:has(b:text("ci/socket"))`);
+    await page.click(`#tree [data-sandbox="${id}"]`);
+    await page.waitForSelector(`#timeline .title:has-text("${id}")`);
+    await page.close();
+  });
+
   test("a request of which some builds failed is shown as failed, with why each did", async () => {
     const [bad, worse, good] = ["bad", "worse", "good"].map(
       (name) => `/nix/store/${"1".repeat(32)}-${name}.drv`,

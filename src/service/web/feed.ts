@@ -269,6 +269,9 @@ function following(seq: number): Search {
   };
 }
 
+/** Those of named jails have the name before them. */
+const SANDBOX_ID = /^(?:[a-z][a-z0-9-]{0,31}\.)?[a-z0-9]{32}$/;
+
 function sandboxAsked(text: string): string | undefined {
   let asked: unknown;
   try {
@@ -278,5 +281,5 @@ function sandboxAsked(text: string): string | undefined {
   }
   if (typeof asked !== "object" || asked === null || !("type" in asked) || !("id" in asked)) return undefined;
   const { type, id } = asked;
-  return type === "sandbox" && typeof id === "string" && /^[a-z0-9]{32}$/.test(id) ? id : undefined;
+  return type === "sandbox" && typeof id === "string" && SANDBOX_ID.test(id) ? id : undefined;
 }
