@@ -85,8 +85,16 @@ function pathLines(title: string, list: PathList): string[] {
   ];
 }
 
+/** What a service of an earlier version, which an upgrade has not restarted yet, does not say. */
+function completed(details: SandboxDetails): SandboxDetails {
+  const { jail = null, endsAt = null } = details;
+  const limits = details.limits ?? { concurrentBuilds: null, builds: null, bytesAdded: null };
+  return { ...details, jail, endsAt, limits };
+}
+
 /** The page of `nix-broker sandboxes ID`. */
-export function detailsText(sandbox: SandboxDetails): string {
+export function detailsText(given: SandboxDetails): string {
+  const sandbox = completed(given);
   const { builds, bytesAdded, limits } = sandbox;
   const facts = [
     ["id", sandbox.id],

@@ -118,6 +118,13 @@ test("status understands a service of an earlier version, and says that it is on
   expect(text).toMatch(/^linker +NOT OK: it is gone/m);
 });
 
+test("a page understands a service of an earlier version", () => {
+  const { jail: _jail, endsAt: _endsAt, limits: _limits, ...old } = details;
+  expect(detailsText(old as unknown as SandboxDetails)).toMatch(
+    /^build requests +1 running, 7 in total \(family\)$/m,
+  );
+});
+
 test("status tells a reload that failed, and that nobody misses a linker where no build needs one", () => {
   const text = statusText({
     ...report,
