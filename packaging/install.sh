@@ -69,13 +69,14 @@ copy_files() {
 
 start() {
   systemctl daemon-reload
+  if systemctl is-active --quiet nix-broker.service; then "$programs/set-up" restart; fi
+  # Without Nix, the linker has failed too often to be started again.
   # shellcheck disable=SC2086 # They are several.
-  if systemctl is-active --quiet nix-broker.service; then
-    "$programs/set-up" restart
-  else
-    systemctl enable --quiet $units
-    systemctl start $units || true
-  fi
+  systemctl enable --quiet $units
+  # shellcheck disable=SC2086
+  systemctl reset-failed $units 2>/dev/null || true
+  # shellcheck disable=SC2086
+  systemctl start $units || true
 }
 
 install() {

@@ -83,6 +83,8 @@ account() {
       *)
         usermod -a -G "$group" nix-broker
         say "the user nix-broker is in the group $group now, which may enter $folder"
+        # If it runs, it could not reach nix-daemon until now, and does not learn of the group by itself.
+        if has_systemd; then systemctl try-restart nix-broker.service; fi
         ;;
     esac
   fi

@@ -20,10 +20,12 @@ case "$1" in
       systemctl --system daemon-reload >/dev/null || true
       if [ "$1" = configure ] && [ -n "$2" ] && systemctl is-active --quiet nix-broker.service; then
         "$set_up" restart || true
-      else
-        # shellcheck disable=SC2086 # They are several.
-        deb-systemd-invoke start $units >/dev/null || true
       fi
+      # Without Nix, the linker has failed too often to be started again.
+      # shellcheck disable=SC2086 # They are several.
+      systemctl reset-failed $units 2>/dev/null || true
+      # shellcheck disable=SC2086
+      deb-systemd-invoke start $units >/dev/null || true
     fi
     # Only now, when there is what serves them.
     "$set_up" connect
