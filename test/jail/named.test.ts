@@ -1,5 +1,5 @@
 /** Named jails of the configuration: a socket, roots and records of their own, until an administrator ends them. */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
 import { describeEachVersion } from "../../lab/fixture.ts";
@@ -75,6 +75,24 @@ describeEachVersion(
       expect(next?.id).not.toBe(ended?.id);
       expect(Date.parse(next?.since ?? "")).toBeGreaterThan(Date.parse(ended?.since ?? ""));
       expect(await build("ci", "of-ci")).toBe(ours);
+    });
+
+    test("keep their roots when a reload changes them; an end reaches clients from before, too", async () => {
+      const ours = await build("ci", "before-reload");
+      const client = await RawClient.connect(daemon().hostPath(socketOf("ci")));
+      const file = daemon().hostPath(`${folder}/config.toml`);
+      writeFileSync(file, readFileSync(file, "utf8").replace("[jails.ci]", '[jails.ci]\nlifetime = "30 d"'));
+      broker.process.kill("SIGHUP");
+      await until(async () => (await open("ci"))?.connections === 1 && broker.log().includes("taken up"));
+      await jails.collectGarbage();
+      expect(await jails.isValid(ours)).toBe(true);
+      expect((await client.ask("IsValidPath", { path: ours })).reply).toBe(true);
+      expect((await broker.cli("sandboxes", "ci")).stdout).toMatch(/^ends +20/m);
+
+      expect((await broker.cli("sandboxes", "end", "ci")).code).toBe(0);
+      expect(await client.line.fill()).toBe(false);
+      await jails.collectGarbage();
+      expect(await jails.isValid(ours)).toBe(false);
     });
 
     test("are listed by name, with what they may use, and have records of their own", async () => {
