@@ -71,7 +71,7 @@ describe("the end of a jail leaves nothing behind", () => {
     const child = jails.spawn(command);
     await once(child.stdout!, "data");
     await until(async () => (await folders()) === "");
-    expect(running().some((line) => line.startsWith("sleep 987"))).toBe(true);
+    await until(() => running().some((line) => line.startsWith("sleep 987")));
     const closed = once(child, "close");
     child.kill(signal);
     expect((await closed)[0]).toBe(code);
