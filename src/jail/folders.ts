@@ -1,7 +1,8 @@
 /** The folders of the user's that a jail gets, at the paths that they have outside. */
 import { realpathSync, statSync } from "node:fs";
-import { isAbsolute, relative, resolve } from "node:path";
+import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { JailError } from "./jail-error.ts";
+import { realPathOf } from "./machine.ts";
 
 export interface JailFolder {
   /** Where it is on the machine, without links. */
@@ -33,6 +34,11 @@ function isWithin(path: string, folder: string): boolean {
   return way === "" || !(way === ".." || way.startsWith("../") || isAbsolute(way));
 }
 
+/** Where a path leads, also if its last parts are not there yet. */
+function leadsTo(path: string): string {
+  return realPathOf(path) ?? (path === dirname(path) ? path : join(leadsTo(dirname(path)), basename(path)));
+}
+
 /** What the kernel, Nix and the jail itself provide; folders of the user's cannot be there. */
 const provided = ["/nix", "/proc", "/sys", "/dev"];
 
@@ -54,11 +60,13 @@ export function jailFolder(
     throw new JailError(`${said} cannot be mounted: ${(error as Error).message}`);
   }
   if (option === "" && !statSync(source).isDirectory()) throw new JailError(`${said} is not a folder`);
+  // Both by their names and by where they lead: /home is a link on some systems.
+  const secrets = forbidden.flatMap((one) => [one, { ...one, path: leadsTo(one.path) }]);
   for (const each of [source, target]) {
     const clash = provided.find((folder) => isWithin(each, folder));
     if (clash !== undefined)
       throw new JailError(`${said} is in ${clash}, which the jail has of its own${advice}`);
-    for (const { path: secret, what, inParts } of forbidden)
+    for (const { path: secret, what, inParts } of secrets)
       if (isWithin(secret, each)) throw new JailError(`${said} is or contains ${what}, ${secret}${advice}`);
       else if (inParts === undefined && isWithin(each, secret))
         throw new JailError(`${said} is in ${what}, ${secret}${advice}`);

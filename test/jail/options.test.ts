@@ -55,6 +55,23 @@ describe("folders", () => {
     expect(() => given(path)).toThrow(JailError);
   });
 
+  test("what is forbidden by a name with links in it cannot be given by its real one", () => {
+    symlinkSync(home, `${home}-link`);
+    const byLink: Forbidden[] = [
+      { path: `${home}-link`, what: "your home", inParts: true },
+      { path: join(`${home}-link`, "project/made-later"), what: "the folder of the audits" },
+    ];
+    try {
+      for (const path of [home, join(home, "project")])
+        expect(() => jailFolder({ path, option: "", writable: true }, byLink)).toThrow("is or contains");
+      expect(jailFolder({ path: join(home, "run"), option: "", writable: true }, byLink).source).toBe(
+        join(home, "run"),
+      );
+    } finally {
+      rmSync(`${home}-link`);
+    }
+  });
+
   test("the current folder is refused with advice", () => {
     expect(() => given(home, "")).toThrow("change to the folder of one project");
   });
