@@ -6,7 +6,7 @@ import type { FetchJob } from "../contract/fetch-job.ts";
 import { matchesUrlPattern } from "../policy/url-pattern.ts";
 import type { HashAlgorithm } from "../store/hash.ts";
 import { lookupFor, refuseLiteral } from "./public-address.ts";
-import { type Allowance, Spool, SpoolFull } from "./spool.ts";
+import { type Allowance, type Spool, SpoolFull } from "./spool.ts";
 
 const MOST_REDIRECTS = 10;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -91,7 +91,7 @@ async function keep(
   algorithm: HashAlgorithm,
   allowance: Allowance,
 ): Promise<Pick<Download, "spool" | "digest">> {
-  const spool = new Spool(allowance);
+  const spool = allowance.newSpool();
   const hash = createHash(algorithm);
   try {
     for await (const piece of response as AsyncIterable<Buffer>) {
@@ -100,7 +100,6 @@ async function keep(
     }
     return { spool, digest: hash.digest("hex") };
   } catch (error) {
-    spool.close();
     if (error instanceof SpoolFull || (error as NodeJS.ErrnoException).syscall === "write") throw error;
     throw new DownloadError(`the transfer broke off: ${(error as Error).message}`);
   }

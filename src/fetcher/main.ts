@@ -9,36 +9,44 @@ import { type Contents, contentsOf } from "./contents.ts";
 import { DownloadError, download } from "./download.ts";
 import { Allowance, SpoolFull } from "./spool.ts";
 
-/** @throws Error when the service hangs up, or sends too much */
-async function readLine(input: Readable): Promise<string> {
-  let text = "";
-  for await (const piece of input.setEncoding("utf8") as AsyncIterable<string>) {
-    text += piece;
-    if (text.includes("\n")) return text.slice(0, text.indexOf("\n"));
-    if (text.length > LONGEST_LINE) break;
-  }
-  throw new Error("no job came");
+/**
+ * Ends the program when the service hangs up, also later: nobody would want what it does then, and a server can make that
+ * last for as long as it likes.
+ * @throws Error when the service sends too much
+ */
+function readLine(input: Readable): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = "";
+    input.setEncoding("utf8");
+    input.on("data", (piece: string) => {
+      text += piece;
+      const end = text.indexOf("\n");
+      if (end !== -1) resolve(text.slice(0, end));
+      else if (text.length > LONGEST_LINE) reject(new Error("no job came"));
+    });
+    for (const event of ["end", "error", "close"]) input.on(event, () => process.exit(1));
+  });
 }
 
 async function fetch(job: FetchJob): Promise<{ reply: FetchReply; contents?: Contents }> {
   const attempts: Attempt[] = [];
   let got: string | undefined;
   for (const url of job.urls) {
-    const allowance = new Allowance(2 * job.bytes);
+    const [file, unpacked] = [new Allowance(job.bytes), new Allowance(2 * job.bytes)];
     try {
-      const downloaded = await download(url, job.hash.algorithm, job, new Allowance(job.bytes));
-      const outcome = await contentsOf(downloaded, job, allowance);
+      const downloaded = await download(url, job.hash.algorithm, job, file);
+      const outcome = await contentsOf(downloaded, job, unpacked);
       if (outcome.found) {
         const { found: contents } = outcome;
         return { reply: { ok: true, hops: downloaded.hops, length: contents.length }, contents };
       }
-      downloaded.spool.close();
       attempts.push({ url, reason: outcome.reason });
       got ??= outcome.got;
     } catch (error) {
       if (!(error instanceof DownloadError || error instanceof SpoolFull)) throw error;
       attempts.push({ url, reason: error.message });
     }
+    for (const allowance of [file, unpacked]) allowance.release();
   }
   return { reply: { ok: false, attempts, ...(got === undefined ? {} : { got }) } };
 }

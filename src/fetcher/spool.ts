@@ -12,15 +12,27 @@ export class SpoolFull extends Error {
   override name = "SpoolFull";
 }
 
-/** How much may be kept altogether, downloads and what was unpacked of them. */
+/** How much may be kept altogether, and what keeps it. */
 export class Allowance {
+  readonly bytes: number;
   private left: number;
-  private readonly bytes: number;
+  private readonly spools: Spool[] = [];
 
   /** @param bytes the most that all spools may hold */
   constructor(bytes: number) {
     this.bytes = bytes;
     this.left = bytes;
+  }
+
+  newSpool(): Spool {
+    const spool = new Spool(this);
+    this.spools.push(spool);
+    return spool;
+  }
+
+  /** Forgets all that is kept. */
+  release(): void {
+    for (const spool of this.spools.splice(0)) closeSync(spool.fd);
   }
 
   /** @throws SpoolFull */
@@ -62,9 +74,5 @@ export class Spool {
       at += count;
       yield count < piece.length ? piece.subarray(0, count) : piece;
     }
-  }
-
-  close(): void {
-    closeSync(this.fd);
   }
 }

@@ -21,19 +21,37 @@ export type Node = FileNode | LinkNode | FolderNode;
 /** More would fill the memory. */
 const MOST_NODES = 500_000;
 const DEEPEST = 256;
+/** Of all names and targets of links: they are held in memory. Characters. */
+const MOST_TEXT = 64 * 1024 * 1024;
+/** The kernel takes no longer ones (NAME_MAX; PATH_MAX, without the zero at the end). Bytes. */
+const LONGEST_NAME = 255;
+const LONGEST_TARGET = 4095;
 
 /** An archive that cannot be unpacked; the message says why. */
 export class ArchiveError extends Error {
   override name = "ArchiveError";
 }
 
+/** @throws ArchiveError for a target of a symbolic link that is too long. */
+export function checkTarget(bytes: number): void {
+  if (bytes > LONGEST_TARGET) throw new ArchiveError(`it has a link with a target of ${bytes} bytes`);
+}
+
 /** Puts entries in their places. Nothing is ever written to a file system, so no name can lead out of it. */
 export class TreeBuilder {
   readonly root: FolderNode = { type: "folder", entries: new Map() };
   private nodes = 0;
+  private entries = 0;
+  private text = 0;
 
   /** @throws ArchiveError */
   put(path: string, node: Node): void {
+    this.entries = counted(this.entries);
+    this.addText(path);
+    if (node.type === "symlink") {
+      checkTarget(Buffer.byteLength(node.target));
+      this.addText(node.target);
+    }
     const parts = this.parts(path);
     const name = parts.pop();
     if (name === undefined) return;
@@ -41,7 +59,7 @@ export class TreeBuilder {
     const before = entries.get(name);
     // An archive may list a folder after what is in it.
     if (before?.type === "folder" && node.type === "folder") return;
-    this.count();
+    this.nodes = counted(this.nodes);
     entries.set(name, node);
   }
 
@@ -59,7 +77,7 @@ export class TreeBuilder {
     for (const part of parts) {
       let next = folder.entries.get(part);
       if (next === undefined) {
-        this.count();
+        this.nodes = counted(this.nodes);
         next = { type: "folder", entries: new Map() };
         folder.entries.set(part, next);
       }
@@ -74,13 +92,24 @@ export class TreeBuilder {
     const parts = path.split("/").filter((part) => part !== "" && part !== ".");
     if (parts.includes("..") || path.includes("\0"))
       throw new ArchiveError(`it has an entry '${shown(path)}', which leads out of it`);
+    const long = parts.find((part) => Buffer.byteLength(part) > LONGEST_NAME);
+    if (long !== undefined)
+      throw new ArchiveError(`it has a name of more than ${LONGEST_NAME} bytes, '${shown(long)}…'`);
     if (parts.length > DEEPEST) throw new ArchiveError(`it has folders more than ${DEEPEST} deep`);
     return parts;
   }
 
-  private count(): void {
-    if (++this.nodes > MOST_NODES) throw new ArchiveError(`it has more than ${MOST_NODES} entries`);
+  private addText(text: string): void {
+    this.text += text.length;
+    if (this.text > MOST_TEXT)
+      throw new ArchiveError(`its names have more than ${MOST_TEXT} characters altogether`);
   }
+}
+
+/** @throws ArchiveError */
+function counted(before: number): number {
+  if (before === MOST_NODES) throw new ArchiveError(`it has more than ${MOST_NODES} entries`);
+  return before + 1;
 }
 
 function shown(path: string): string {

@@ -5,15 +5,12 @@ import { createGunzip, createZstdDecompress } from "node:zlib";
 import { Parser, type ReadEntry } from "tar";
 import xzDecompress from "xz-decompress";
 import yauzl from "yauzl";
-import { type Allowance, Spool, SpoolFull } from "./spool.ts";
-import { ArchiveError, type FolderNode, TreeBuilder } from "./tree.ts";
+import { Allowance, type Spool, SpoolFull } from "./spool.ts";
+import { ArchiveError, checkTarget, type FolderNode, TreeBuilder } from "./tree.ts";
 
 const EXECUTABLE = 0o100;
 const TYPE_MASK = 0o170000;
 const SYMLINK = 0o120000;
-/** Of the target of a symbolic link: the kernel takes no longer one. Bytes. */
-const LONGEST_TARGET = 4095;
-
 const TAR_MAGIC_AT = 257;
 
 type Kind = "gzip" | "zstd" | "xz" | "bzip2" | "zip" | "tar" | undefined;
@@ -38,8 +35,8 @@ export async function unpack(file: Spool, allowance: Allowance): Promise<FolderN
   const kind = kindOf(start);
   if (kind === undefined) return undefined;
   if (kind === "bzip2") throw new ArchiveError("it is compressed with bzip2, which is not unpacked here");
-  const contents = new Spool(allowance);
-  return kind === "zip" ? unzip(file, contents) : untar(uncompressed(file, kind), contents);
+  const contents = allowance.newSpool();
+  return kind === "zip" ? unzip(file, contents) : untar(uncompressed(file, kind), contents, allowance);
 }
 
 function uncompressed(file: Spool, kind: "gzip" | "zstd" | "xz" | "tar"): Readable {
@@ -60,14 +57,16 @@ function damaged(error: Error): Error {
   return new ArchiveError(`it is damaged: ${error.message}`);
 }
 
-async function untar(stream: Readable, contents: Spool): Promise<FolderNode> {
+async function untar(stream: Readable, contents: Spool, allowance: Allowance): Promise<FolderNode> {
   const tree = new TreeBuilder();
+  // What is not kept takes time: headers, gaps, and what follows the end.
+  const read = new Allowance(allowance.bytes);
   let problem: Error | undefined;
   const parser = new Parser({
     strict: true,
     onReadEntry(entry) {
       try {
-        place(tree, contents, entry);
+        place(tree, contents, entry, allowance);
       } catch (error) {
         problem ??= error as Error;
         entry.resume();
@@ -81,6 +80,7 @@ async function untar(stream: Readable, contents: Spool): Promise<FolderNode> {
   try {
     for await (const piece of stream as AsyncIterable<Buffer>) {
       if (problem) throw problem;
+      read.take(piece.length);
       if (!parser.write(piece)) await Promise.race([once(parser, "drain"), ended]);
     }
   } catch (error) {
@@ -92,7 +92,7 @@ async function untar(stream: Readable, contents: Spool): Promise<FolderNode> {
   return tree.root;
 }
 
-function place(tree: TreeBuilder, contents: Spool, entry: ReadEntry): void {
+function place(tree: TreeBuilder, contents: Spool, entry: ReadEntry, allowance: Allowance): void {
   const { path, type, linkpath = "" } = entry;
   switch (type) {
     case "File":
@@ -114,6 +114,8 @@ function place(tree: TreeBuilder, contents: Spool, entry: ReadEntry): void {
     case "Link": {
       const linked = tree.at(linkpath);
       if (linked.type === "folder") throw new ArchiveError(`it has a hard link to a folder, '${path}'`);
+      // In the NAR it is one more file.
+      if (linked.type === "file") allowance.take(linked.length);
       tree.put(path, linked);
       break;
     }
@@ -150,7 +152,7 @@ async function placeZipped(
   for await (const piece of stream as AsyncIterable<Buffer>) contents.append(piece);
   const length = contents.length - start;
   if ((mode & TYPE_MASK) === SYMLINK) {
-    if (length > LONGEST_TARGET) throw new ArchiveError(`it has a link with a target of ${length} bytes`);
+    checkTarget(length);
     const target = Buffer.concat([...contents.read(start, length)]).toString();
     tree.put(entry.fileName, { type: "symlink", target });
   } else {

@@ -1,6 +1,6 @@
 /** The program that fetches, as the service starts it, against servers and archives that mean harm. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { gzipSync } from "node:zlib";
 import { Header, type HeaderData } from "tar";
@@ -166,6 +166,45 @@ describe("archives", () => {
       () => gzipSync(tar(entry({ path: "f", type: "File" }, "\0".repeat(4 * MiB)))),
       /it holds more than \d+ bytes|damaged: max decompression ratio/,
     ],
+    [
+      "with a large file, linked again and again",
+      () =>
+        gzipSync(
+          tar(
+            entry({ path: "f", type: "File" }, "x".repeat(MiB / 2)),
+            ...["a", "b", "c", "d"].map((path) => entry({ path, type: "Link", linkpath: "f" })),
+          ),
+        ),
+      /it holds more than \d+ bytes/,
+    ],
+    [
+      "with the same folder again and again",
+      () => gzipSync(tar(...Array.from({ length: 5000 }, () => entry({ path: "d", type: "Directory" })))),
+      /it holds more than \d+ bytes/,
+    ],
+    [
+      "that go on after their end",
+      () => gzipSync(Buffer.concat([tar(), Buffer.alloc(4 * MiB)])),
+      /it holds more/,
+    ],
+    [
+      "with a name too long for a file system",
+      () =>
+        tar(
+          entry({ path: "long", type: "NextFileHasLongPath" }, "n".repeat(256)),
+          entry({ path: "n", type: "Directory" }),
+        ),
+      /a name of more than 255 bytes/,
+    ],
+    [
+      "with a link longer than a file system has",
+      () =>
+        tar(
+          entry({ path: "long", type: "NextFileHasLongLinkpath" }, "n".repeat(4096)),
+          entry({ path: "l", type: "SymbolicLink", linkpath: "n" }),
+        ),
+      /a link with a target of 4096 bytes/,
+    ],
     ["that are none", () => Buffer.from("plain text"), /it is not an archive that can be unpacked here/],
     ["in bzip2", () => Buffer.from("BZh91AY&SY"), /compressed with bzip2, which is not unpacked here/],
     ["in xz, damaged", () => Buffer.from("\xfd7zXZ\0 nonsense", "latin1"), /it is damaged/],
@@ -204,6 +243,38 @@ describe("the program", () => {
     await expect(replyOf(fetcher)).rejects.toThrow();
   });
 
+  test("ends when its service hangs up, whatever the server does", async () => {
+    let closed = false;
+    server.serve("/slow", (_, response) => {
+      response.write("a little");
+      response.on("close", () => {
+        closed = true;
+      });
+    });
+    const fetcher = await fetchers.start(job(`${server.url}/slow`, { patience: 600 }), fetchers);
+    try {
+      await until(() => server.asked.some(({ path }) => path === "/slow"));
+      fetcher.transport.destroy();
+      await until(() => closed);
+    } finally {
+      fetcher.end();
+    }
+  });
+
+  test("keeps nothing of what was wrong while it tries the next URL", async () => {
+    server.serve("/bomb", gzipSync(tar(entry({ path: "f", type: "File" }, "x".repeat(4 * MiB)))));
+    server.serve("/other", gzipSync(tar(entry({ path: "f", type: "File" }, "x"))));
+    server.serve("/last", () => undefined);
+    const urls = ["/bomb", "/other", "/last"].map((path) => `${server.url}${path}`);
+    const fetcher = await fetchers.start(job("", { urls, patience: 600 }), fetchers);
+    try {
+      await until(() => server.asked.some(({ path }) => path === "/last"));
+      expect(spooled()).toEqual([]);
+    } finally {
+      fetcher.end();
+    }
+  });
+
   test("there are eight at once, and owners take turns", async () => {
     const [greedy, modest] = [{}, {}];
     const order: string[] = [];
@@ -221,6 +292,22 @@ describe("the program", () => {
     expect(order.indexOf("modest")).toBeLessThan(order.lastIndexOf("greedy"));
   });
 });
+
+/** Files that fetchers of this process hold. */
+function spooled(): string[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        if (!readFileSync(`/proc/${pid}/status`, "utf8").includes(`\nPPid:\t${process.pid}\n`)) return [];
+        return readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+      } catch {
+        // It has ended.
+        return [];
+      }
+    })
+    .filter((file) => file.includes("nix-broker-fetch-"));
+}
 
 function temporaryFolders(): string[] {
   return readdirSync(tmpdir()).filter((name) => name.startsWith("nix-broker-fetch-"));
