@@ -44,11 +44,12 @@ export interface Attempt {
   readonly reason: string;
 }
 
-export type FetchReply =
+export type FetchReply = {
+  /** Every URL that a server was asked for, in order: the last one gave the contents, if any did. */
+  readonly asked: readonly string[];
+} & (
   | {
       readonly ok: true;
-      /** The URL that it came from, then those that this one was redirected to. */
-      readonly hops: readonly string[];
       /** The length of what follows. Bytes. */
       readonly length: number;
     }
@@ -57,7 +58,8 @@ export type FetchReply =
       readonly attempts: readonly Attempt[];
       /** The hash that the first shape has, in base 16, if something was downloaded that has it not. */
       readonly got?: string;
-    };
+    }
+);
 
 /** The longest line of either side. Bytes. */
 export const LONGEST_LINE = 1024 * 1024;

@@ -20,32 +20,33 @@ export interface Download {
   readonly spool: Spool;
   /** Of the file, in base 16. */
   readonly digest: string;
-  /** The URLs from the first to that of the file. */
-  readonly hops: readonly string[];
 }
 
 export type Rules = Pick<FetchJob, "patterns" | "privateHosts" | "patience">;
 
-/** @throws DownloadError, SpoolFull, or the system's error when it cannot be kept */
+/**
+ * @param asked gets every URL that is asked for
+ * @throws DownloadError, SpoolFull, or the system's error when it cannot be kept
+ */
 export async function download(
   first: string,
   algorithm: HashAlgorithm,
   rules: Rules,
   allowance: Allowance,
+  asked: string[],
 ): Promise<Download> {
-  const hops: string[] = [];
-  for (let url = allowed(first, rules); ; ) {
-    hops.push(url.href);
+  let url = allowed(first, rules);
+  for (let redirects = 0; ; redirects++) {
+    asked.push(url.href);
     const response = await answer(url, rules);
     const { statusCode = 0, headers } = response;
-    if (statusCode >= 200 && statusCode < 300) {
-      const { spool, digest } = await keep(response, algorithm, allowance);
-      return { spool, digest, hops };
-    }
+    if (statusCode >= 200 && statusCode < 300) return await keep(response, algorithm, allowance);
     response.destroy();
     if (!REDIRECTS.has(statusCode) || headers.location === undefined)
-      throw new DownloadError(`the server answered ${statusCode} ${response.statusMessage ?? ""}`.trim());
-    if (hops.length > MOST_REDIRECTS) throw new DownloadError("it is redirected again and again");
+      throw new DownloadError(
+        `the server answered ${statusCode} ${response.statusMessage?.slice(0, 100) ?? ""}`.trim(),
+      );
+    if (redirects === MOST_REDIRECTS) throw new DownloadError("it is redirected again and again");
     url = allowed(headers.location, rules, url);
   }
 }
@@ -90,7 +91,7 @@ async function keep(
   response: http.IncomingMessage,
   algorithm: HashAlgorithm,
   allowance: Allowance,
-): Promise<Pick<Download, "spool" | "digest">> {
+): Promise<Download> {
   const spool = allowance.newSpool();
   const hash = createHash(algorithm);
   try {

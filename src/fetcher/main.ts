@@ -30,15 +30,16 @@ function readLine(input: Readable): Promise<string> {
 
 async function fetch(job: FetchJob): Promise<{ reply: FetchReply; contents?: Contents }> {
   const attempts: Attempt[] = [];
+  const asked: string[] = [];
   let got: string | undefined;
   for (const url of job.urls) {
     const [file, unpacked] = [new Allowance(job.bytes), new Allowance(2 * job.bytes)];
     try {
-      const downloaded = await download(url, job.hash.algorithm, job, file);
+      const downloaded = await download(url, job.hash.algorithm, job, file, asked);
       const outcome = await contentsOf(downloaded, job, unpacked);
       if (outcome.found) {
         const { found: contents } = outcome;
-        return { reply: { ok: true, hops: downloaded.hops, length: contents.length }, contents };
+        return { reply: { ok: true, asked, length: contents.length }, contents };
       }
       attempts.push({ url, reason: outcome.reason });
       got ??= outcome.got;
@@ -48,7 +49,7 @@ async function fetch(job: FetchJob): Promise<{ reply: FetchReply; contents?: Con
     }
     for (const allowance of [file, unpacked]) allowance.release();
   }
-  return { reply: { ok: false, attempts, ...(got === undefined ? {} : { got }) } };
+  return { reply: { ok: false, asked, attempts, ...(got === undefined ? {} : { got }) } };
 }
 
 const job = JSON.parse(await readLine(process.stdin)) as FetchJob;

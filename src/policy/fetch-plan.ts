@@ -20,6 +20,8 @@ export interface FetchPlan extends Pick<FetchJob, "hash" | "hashed" | "shapes"> 
 
 /** More would only keep others waiting. */
 export const MOST_URLS = 64;
+/** Servers refuse longer ones. Characters. */
+const LONGEST_URL = 8192;
 
 /**
  * Lines of the script with which fetchzip unpacks, up to what it does at the end with the one folder, or with all of it;
@@ -62,6 +64,8 @@ export function fetchPlan(derivation: Derivation): FetchPlan | string {
   if (urls.length === 0)
     return "it names no URL: its contents are made by its own code, which gets no network access here";
   if (urls.length > MOST_URLS) return `it names more than ${MOST_URLS} URLs`;
+  if (urls.some(({ length }) => length > LONGEST_URL))
+    return `it names a URL of more than ${LONGEST_URL} characters`;
   const { shapes, certain } = shapesOf(derivation, address.method);
   return {
     output: output.path,
@@ -101,14 +105,20 @@ function shapesOf(
  * The URLs to be tried, `mirror://SITE/PATH` replaced by one for each mirror of that site.
  * @param mirrors what a site has; empty if the site is not known
  */
-export function expanded(urls: readonly string[], mirrors: (site: string) => readonly string[]): string[] {
-  return urls
-    .flatMap((url) => {
-      const [, site, rest] = /^mirror:\/\/([A-Za-z0-9_]+)\/(.*)$/s.exec(url) ?? [];
-      if (site === undefined || rest === undefined) return [url];
-      return mirrors(site).map((base) => `${base.replace(/\/?$/, "/")}${rest}`);
-    })
-    .slice(0, MOST_URLS);
+export function expanded(urls: readonly string[], mirrors: (site: string) => Iterable<string>): string[] {
+  const all: string[] = [];
+  // One by one: a sandbox writes the list of mirrors, too, and the two could be multiplied.
+  for (const url of urls) {
+    const [, site, rest] = /^mirror:\/\/([A-Za-z0-9_]+)\/(.*)$/s.exec(url) ?? [];
+    if (site === undefined || rest === undefined) all.push(url);
+    else
+      for (const base of mirrors(site)) {
+        if (all.length >= MOST_URLS) break;
+        const mirrored = `${base}${base.endsWith("/") ? "" : "/"}${rest}`;
+        if (mirrored.length <= LONGEST_URL) all.push(mirrored);
+      }
+  }
+  return all.slice(0, MOST_URLS);
 }
 
 /** The sites whose mirrors the URLs need. */

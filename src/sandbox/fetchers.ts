@@ -6,10 +6,11 @@ export interface Fetchers {
   readonly privateHosts: readonly string[];
   /**
    * Starts one, which has been told its job. There is a most that run at once; further ones wait.
-   * @param owner whom it is for: owners take turns
-   * @throws Error when it cannot be started
+   * @param owner whom it is for: owners take turns, and none gets all places
+   * @param unwanted ends the waiting
+   * @throws Error when it cannot be started, or is unwanted before it is
    */
-  start(job: FetchJob, owner: object): Promise<Fetcher>;
+  start(job: FetchJob, owner: object, unwanted: AbortSignal): Promise<Fetcher>;
 }
 
 export interface Fetcher {

@@ -13,6 +13,8 @@ import type { Transport } from "../sandbox/upstream/connection.ts";
 
 /** Each takes about 60 MiB. */
 const AT_ONCE = 8;
+/** Of one owner: a server can make a download last as long as the request may. */
+const AT_ONCE_OF_ONE = 4;
 /** Certificates and time zone are the machine's; nothing else of the environment is passed on. */
 const PASSED_ON = ["TZ", "NODE_EXTRA_CA_CERTS"] as const;
 const CERTIFICATES = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"] as const;
@@ -23,6 +25,12 @@ export interface FetchersOptions {
   readonly socket: string | undefined;
 }
 
+interface Owner {
+  running: number;
+  /** The first to come first. */
+  readonly waiting: (() => void)[];
+}
+
 /** The names of the variables that the units set. */
 export const FETCH_SOCKET = "NIX_BROKER_FETCH_SOCKET";
 
@@ -30,58 +38,82 @@ export class FetcherStarter implements Fetchers {
   readonly privateHosts: readonly string[];
   private readonly socket: string | undefined;
   private running = 0;
-  /** By owner, the first to come first; each owner has its turn. */
-  private readonly waiting = new Map<object, (() => void)[]>();
+  /** Those that have any, or wait for some; whose turn is next comes first. */
+  private readonly owners = new Map<object, Owner>();
 
   constructor({ privateHosts, socket }: FetchersOptions) {
     this.privateHosts = privateHosts;
     this.socket = socket;
   }
 
-  async start(job: FetchJob, owner: object): Promise<Fetcher> {
-    await this.turn(owner);
+  async start(job: FetchJob, owner: object, unwanted: AbortSignal): Promise<Fetcher> {
+    await this.turn(owner, unwanted);
+    const undo = [() => this.leave(owner)];
+    const end = (): void => {
+      for (const step of undo.splice(0).reverse()) step();
+    };
     try {
       const [transport, cleanUp] = await (this.socket === undefined ? child() : behind(this.socket));
+      undo.push(cleanUp, () => transport.destroy());
       await transport.write(Buffer.from(`${JSON.stringify(job)}\n`));
-      let ended = false;
-      const end = (): void => {
-        if (ended) return;
-        ended = true;
-        transport.destroy();
-        cleanUp();
-        this.leave();
-      };
+      unwanted.throwIfAborted();
       return { transport, end };
     } catch (error) {
-      this.leave();
+      end();
       throw error;
     }
   }
 
-  private async turn(owner: object): Promise<void> {
-    if (this.running < AT_ONCE) {
-      this.running++;
-      return;
-    }
-    await new Promise<void>((resolve) => {
-      const queue = this.waiting.get(owner) ?? [];
-      queue.push(resolve);
-      this.waiting.set(owner, queue);
+  private async turn(owner: object, unwanted: AbortSignal): Promise<void> {
+    unwanted.throwIfAborted();
+    const { waiting } = this.owner(owner);
+    await new Promise<void>((resolve, reject) => {
+      const give = (): void => {
+        unwanted.removeEventListener("abort", giveUp);
+        resolve();
+      };
+      const giveUp = (): void => {
+        waiting.splice(waiting.indexOf(give), 1);
+        this.forgetIdle(owner);
+        reject(unwanted.reason);
+      };
+      unwanted.addEventListener("abort", giveUp);
+      waiting.push(give);
+      this.givePlaces();
     });
   }
 
-  /** Whoever is next takes the place. */
-  private leave(): void {
-    const [next] = this.waiting;
-    if (!next) {
-      this.running--;
-      return;
+  private leave(owner: object): void {
+    this.running--;
+    this.owner(owner).running--;
+    this.forgetIdle(owner);
+    this.givePlaces();
+  }
+
+  private givePlaces(): void {
+    while (this.running < AT_ONCE) {
+      const next = [...this.owners].find(
+        ([, { running, waiting }]) => running < AT_ONCE_OF_ONE && waiting.length > 0,
+      );
+      if (!next) return;
+      const [owner, state] = next;
+      this.owners.delete(owner);
+      this.owners.set(owner, state);
+      this.running++;
+      state.running++;
+      state.waiting.shift()?.();
     }
-    const [owner, queue] = next;
-    this.waiting.delete(owner);
-    const resolve = queue.shift();
-    if (queue.length > 0) this.waiting.set(owner, queue);
-    resolve?.();
+  }
+
+  private owner(owner: object): Owner {
+    const known = this.owners.get(owner) ?? { running: 0, waiting: [] };
+    this.owners.set(owner, known);
+    return known;
+  }
+
+  private forgetIdle(owner: object): void {
+    const { running, waiting } = this.owner(owner);
+    if (running === 0 && waiting.length === 0) this.owners.delete(owner);
   }
 }
 

@@ -35,8 +35,12 @@ function job(url: string, change: Partial<FetchJob> = {}): FetchJob {
   };
 }
 
+function start(asked: FetchJob, owner: object = fetchers, unwanted = new AbortController().signal) {
+  return fetchers.start(asked, owner, unwanted);
+}
+
 async function ask(asked: FetchJob): Promise<FetchReply> {
-  const fetcher = await fetchers.start(asked, fetchers);
+  const fetcher = await start(asked);
   try {
     return await replyOf(fetcher);
   } finally {
@@ -130,7 +134,12 @@ describe("servers", () => {
         hash: { algorithm: "sha256", digest: createHash("sha256").update("contents").digest("hex") },
       }),
     );
-    expect(reply).toEqual({ ok: true, hops: [`${server.url}/right`], length: 8 });
+    expect(reply).toEqual({
+      ok: true,
+      // What a server was asked for, it was told.
+      asked: ["nowhere", "wrong", "right"].map((path) => `${server.url}/${path}`),
+      length: 8,
+    });
   });
 });
 
@@ -234,7 +243,7 @@ describe("the program", () => {
   test("ends when its service does no longer want it, and leaves no folder", async () => {
     const before = new Set(temporaryFolders());
     server.serve("/never", () => undefined);
-    const fetcher = await fetchers.start(job(`${server.url}/never`, { patience: 600 }), fetchers);
+    const fetcher = await start(job(`${server.url}/never`, { patience: 600 }));
     await until(() => server.asked.some(({ path }) => path === "/never"));
     const [made] = temporaryFolders().filter((folder) => !before.has(folder));
     expect(made).toBeDefined();
@@ -251,7 +260,7 @@ describe("the program", () => {
         closed = true;
       });
     });
-    const fetcher = await fetchers.start(job(`${server.url}/slow`, { patience: 600 }), fetchers);
+    const fetcher = await start(job(`${server.url}/slow`, { patience: 600 }));
     try {
       await until(() => server.asked.some(({ path }) => path === "/slow"));
       fetcher.transport.destroy();
@@ -266,7 +275,7 @@ describe("the program", () => {
     server.serve("/other", gzipSync(tar(entry({ path: "f", type: "File" }, "x"))));
     server.serve("/last", () => undefined);
     const urls = ["/bomb", "/other", "/last"].map((path) => `${server.url}${path}`);
-    const fetcher = await fetchers.start(job("", { urls, patience: 600 }), fetchers);
+    const fetcher = await start(job("", { urls, patience: 600 }));
     try {
       await until(() => server.asked.some(({ path }) => path === "/last"));
       expect(spooled()).toEqual([]);
@@ -275,21 +284,60 @@ describe("the program", () => {
     }
   });
 
+  const never = () => job(`${server.url}/never`, { patience: 600 });
+
   test("there are eight at once, and owners take turns", async () => {
-    const [greedy, modest] = [{}, {}];
+    const [first, second, modest] = [{}, {}, {}];
     const order: string[] = [];
     const running = await Promise.all(
-      Array.from({ length: 8 }, () => fetchers.start(job(`${server.url}/never`, { patience: 600 }), greedy)),
+      [first, second].flatMap((owner) => [1, 2, 3, 4].map(() => start(never(), owner))),
     );
-    const waiting = ["greedy", "greedy", "modest"].map(async (name) => {
-      const fetcher = await fetchers.start(job(`${server.url}/never`), name === "greedy" ? greedy : modest);
+    const waiting = ["first", "first", "modest"].map(async (name) => {
+      const fetcher = await start(never(), name === "first" ? first : modest);
       order.push(name);
       fetcher.end();
     });
     for (const fetcher of running) fetcher.end();
     await Promise.all(waiting);
     expect(order).toContain("modest");
-    expect(order.indexOf("modest")).toBeLessThan(order.lastIndexOf("greedy"));
+    expect(order.indexOf("modest")).toBeLessThan(order.lastIndexOf("first"));
+  });
+
+  test("one owner does not get all places", async () => {
+    const greedy = {};
+    const unwanted = new AbortController();
+    const running = await Promise.all([1, 2, 3, 4].map(() => start(never(), greedy)));
+    const fifth = start(never(), greedy, unwanted.signal);
+    const other = await start(never(), {});
+    unwanted.abort(new Error("not any more"));
+    await expect(fifth).rejects.toThrow("not any more");
+    for (const fetcher of [...running, other]) fetcher.end();
+  });
+
+  test("what is not wanted any more is not started later", async () => {
+    const owner = {};
+    const running = await Promise.all([1, 2, 3, 4].map(() => start(never(), owner)));
+    const unwanted = new AbortController();
+    const waiting = start(never(), owner, unwanted.signal);
+    const next = start(never(), owner);
+    unwanted.abort(new Error("the client left"));
+    await expect(waiting).rejects.toThrow("the client left");
+    await expect(start(never(), owner, unwanted.signal)).rejects.toThrow("the client left");
+    running.shift()?.end();
+    (await next).end();
+    for (const fetcher of running) fetcher.end();
+  });
+
+  test("one that cannot take its job leaves no folder and no place taken", async () => {
+    const before = temporaryFolders();
+    const tooLong = { ...never(), patterns: ["x".repeat(4 * MiB)] };
+    const owner = {};
+    for (let i = 0; i < 5; i++) {
+      const started = await start(tooLong, owner).catch(() => undefined);
+      await (started ? replyOf(started).catch(() => undefined) : undefined);
+      started?.end();
+    }
+    expect(temporaryFolders()).toEqual(before);
   });
 });
 

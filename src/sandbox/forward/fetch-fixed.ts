@@ -6,7 +6,7 @@
 
 import { type FetchReply, LONGEST_LINE } from "../../contract/fetch-job.ts";
 import { refuseHash } from "../../policy/derivation-rules.ts";
-import { expanded, type FetchPlan, fetchPlan, mirrorSites } from "../../policy/fetch-plan.ts";
+import { expanded, type FetchPlan, fetchPlan, MOST_URLS, mirrorSites } from "../../policy/fetch-plan.ts";
 import { matchesUrlPattern } from "../../policy/url-pattern.ts";
 import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
 import { logCodecs, STDERR } from "../../protocol/log-messages.ts";
@@ -46,7 +46,9 @@ export async function fetchFixed(
   if (fetches.length === 0) return;
   if (exchange.intent === undefined) recordIntent(exchange, exchange.subjects);
   const running = new Set<Fetcher>();
+  const unwanted = new AbortController();
   const endAll = (): void => {
+    unwanted.abort(new Error("the request has ended"));
     for (const fetcher of running) fetcher.end();
   };
   // The client's own connection: it is destroyed when the client leaves, or the time is up.
@@ -61,7 +63,7 @@ export async function fetchFixed(
     await guarded(exchange, upstream, buildTimeout(exchange), async (deadline) => {
       const one = async (): Promise<void> => {
         for (let fetch = fetches.shift(); fetch; fetch = fetches.shift())
-          await recorded(exchange, fetch, running, (fetched) =>
+          await recorded(exchange, fetch, running, unwanted.signal, (fetched) =>
             inTurn(() => add(exchange, upstream, fetched, deadline)),
           ).catch((error: Error) => {
             // A fetcher that was ended has no reason of its own; the time that was up has.
@@ -97,7 +99,7 @@ async function planned(exchange: BuildExchange, { path, derivation }: Missing): 
     const plan = fetchPlan(derivation);
     if (typeof plan === "string") throw refused(path, plan);
     const mirrors = await mirrorsOf(exchange, derivation, plan);
-    const all = expanded(plan.urls, (site) => mirrors.get(site)?.split(/\s+/).filter(Boolean) ?? []);
+    const all = expanded(plan.urls, (site) => mirrors.get(site)?.trim().split(/\s+/, MOST_URLS) ?? []);
     const urls = all.filter((url) => patterns.some((pattern: string) => matchesUrlPattern(pattern, url)));
     if (urls.length === 0)
       throw refused(
@@ -138,6 +140,7 @@ async function recorded(
   exchange: BuildExchange,
   fetch: Fetch,
   running: Set<Fetcher>,
+  unwanted: AbortSignal,
   use: (fetched: Fetched) => Promise<void>,
 ): Promise<void> {
   const { asker, recorder, intent, sandbox } = exchange;
@@ -145,13 +148,13 @@ async function recorded(
   let urls = fetch.urls;
   let bytes = 0;
   let reason = "";
-  const fetcher = await startFetcher(exchange, fetch);
+  const fetcher = await startFetcher(exchange, fetch, unwanted);
   running.add(fetcher);
   try {
     say(exchange, `fetching '${fetch.urls[0]}'...`);
     const reply = await readReply(fetcher.transport);
+    if (reply.asked.length > 0) urls = reply.asked;
     if (!reply.ok) throw failed(fetch, reply);
-    urls = reply.hops;
     bytes = reply.length;
     await use({ ...fetch, from: fetcher.transport, length: reply.length });
   } catch (error) {
@@ -167,7 +170,11 @@ async function recorded(
   }
 }
 
-async function startFetcher(exchange: BuildExchange, { plan, urls }: Fetch): Promise<Fetcher> {
+async function startFetcher(
+  exchange: BuildExchange,
+  { plan, urls }: Fetch,
+  unwanted: AbortSignal,
+): Promise<Fetcher> {
   const { fetchers, sandbox } = exchange;
   const { bodyBytes } = sandbox.profile.limits;
   const { hash, hashed, shapes } = plan;
@@ -183,8 +190,9 @@ async function startFetcher(exchange: BuildExchange, { plan, urls }: Fetch): Pro
     patience: PATIENCE,
   } as const;
   try {
-    return await fetchers.start(job, sandbox.quota);
+    return await fetchers.start(job, sandbox.quota, unwanted);
   } catch (error) {
+    if (unwanted.aborted) throw brokenFetcher(error as Error);
     throw new Refusal(
       "nix-broker cannot start what fetches for it; the reason is in its audit log, and the administrator can see it with 'nix-broker doctor'",
       { verdict: "forward", reason: `cannot start a fetcher: ${(error as Error).message}` },
