@@ -6,21 +6,26 @@
 
 interface UrlParts {
   readonly scheme: string;
-  readonly authority: string;
+  readonly host: string;
+  /** With its colon; "" if it is the scheme's own. */
+  readonly port: string;
   /** Path, query and all the rest, from its first slash on. */
   readonly rest: string;
 }
 
-const urlShape = /^([a-z][a-z0-9+.-]*):\/\/((?:[a-z0-9._*-]*|\[[0-9a-f:.]+\])(?::[0-9*]+)?)(\/[^\\]*)$/i;
+const urlShape = /^([a-z][a-z0-9+.-]*):\/\/([a-z0-9._*-]*|\[[0-9a-f:.]+\])(:[0-9*]+)?(\/[^\\]*)$/i;
 
-/** Dot segments, encoded or not: the fetcher resolves them, so what was matched would not be what is fetched. */
-const dotSegment = /\/(?:\.|%2e){1,2}(?=[/?#]|$)/i;
+/**
+ * Dot segments, encoded or not: the fetcher resolves them, so what was matched would not be what is fetched. Some servers
+ * take an encoded slash or backslash for one, or leave parameters after a semicolon out first.
+ */
+const dotSegment = /(?:\/|%2f|%5c)(?:\.|%2e){1,2}(?=[/?#;]|%2f|%5c|$)/i;
 
 function split(text: string): UrlParts | undefined {
   const match = urlShape.exec(text);
   if (match === null || /[^\x21-\x7e]/.test(text) || dotSegment.test(text)) return undefined;
-  const [, scheme, authority, rest] = match;
-  return { scheme: scheme!.toLowerCase(), authority: authority!.toLowerCase(), rest: rest! };
+  const [, scheme, host, port = "", rest] = match;
+  return { scheme: scheme!.toLowerCase(), host: host!.toLowerCase(), port, rest: rest! };
 }
 
 /** Matches without a regular expression: clients choose the text, and must not be able to make it backtrack. */
@@ -49,7 +54,7 @@ export function urlPatternProblem(pattern: string): string | undefined {
     return "expected scheme://host/path, where * stands for any characters, without user, spaces, or . and .. segments";
   }
   if (!/^https?$/.test(parts.scheme)) return "expected http:// or https://, since nothing else is fetched";
-  return parts.authority === "" ? "expected a host after ://" : undefined;
+  return parts.host === "" ? "expected a host after ://" : undefined;
 }
 
 /**
@@ -63,7 +68,8 @@ export function matchesUrlPattern(pattern: string, url: string): boolean {
     wanted !== undefined &&
     given !== undefined &&
     wanted.scheme === given.scheme &&
-    globMatches(wanted.authority, given.authority) &&
+    globMatches(wanted.host, given.host) &&
+    globMatches(wanted.port, given.port) &&
     globMatches(wanted.rest, given.rest)
   );
 }

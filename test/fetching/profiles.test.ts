@@ -245,6 +245,36 @@ fixed_outputs = ["${server.url}/ok/*"]
     await until(() => closed);
   });
 
+  test("the audit has every URL that was asked for, those that gave nothing too", async () => {
+    const urls = ["/ok/missing?a=message", "/ok/moved"].map((path) => `${server.url}${path}`);
+    const built = await build(
+      fixedOutput({ name: "second-url", urls: urls.join(" "), outputHash: sha256("contents") }),
+    );
+    expect(built.code, built.stderr).toBe(0);
+    const [fetched] = (await broker.audit("--kind", "fetch", "--path", built.stdout.trim())).slice(-1);
+    expect(fetched?.subjects?.slice(2)).toEqual([...urls, `${server.url}/ok/file`]);
+  });
+
+  test("a request that waits for a place ends when its time is up", async () => {
+    server.serve("/ok/busy", (_, response) => response.write("a little"));
+    const never = (name: string) => fixedOutput({ name, url: `${server.url}/ok/busy`, outputHash: NO_HASH });
+    const beside = { user: "alice", env: { NIX_REMOTE: `unix://${broker.socket}` } };
+    const command = (expression: string, ...options: string[]) => [
+      ...["nix-build", "--no-out-link", ...options, "-E"],
+      expression,
+    ];
+    const four = [1, 2, 3, 4].map((n) => never(`busy-${n}`)).join(") (");
+    const busy = daemon.spawn(command(`[ (${four}) ]`), beside);
+    try {
+      await until(() => server.asked.filter(({ path }) => path === "/ok/busy").length === 4);
+      const late = await daemon.run(command(never("late-for-a-place"), "--timeout", "1"), beside);
+      expect(late.code).not.toBe(0);
+      expect(late.stderr).toContain("the build took longer than 1 seconds (the client's --timeout)");
+    } finally {
+      busy.kill("SIGKILL");
+    }
+  });
+
   test("a download ends when the client's time for the build is up", async () => {
     const built = await daemon.run(
       [

@@ -10,6 +10,7 @@ describe("URL patterns of fixed outputs", () => {
     ["https://cdn.example.org/a?b=c#d", "https://*.example.org/*"],
     ["http://example.org:8080/a", "http://example.org:*/*"],
     ["https://example.org/x/y/z.tar", "https://example.org/*/y/*.tar"],
+    ["https://example.org/v1..v2/a...b/.c", "https://example.org/*"],
     ["https://[::1]/a", "https://[::1]/*"],
   ])("%s is matched by %s", (url, pattern) => {
     expect(matchesUrlPattern(pattern, url)).toBe(true);
@@ -29,6 +30,15 @@ describe("URL patterns of fixed outputs", () => {
     ],
     ["another scheme", "http://example.org/", "https://example.org/*"],
     ["a port that was not named", "https://example.org:8080/", "https://example.org/*"],
+    ["a port where any host is", "http://example.org:22/", "http://*/*"],
+    ["a port after a host of any end", "http://example.org:22/", "http://example.*/*"],
+    [
+      "a path that climbs by an encoded slash",
+      "https://example.org/ours/..%2ftheirs",
+      "https://example.org/ours/*",
+    ],
+    ["one that begins with one", "https://example.org/ours/x%5c%2e%2e/theirs", "https://example.org/ours/*"],
+    ["one with a parameter", "https://example.org/ours/..;/theirs", "https://example.org/ours/*"],
     ["a path that climbs", "https://example.org/ours/../theirs/x", "https://example.org/ours/*"],
     [
       "a path that climbs in disguise",
