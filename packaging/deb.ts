@@ -64,8 +64,7 @@ Architecture: ${architecture.debian}
 Maintainer: ${maintainer}
 Installed-Size: ${Math.ceil(bytes / 1024)}
 Depends: libc6 (>= 2.28), libgcc-s1, libstdc++6, systemd (>= 247), init-system-helpers (>= 1.54~), passwd
-Suggests: bubblewrap
-Suggests: nix-setup-systemd
+Suggests: nix-setup-systemd, bubblewrap
 Enhances: nix-bin
 Section: devel
 Priority: optional
