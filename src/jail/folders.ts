@@ -29,7 +29,7 @@ export interface Forbidden {
 }
 
 /** Whether `path` is `folder` or below it. */
-function isWithin(path: string, folder: string): boolean {
+export function isWithin(path: string, folder: string): boolean {
   const way = relative(folder, path);
   return way === "" || !(way === ".." || way.startsWith("../") || isAbsolute(way));
 }

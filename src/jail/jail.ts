@@ -1,7 +1,7 @@
 /** Makes a jail, runs a command in it, and takes it down. */
-import { accessSync, constants, mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { delimiter, dirname, join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import { currentUser } from "../config/places.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
@@ -10,6 +10,7 @@ import { type JailPlan, jailLines } from "./bubblewrap.ts";
 import { callFilter, hasCallFilter } from "./call-filter.ts";
 import { jailConfig, jailProfile } from "./config.ts";
 import { type JailUser, jailEnvironment } from "./environment.ts";
+import { findBwrap } from "./find-bwrap.ts";
 import { type Forbidden, type JailFolder, jailFolder, outsidePath } from "./folders.ts";
 import { JailError } from "./jail-error.ts";
 import { machineMounts, realPathOf } from "./machine.ts";
@@ -99,6 +100,9 @@ function forbidden(user: JailUser, config: Config): Forbidden[] {
     { path: user.home, what: "your home", inParts: true },
     { path: dirname(config.upstream.socket), what: "the folder of the daemon's socket" },
     { path: socketsFolder(), what: "the folder of the jails' sockets", inParts: true },
+    // Programs outside listen there: tmux, X, agents of ssh.
+    { path: "/tmp", what: "the folder of everybody's temporary files", inParts: true },
+    { path: "/run", what: "the folder of the machine's sockets", inParts: true },
     { path: dirname(config.audit.path), what: "the folder of nix-broker's audits" },
   ];
 }
@@ -140,7 +144,10 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
   const withNetwork = options.net === true;
   const filters = hasCallFilter(process.arch);
   return {
-    bwrap: findBwrap(process.env.PATH ?? ""),
+    bwrap: findBwrap(process.env.PATH ?? "", [
+      ...folders.filter(({ writable }) => writable).map(({ source }) => source),
+      ...(home === undefined ? [] : [home]),
+    ]),
     machine: machineMounts(withNetwork),
     home: user.home,
     keptHome: home,
@@ -161,23 +168,6 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
     }),
     command,
   };
-}
-
-/** @throws JailError */
-function findBwrap(path: string): string {
-  for (const folder of path.split(delimiter)) {
-    if (folder === "") continue;
-    const file = join(resolve(folder), "bwrap");
-    try {
-      accessSync(file, constants.X_OK);
-      return file;
-    } catch {
-      // The next folder may have it.
-    }
-  }
-  throw new JailError(
-    "bwrap is not in PATH; install bubblewrap (the package has this name on Debian, Ubuntu, Fedora, Arch and in nixpkgs)",
-  );
 }
 
 function nixConfs(user: JailUser): string[] {

@@ -1,12 +1,13 @@
 /** What `nix-broker jail` makes of its options, without starting anything. */
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import type { StoredRecord } from "../../src/audit/record.ts";
 import { type JailPlan, jailArguments, jailLines } from "../../src/jail/bubblewrap.ts";
 import { callFilter } from "../../src/jail/call-filter.ts";
 import { type JailUser, jailEnvironment } from "../../src/jail/environment.ts";
+import { findBwrap } from "../../src/jail/find-bwrap.ts";
 import { type Forbidden, jailFolder, outsidePath } from "../../src/jail/folders.ts";
 import { JailError } from "../../src/jail/jail-error.ts";
 import { ownFiles } from "../../src/jail/own-files.ts";
@@ -70,6 +71,18 @@ describe("folders", () => {
     } finally {
       rmSync(`${home}-link`);
     }
+  });
+
+  test("bwrap is not taken from where a jail could have put it", () => {
+    const folders = ["project/bin", "programs", "links"].map((name) => join(home, name));
+    const [theirs = "", ours = "", links = ""] = folders;
+    for (const folder of folders) mkdirSync(folder);
+    for (const folder of [theirs, ours]) writeFileSync(join(folder, "bwrap"), "", { mode: 0o755 });
+    symlinkSync(join(theirs, "bwrap"), join(links, "bwrap"));
+    const writable = [join(home, "project")];
+    const before = relative(process.cwd(), theirs);
+    expect(findBwrap(["", before, theirs, links, ours].join(":"), writable)).toBe(join(ours, "bwrap"));
+    expect(() => findBwrap(theirs, writable)).toThrow("bwrap is not in PATH");
   });
 
   test("the current folder is refused with advice", () => {
