@@ -63,3 +63,6 @@ export type FetchReply = {
 
 /** The longest line of either side. Bytes. */
 export const LONGEST_LINE = 1024 * 1024;
+
+/** What the name of a folder begins with that is made for one fetcher. */
+export const FETCHER_FOLDER = "nix-broker-fetch-";

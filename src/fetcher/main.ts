@@ -2,9 +2,18 @@
  * The fetcher: a program that downloads one file for the service, and ends. It reads a job from its standard input and
  * writes a reply, with the contents, to its standard output (`contract/fetch-job.ts`).
  */
+import { rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { type Attempt, type FetchJob, type FetchReply, LONGEST_LINE } from "../contract/fetch-job.ts";
+import {
+  type Attempt,
+  FETCHER_FOLDER,
+  type FetchJob,
+  type FetchReply,
+  LONGEST_LINE,
+} from "../contract/fetch-job.ts";
 import { type Contents, contentsOf } from "./contents.ts";
 import { DownloadError, download } from "./download.ts";
 import { Allowance, SpoolFull } from "./spool.ts";
@@ -24,8 +33,14 @@ function readLine(input: Readable): Promise<string> {
       if (end !== -1) resolve(text.slice(0, end));
       else if (text.length > LONGEST_LINE) reject(new Error("no job came"));
     });
-    for (const event of ["end", "error", "close"]) input.on(event, () => process.exit(1));
+    for (const event of ["end", "error", "close"]) input.on(event, giveUp);
   });
+}
+
+function giveUp(): never {
+  // Who made the folder may have been killed. It is empty: what is kept has no name.
+  if (basename(tmpdir()).startsWith(FETCHER_FOLDER)) rmSync(tmpdir(), { recursive: true, force: true });
+  process.exit(1);
 }
 
 async function fetch(job: FetchJob): Promise<{ reply: FetchReply; contents?: Contents }> {

@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { FetchJob } from "../contract/fetch-job.ts";
+import { FETCHER_FOLDER, type FetchJob } from "../contract/fetch-job.ts";
 import { connectStream, pairStream } from "../host/socket.ts";
 import type { Fetcher, Fetchers } from "../sandbox/fetchers.ts";
 import type { Transport } from "../sandbox/upstream/connection.ts";
@@ -122,7 +122,7 @@ async function behind(socket: string): Promise<[Transport, () => void]> {
 }
 
 async function child(): Promise<[Transport, () => void]> {
-  const temporary = mkdtempSync(join(tmpdir(), "nix-broker-fetch-"));
+  const temporary = mkdtempSync(join(tmpdir(), FETCHER_FOLDER));
   const { file, folder: code } = program();
   const env: NodeJS.ProcessEnv = { TMPDIR: temporary };
   for (const name of PASSED_ON) if (process.env[name] !== undefined) env[name] = process.env[name];

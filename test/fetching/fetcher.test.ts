@@ -1,10 +1,11 @@
 /** The program that fetches, as the service starts it, against servers and archives that mean harm. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { Header, type HeaderData } from "tar";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { until } from "../../lab/parts.ts";
 import type { FetchJob, FetchReply } from "../../src/contract/fetch-job.ts";
 import type { Fetcher } from "../../src/sandbox/fetchers.ts";
@@ -15,10 +16,18 @@ const MiB = 1024 * 1024;
 let server: TestServer;
 const fetchers = new FetcherStarter({ privateHosts: [], socket: undefined });
 
+/** Fetchers of others make their folders in the machine's. */
+const temporary = mkdtempSync(join(tmpdir(), "nix-broker-fetcher-test-"));
+
 beforeAll(async () => {
+  vi.stubEnv("TMPDIR", temporary);
   server = await startServer();
 });
-afterAll(() => server?.stop());
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  rmSync(temporary, { recursive: true });
+  await server?.stop();
+});
 
 function job(url: string, change: Partial<FetchJob> = {}): FetchJob {
   return {
@@ -260,11 +269,16 @@ describe("the program", () => {
         closed = true;
       });
     });
+    const before = new Set(temporaryFolders());
     const fetcher = await start(job(`${server.url}/slow`, { patience: 600 }));
     try {
       await until(() => server.asked.some(({ path }) => path === "/slow"));
+      const isItsFolder = (name: string) => !before.has(name);
+      expect(temporaryFolders().filter(isItsFolder)).toHaveLength(1);
       fetcher.transport.destroy();
       await until(() => closed);
+      // A service that was killed does not remove it.
+      await until(() => !temporaryFolders().some(isItsFolder));
     } finally {
       fetcher.end();
     }
