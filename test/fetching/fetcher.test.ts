@@ -91,7 +91,7 @@ describe("servers", () => {
       "one that redirects to this machine",
       () => "/home",
       /127\.0\.0\.2 has the address 127\.0\.0\.2, which is this machine's/,
-      { patterns: ["http://*/*"] },
+      { patterns: ["http://*:*/*"] },
     ],
     [
       "one on this machine",
@@ -129,7 +129,7 @@ describe("servers", () => {
     ])
       expect(await reasonFor(job(url, { patterns }))).toMatch(/no pattern of the profile matches/);
     const withUser = server.url.replace("http://", "http://me@");
-    expect(await reasonFor(job(`${withUser}/ours/x`, { patterns: ["http://*/*"] }))).toMatch(/no pattern/);
+    expect(await reasonFor(job(`${withUser}/ours/x`, { patterns: ["http://*:*/*"] }))).toMatch(/no pattern/);
   });
 
   test("of several URLs the first that gives the right contents is taken", async () => {
