@@ -217,6 +217,29 @@ private_hosts = ["127.0.0.1"]
     await until(async () => (await systemd.show("nix-broker-fetch.socket", "NConnections")) === "0");
   });
 
+  test("a fetcher whose client has left ends, whatever its server does", async () => {
+    server.serve("/endless", (_, response) => {
+      const drip = setInterval(() => response.write("."), 100);
+      response.on("close", () => clearInterval(drip));
+    });
+    const expression = `derivation {
+      name = "endless"; system = "builtin"; builder = "builtin:fetchurl"; url = "${server.url}/endless";
+      outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "endless";
+    }`;
+    const left = await systemd.run(
+      "env",
+      "--chdir=/root",
+      `NIX_REMOTE=unix://${socket}`,
+      "HOME=/root",
+      `${lab.clientFolder(version)}/nix-build`,
+      ...["--no-out-link", "--timeout", "5", "-E"],
+      expression,
+    );
+    expect(left.code).not.toBe(0);
+    expect(server.asked).toContainEqual({ path: "/endless", agent: "nix-broker" });
+    await until(async () => (await systemd.show("nix-broker-fetch.socket", "NConnections")) === "0");
+  });
+
   test("the linker reaches the daemon and can write to the store", async () => {
     const reply = await new Promise<string>((resolve, reject) => {
       const connection = connect(systemd.path("/run/nix-broker/linker.sock"), () =>
