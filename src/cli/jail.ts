@@ -25,7 +25,10 @@ export function command(): Command {
     .option("--ro-bind <PATH>", "also show this file or folder, read-only; may be repeated", collect)
     .option("--home <DIR>", "keep the jail's home in this folder (default: empty, and gone at the end)")
     .option("--env <NAME[=VALUE]>", "also pass this environment variable; may be repeated", collect)
-    .option("--net", "with the machine's network")
+    .option(
+      "--net",
+      'with the machine\'s network; builds have it, too, if the profile says so (fixed_outputs = "allow")',
+    )
     .option("-p, --profile <NAME>", "what it may ask of the daemon", "agent")
     .option(
       "--allow-url <PATTERN>",

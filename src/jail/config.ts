@@ -23,12 +23,22 @@ export async function jailConfig(path: string | undefined, allowTrusted: boolean
   };
 }
 
+interface ProfileRequest {
+  readonly name: string;
+  /** `--allow-url`: nix-broker also fetches what these match. */
+  readonly patterns: readonly string[];
+  readonly withNetwork: boolean;
+}
+
 /**
- * The profile of a name, for which nix-broker also fetches what the URL patterns match.
+ * The profile that a jail has. Without the network, its builds do not get it either: a fixed-output derivation's builder
+ * would be the jail's own code, and could send anything anywhere.
  * @throws ConfigError, JailError
  */
-export function jailProfile(config: Config, name: string, patterns: readonly string[]): Profile {
-  const profile = profileNamed(config, name);
+export function jailProfile(config: Config, { name, patterns, withNetwork }: ProfileRequest): Profile {
+  const named = profileNamed(config, name);
+  const profile: Profile =
+    named.fixedOutputs === "allow" && !withNetwork ? { ...named, fixedOutputs: "known" } : named;
   for (const pattern of patterns) {
     const problem = presetNames.includes(pattern) ? undefined : urlPatternProblem(pattern);
     if (problem !== undefined) throw new JailError(`--allow-url ${pattern}: ${problem}`);

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import type { Config } from "../config/config.ts";
+import { profileNamed } from "../config/overrides.ts";
 import { currentUser } from "../config/places.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
@@ -43,7 +44,12 @@ export const NO_JAIL = 125;
 export async function jail(options: JailOptions, command: readonly string[]): Promise<number> {
   const user = whoWeAre();
   const config = await jailConfig(options.config, options.allowTrusted === true);
-  const profile = jailProfile(config, options.profile, options.allowUrl ?? []);
+  const withNetwork = options.net === true;
+  const profile = jailProfile(config, {
+    name: options.profile,
+    patterns: options.allowUrl ?? [],
+    withNetwork,
+  });
   const cwd = process.cwd();
   const home = options.home === undefined ? undefined : keptHome(options.home, user, config);
   const folders = foldersOf(options, cwd, user, config);
@@ -52,6 +58,10 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     print(plan, options, join(config.runtime.dir, "jail/socket"));
     return 0;
   }
+  if (!withNetwork && profileNamed(config, options.profile).fixedOutputs === "allow")
+    console.error(
+      `nix-broker: the profile '${profile.name}' would give builds the network (fixed_outputs = "allow"), and a jail without --net has none: nix-broker fetches what --allow-url names`,
+    );
   const broker = await startJailBroker(config, profile, (inside) =>
     outsidePath(home === undefined ? folders : [home, ...folders], inside),
   ).catch(told);

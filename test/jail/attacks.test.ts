@@ -83,6 +83,11 @@ describeEachVersion(
         `nix-build --no-out-link -E 'derivation { name = "by-script"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "exec 3<>/dev/tcp/x" ]; outputHashAlgo = "sha256"; outputHash = "${hash("sha256", "x")}"; }'`,
       );
       expect(script.stderr).toContain(NOT_THERE);
+      const lax = await jails.bash(`nix-build --no-out-link -E '${fetched("lax", `${address}/lax`)}'`, {
+        args: ["--profile", "build"],
+      });
+      expect(lax.stderr).toContain(NOT_THERE);
+      expect(lax.stderr).toContain("a jail without --net has none");
       const cache = `--option substituters ${address} --option extra-substituters ${address} --option trusted-substituters ${address}`;
       await jails.bash(`nix-build --no-out-link ${cache} -E '${simple("never-cached")}'`);
       await jails.bash(`nix-store --realise ${cache} /nix/store/${"0".repeat(32)}-missing`);
@@ -101,6 +106,16 @@ describeEachVersion(
       );
       expect(built.stderr).toContain(NOT_THERE);
       expect(asked).toEqual([]);
+    });
+
+    test("with --net and a profile that allows it, builds have the network, too", async () => {
+      const args = ["--net", "--profile", "build"];
+      const built = await jails.bash(
+        `nix-build --no-out-link -E '${fetched("permitted", `${address}/permitted`)}'`,
+        { args },
+      );
+      expect(built).toMatchObject({ code: 0, stderr: expect.not.stringContaining("a jail without --net") });
+      expect(asked.splice(0)).toEqual(["/permitted"]);
     });
 
     test("what --allow-url matches is fetched for builds, and nothing else", async () => {
