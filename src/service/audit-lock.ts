@@ -30,7 +30,7 @@ export async function lockAudit(folder: string, graceSeconds: number, log: Log):
       throw new AuditError(
         "folder",
         `Another nix-broker (process ${holder?.pid ?? "unknown"}) uses the audit in ${folder}. ` +
-          "Stop it, or give this one its own runtime.state_dir (or audit.path).",
+          "Stop it, or give this one its own runtime.dir and runtime.state_dir (and audit.path, if that is set).",
       );
     if (!told) log.info({ audit: folder, process: holder?.pid }, "waiting for another nix-broker to end");
     await sleep(RETRY_MS);

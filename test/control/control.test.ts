@@ -102,6 +102,27 @@ test("its folder is 0700, and the socket is gone after the service", async () =>
   await expect(askService(folder, "sandboxes", {})).rejects.toMatchObject({ code: "unreachable" });
 });
 
+test("a second service is refused, and neither it nor its end touches the first one's socket", async () => {
+  const folder = await open();
+  const options = {
+    folder,
+    group: undefined,
+    refusal: () => undefined,
+    handlers,
+    onProblem: () => undefined,
+  };
+  await expect(serveControl(options)).rejects.toMatchObject({
+    code: "busy",
+    message: expect.stringContaining(
+      `Another nix-broker (process ${process.pid}) has the control channel in ${folder}.`,
+    ),
+  });
+  expect(await askService(folder, "sandboxes", {})).toEqual([]);
+  server?.close();
+  server = await serveControl(options);
+  expect(await askService(folder, "sandboxes", {})).toEqual([]);
+});
+
 test("nothing there, nobody listening: unreachable, with what to do", async () => {
   await expect(askService(join(base, "nowhere"), "sandboxes", {})).rejects.toThrow(
     /nothing is at .*nowhere\/socket\. Start the service \(systemctl start nix-broker\)/,

@@ -9,16 +9,20 @@
  * accepts only listed events; its default, `fast`, would buffer without limit. (Seen in node-ipc 14.0.0,
  * entities/EventParser.js.)
  */
-import { chmodSync, chownSync, mkdirSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import { IPCModule, type Config as IpcConfig } from "node-ipc";
+import { FileLock } from "../../host/file-lock.ts";
 import { type ControlRequestName, type ControlRequests, controlRequestNames } from "./messages.ts";
 
 /** The control channel cannot be opened or used. */
 export class ControlError extends Error {
   override name = "ControlError";
-  /** `unreachable`: there is no service, or we may not talk to it. `refused`: it refused the request. */
-  readonly code: "unreachable" | "refused" | "system";
+  /**
+   * `unreachable`: there is no service, or we may not talk to it. `refused`: it refused the request. `busy`: another
+   * service answers there.
+   */
+  readonly code: "unreachable" | "refused" | "busy" | "system";
 
   constructor(code: ControlError["code"], message: string, options?: ErrorOptions) {
     super(message, options);
@@ -86,8 +90,59 @@ function endpoint(folder: string, allowedEvents: readonly string[]): IPCModule {
   return ipc;
 }
 
-/** @throws ControlError `system`, saying what is wrong with the folder or the group */
+/**
+ * @throws ControlError `busy` when another service has this folder; `system`, saying what is wrong with the folder or
+ * the group
+ */
 export async function serveControl(options: ControlOptions): Promise<ControlServer> {
+  const { folder } = options;
+  const lock = lockFolder(folder);
+  try {
+    const server = await serveLocked(options);
+    return {
+      close() {
+        server.close();
+        lock.release();
+      },
+    };
+  } catch (error) {
+    lock.release();
+    throw systemError(folder, error as Error);
+  }
+}
+
+/** node-ipc replaces a socket that is there, and removes what is there when it ends, whoever made it. */
+function lockFolder(folder: string): FileLock {
+  const path = `${folder}/lock`;
+  let lock: FileLock | undefined;
+  try {
+    // Created here, so that a missing parent folder is reported as such.
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    // In somebody else's, the name of the lock could lead to any file of ours.
+    if (statSync(folder).uid !== process.getuid?.()) throw new Error("it belongs to another user");
+    lock = FileLock.take(path);
+  } catch (error) {
+    throw systemError(folder, error as Error);
+  }
+  if (lock) return lock;
+  throw new ControlError(
+    "busy",
+    `Another nix-broker (process ${FileLock.holder(path)?.pid ?? "unknown"}) has the control channel in ${folder}. ` +
+      "Stop it, or give this one its own runtime.dir and runtime.state_dir (and runtime.control_dir, if that is set).",
+  );
+}
+
+function systemError(folder: string, cause: Error): ControlError {
+  return new ControlError(
+    "system",
+    `Cannot open the control channel in ${folder}: ${cause.message}. ` +
+      "The folder must belong to the service's user (runtime.control_dir), and that user be a member of runtime.admin_group.",
+    { cause },
+  );
+}
+
+/** The folder's lock is ours. */
+async function serveLocked(options: ControlOptions): Promise<ControlServer> {
   const { folder, group, refusal, handlers, onProblem } = options;
   const ipc = endpoint(folder, [...controlRequestNames, ANSWER, REFUSED]);
   // Those whose credentials were checked and accepted; nobody else's requests are acted on.
@@ -118,19 +173,12 @@ export async function serveControl(options: ControlOptions): Promise<ControlServ
       void answer(server, socket, () => handlers[name](asks));
     });
   try {
-    // Created here, so that a missing parent folder is reported as such.
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
     server.start();
     await started.promise;
     if (group !== undefined) openToGroup(folder, group);
   } catch (error) {
     server.stop();
-    throw new ControlError(
-      "system",
-      `Cannot open the control channel in ${folder}: ${(error as Error).message}. ` +
-        "The folder must belong to the service's user (runtime.control_dir), and that user be a member of runtime.admin_group.",
-      { cause: error },
-    );
+    throw error;
   }
   return { close: () => server.stop() };
 }
