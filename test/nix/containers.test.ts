@@ -1,4 +1,4 @@
-/** Real podman and systemd-nspawn, by the commands of docs/sandboxes.md. */
+/** Real podman and systemd-nspawn, by the commands of docs/sandboxes.md and the devcontainer of docs/tools.md. */
 import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker, type TestBroker } from "../../lab/broker.ts";
@@ -18,6 +18,13 @@ interface Container {
   /** Whom the page says to allow. */
   readonly allow: "alice" | "root" | typeof mapped;
   readonly options?: readonly string[];
+}
+
+/** What tools give to podman or docker out of a devcontainer.json. */
+interface Devcontainer {
+  readonly mounts: readonly string[];
+  readonly containerEnv: Readonly<Record<string, string>>;
+  readonly runArgs: readonly string[];
 }
 
 const uidMap = [`--uidmap=0:${mapped}:65536`, `--gidmap=0:${mapped}:65536`];
@@ -115,6 +122,26 @@ readlink /proc/self/ns/net`,
       expect(refused.code).not.toBe(0);
       expect(refused.stderr).toMatch(/may not use this socket/);
     });
+  });
+
+  test("a devcontainer of docs/tools.md has them, too: its mounts and options are podman's", async () => {
+    const page = codeBlock("tools.md", "devcontainers", "json", '{\n  "mounts"');
+    const { mounts, containerEnv, runArgs } = JSON.parse(
+      page.replace("/shared/jails/agent,", "/shared/alice,"),
+    ) as Devcontainer;
+    const variables = Object.entries(containerEnv).map(([key, value]) => `--env=${key}=${value}`);
+    const places = [...mounts.map((mount) => `--mount=${mount}`), ...variables, ...runArgs];
+    const script = `cat $(nix-build --no-out-link -E ${shellQuote(simple("in-a-devcontainer"))})
+echo mine > /nix/store/mine
+ls -A /nix/var/nix
+tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '`;
+    const rest = [...needed.podman(folders.get("alice") ?? ""), "bash", "-c", script];
+    const { stdout, stderr } = await machine.run(["podman", "run", "--rm", ...places, ...rest], {
+      user: "alice",
+      env: { XDG_RUNTIME_DIR: "/run/user/alice" },
+    });
+    expect(stderr).toContain("/nix/store/mine: Read-only file system");
+    expect(stdout).toBe("made\ndaemon-socket\nlo\n");
   });
 
   test("the machine's own devices are as they were", () => expect(machineDevices()).toEqual(devices));
