@@ -33,7 +33,10 @@ export interface FilterOptions {
 export function withStoreOptions(command: Command): Command {
   return command
     .addOption(configOption())
-    .option("--store <FOLDER>", "the audit's folder (default: the configuration's)");
+    .option(
+      "--store <FOLDER>",
+      "the audit's folder (default: the configuration's, or your own if you cannot read the system's)",
+    );
 }
 
 export function withFilterOptions(command: Command): Command {
@@ -51,17 +54,46 @@ export function withFilterOptions(command: Command): Command {
     .option("--until <TIME>", "before then");
 }
 
-/** The folder of the service's audit. */
+interface ChosenAudit {
+  readonly folder: string;
+  /** The audit that is not read, since this user may not, or there is none. */
+  readonly insteadOf?: string;
+}
+
+/** An ordinary user who names no audit, and cannot read the system's, means their own: that of their jails. */
+async function chosenAudit(options: StoreOptions): Promise<ChosenAudit> {
+  if (options.store !== undefined) return { folder: options.store };
+  const folder = (await loadConfig({ path: options.config })).audit.path;
+  if (options.config !== undefined || process.env.NIX_BROKER_CONFIG || hasAudits(folder)) return { folder };
+  const own = (await loadConfig({ own: true })).audit.path;
+  return hasAudits(own) && own !== folder ? { folder: own, insteadOf: folder } : { folder };
+}
+
+/** The folder of the service's audit, or of the user's own. */
 export async function folderOf(options: StoreOptions): Promise<string> {
-  return options.store ?? (await loadConfig({ path: options.config })).audit.path;
+  return (await chosenAudit(options)).folder;
+}
+
+/** Whether there is an audit that this user may read. */
+function hasAudits(folder: string): boolean {
+  try {
+    return auditFolders(folder).length > 0;
+  } catch (error) {
+    if (error instanceof AuditError) return false;
+    throw error;
+  }
 }
 
 /**
- * The folders of all audits: the service's, and those of single connections.
+ * The folders of all audits: the service's, and those of single connections and of jails. Says so if they are the user's own.
  * @throws AuditError when there is none.
  */
 export async function foldersOf(options: StoreOptions): Promise<string[]> {
-  const folder = await folderOf(options);
+  const { folder, insteadOf } = await chosenAudit(options);
+  if (insteadOf !== undefined)
+    console.error(
+      `nix-broker: this is your own audit, in ${folder}; the system's, in ${insteadOf}, is for root (sudo)`,
+    );
   const folders = auditFolders(folder);
   if (folders.length > 0) return folders;
   throw new AuditError(

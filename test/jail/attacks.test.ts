@@ -217,6 +217,20 @@ describeEachVersion(
       await jails.asAlice(`${audit} verify --store ${folder}`);
       expect(await jails.asAlice(`${audit} --store ${folder} --verdict deny`)).toContain("CollectGarbage");
     });
+
+    test("a user who cannot read the system's audit is shown that of their jails", async () => {
+      await jails.bash("nix-store --gc");
+      const audit = `${process.execPath} ${program.cli} audit`;
+      const own = "/home/alice/.local/state/nix-broker/audit";
+      await jails.asRoot("mkdir -p -m 700 /var/lib/nix-broker/audit");
+      try {
+        for (const command of [audit, `${audit} --store ${own}`])
+          expect(await jails.asAlice(`${command} --verdict deny 2>&1`)).toContain("CollectGarbage");
+        expect(await jails.asAlice(`${audit} 2>&1`)).toContain(`this is your own audit, in ${own}`);
+      } finally {
+        await jails.asRoot("rm -r /var/lib/nix-broker");
+      }
+    });
   },
   clientConfig,
 );
