@@ -19,7 +19,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   service: ["contract", "config", "sandbox", "audit", "host", "policy", "protocol", "store"],
   sandbox: ["contract", "audit", "host", "policy", "protocol", "store"],
   config: ["policy", "protocol", "store"],
-  audit: ["protocol", "store"],
+  audit: ["host", "protocol", "store"],
   host: ["protocol", "store"],
   // A program of its own; the service tells it what contract/ says.
   fetcher: ["contract", "policy", "store"],

@@ -4,10 +4,11 @@
  * segment's last record.
  */
 
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, closeSync, existsSync, openSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { pathToFileURL } from "node:url";
+import { makeFolders } from "../host/make-folders.ts";
 import { AuditError } from "./error.ts";
 import { SEGMENT_FORMAT, segmentFormat } from "./schema.ts";
 
@@ -57,7 +58,7 @@ export function listSegments(folder: string): SegmentFile[] {
 /** Creates the folder if necessary. Only the service's user may write there, its group may read. */
 export function makeAuditFolder(folder: string): void {
   try {
-    mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
+    makeFolders(folder, FOLDER_MODE);
     chmodSync(folder, FOLDER_MODE);
   } catch (error) {
     const message = `Cannot keep the audit in ${folder}: ${(error as Error).message}. Make it writable for the service's user.`;

@@ -1,10 +1,12 @@
 /** Makes a jail, runs a command in it, and takes it down. */
-import { mkdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { AuditError } from "../audit/error.ts";
 import type { Config } from "../config/config.ts";
 import { profileNamed } from "../config/overrides.ts";
 import { currentUser } from "../config/places.ts";
+import { makeFolders } from "../host/make-folders.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
 import { type JailPlan, jailLines } from "./bubblewrap.ts";
@@ -64,7 +66,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     );
   const broker = await startJailBroker(config, profile, (inside) =>
     outsidePath(home === undefined ? folders : [home, ...folders], inside),
-  ).catch(told);
+  ).catch((error: Error) => told(error, config.audit.path));
   let end: JailEnd;
   try {
     end = await runJail({ ...plan, socket: broker.socket }, broker.hide);
@@ -130,7 +132,7 @@ function foldersOf(options: JailOptions, cwd: string, user: JailUser, config: Co
 /** The folder that is the jail's home; it is made if it is not there. @throws JailError */
 function keptHome(path: string, user: JailUser, config: Config): JailFolder {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolders(resolve(path), 0o700);
   } catch (error) {
     throw new JailError(`--home ${path}: ${(error as Error).message}`);
   }
@@ -190,8 +192,15 @@ function nixConfs(user: JailUser): string[] {
   });
 }
 
-/** @throws the error, in words for whoever started a jail */
-function told(error: Error): never {
+/**
+ * @param audit the configuration's `audit.path`
+ * @throws the error, in words for whoever started a jail
+ */
+function told(error: Error, audit: string): never {
+  if (error instanceof AuditError)
+    throw new JailError(
+      `what the jail asks for cannot be recorded below ${dirname(audit)}: ${(error.cause instanceof Error ? error.cause : error).message}. Make that folder writable for you, or set XDG_STATE_HOME to one that is`,
+    );
   if (!(error instanceof UpstreamError)) throw error;
   if (/trusts the user/.test(error.message))
     throw new JailError(

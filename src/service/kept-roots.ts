@@ -2,8 +2,9 @@
  * The roots of a named jail: links in a folder of its own, which upstream follows for as long as they are there. So they
  * outlast restarts of the service, and of upstream.
  */
-import { mkdirSync, readdirSync, symlinkSync } from "node:fs";
+import { readdirSync, symlinkSync } from "node:fs";
 import { basename } from "node:path";
+import { makeFolders } from "../host/make-folders.ts";
 import { Refusal } from "../sandbox/refusal.ts";
 import type { StorePath } from "../store/store-path.ts";
 import type { Roots, TemporaryRoots } from "./static-home.ts";
@@ -25,7 +26,7 @@ export class KeptRoots implements Roots {
   constructor(folder: string, temporary: TemporaryRoots) {
     this.folder = folder;
     this.temporary = temporary;
-    mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
+    makeFolders(folder, FOLDER_MODE);
     this.links = new Set(readdirSync(folder));
   }
 

@@ -1,8 +1,9 @@
 /** What named jails have on disk, which outlasts restarts of the service: when each began, and its roots. */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { JailConfig } from "../config/config.ts";
 import { newSandboxId } from "../contract/runtime-tree.ts";
+import { makeFolders } from "../host/make-folders.ts";
 import type { NamedJail } from "../sandbox/sandbox.ts";
 
 const FOLDER_MODE = 0o700;
@@ -27,7 +28,7 @@ export class JailFolders {
   /** @throws the system's error when its folder cannot be made */
   open({ name, lifetime }: JailConfig): OpenedJail {
     const folder = join(this.top, name);
-    mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
+    makeFolders(folder, FOLDER_MODE);
     const since = beginningOf(folder);
     const endsAt = new Date(since.getTime() + lifetime * SECOND_MS);
     return {

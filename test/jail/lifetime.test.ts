@@ -214,6 +214,8 @@ describe("where there can be no jail, it says why", () => {
   test("bubblewrap is missing", () => refused("install bubblewrap", { hasBwrap: false }));
   test("root", () => refused("is for ordinary users", { user: "root" }));
   test("the current folder is the home", () => refused("is or contains your home", { cwd: "/home/alice" }));
+  test("nothing can be recorded", () =>
+    refused("set XDG_STATE_HOME", { env: { XDG_STATE_HOME: "/proc/none" } }));
   test("a wrong URL pattern", () =>
     refused("--allow-url x: expected scheme://", { args: ["--allow-url", "x"] }));
   test("a profile that is not there", () =>

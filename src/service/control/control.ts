@@ -9,10 +9,11 @@
  * accepts only listed events; its default, `fast`, would buffer without limit. (Seen in node-ipc 14.0.0,
  * entities/EventParser.js.)
  */
-import { chmodSync, chownSync, mkdirSync, statSync } from "node:fs";
+import { chmodSync, chownSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import { IPCModule, type Config as IpcConfig } from "node-ipc";
 import { FileLock } from "../../host/file-lock.ts";
+import { makeFolders } from "../../host/make-folders.ts";
 import { type ControlRequestName, type ControlRequests, controlRequestNames } from "./messages.ts";
 
 /** The control channel cannot be opened or used. */
@@ -117,7 +118,7 @@ function lockFolder(folder: string): FileLock {
   let lock: FileLock | undefined;
   try {
     // Created here, so that a missing parent folder is reported as such.
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolders(folder, 0o700);
     // In somebody else's, the name of the lock could lead to any file of ours.
     if (statSync(folder).uid !== process.getuid?.()) throw new Error("it belongs to another user");
     lock = FileLock.take(path);
