@@ -36,6 +36,11 @@ export class NixSettings {
     return [value, this.added.get(name) ?? ""].join(" ").trim();
   }
 
+  /** Whether there is a nix.conf, or a Nix that told its settings. */
+  get present(): boolean {
+    return this.changed > 0 || this.unreadable.length > 0 || this.defaults.size > 0;
+  }
+
   /** Whether the files or Nix itself say what a setting is. */
   knows(name: string): boolean {
     return this.values.has(name) || this.added.has(name) || this.defaults.has(name);

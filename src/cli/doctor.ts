@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { escapeText, jsonText } from "../audit/escape.ts";
 import type { Config } from "../config/config.ts";
-import { ConfigError } from "../config/config-error.ts";
+import { ConfigError, inOneLine } from "../config/config-error.ts";
 import { loadConfig, parseConfig } from "../config/load.ts";
 import { UserDatabase } from "../host/users.ts";
 import { type Finding, problem, warning } from "./doctor-finding.ts";
@@ -9,6 +9,7 @@ import { checkFolders, checkRestarted, checkRootConfig } from "./doctor-folders.
 import { checkLix } from "./doctor-lix.ts";
 import { checkNix } from "./doctor-nix.ts";
 import { NixSettings } from "./doctor-nix-settings.ts";
+import { checkNoNix } from "./doctor-no-nix.ts";
 import { checkAudit, checkLinker, checkService, checkUpstream, daemonStarted } from "./doctor-service.ts";
 import { checkSocket } from "./doctor-socket.ts";
 import { checkJobs, checkUsers, serviceUid } from "./doctor-users.ts";
@@ -26,8 +27,11 @@ async function loadOrDefaults(path: string | undefined): Promise<{ config: Confi
     return { config: await loadConfig({ path }), findings: [] };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    const text = error.message.replace(/\s*\n\s*/g, "; ");
-    const finding = problem("configuration", text, "correct it; the checks below use the defaults");
+    const finding = problem(
+      "configuration",
+      inOneLine(error.message),
+      "correct it; the checks below use the defaults",
+    );
     return { config: await parseConfig(""), findings: [finding] };
   }
 }
@@ -52,6 +56,17 @@ export async function diagnose(configPath: string | undefined): Promise<Finding[
   const perBuild =
     settings.get("pre-build-hook") !== "" || config.listen.some(({ view }) => view === "build");
   const service = await checkService(config);
+  const noNix = checkNoNix(config, settings);
+  if (noNix)
+    return [
+      ...findings,
+      noNix,
+      ...service.findings,
+      ...(config.upstream.command ? [(await checkUpstream(config, service.status)).finding] : []),
+      ...checkAudit(config, service.status),
+      ...(uid === undefined ? [] : checkFolders(config, uid, perBuild)),
+      ...(perBuild ? checkRootConfig(config) : []),
+    ];
   const upstream = await checkUpstream(config, service.status);
   return [
     ...findings,

@@ -49,7 +49,7 @@ export const entries: Readonly<Record<string, Entry>> = {
     load: () => import("./policy.ts"),
   },
   "check-config": {
-    summary: "check a configuration file and report every problem with its line",
+    summary: "check a configuration file and report its problems with their lines",
     load: () => import("./check-config.ts"),
   },
 };

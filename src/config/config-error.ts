@@ -12,7 +12,12 @@ function problemText({ line, key, message }: ConfigProblem): string {
   return [line === undefined ? "" : `line ${line}: `, key === "" ? "" : `${key}: `, message].join("");
 }
 
-/** A configuration that cannot be used. Names every problem that was found, not only the first. */
+/** A message of several lines as one, for logs and lists. */
+export function inOneLine(message: string): string {
+  return message.replace(/:\s*\n\s*/g, ": ").replace(/\s*\n\s*/g, "; ");
+}
+
+/** A configuration that cannot be used. Names all problems that were found. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
   /** The file, or `undefined` where no file is involved. */

@@ -5,6 +5,7 @@ import type { Config } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
 import { suggestion } from "./nearest.ts";
 import { currentUser, type Environment, ownPlaces, type Places, systemPlaces, type User } from "./places.ts";
+import { remainingProblems } from "./remaining.ts";
 import { resolveConfig } from "./resolve.ts";
 import { configSchema, knownKeys } from "./schema.ts";
 
@@ -76,8 +77,12 @@ async function configError(
  * @throws ConfigError naming every problem with its line.
  */
 export async function parseConfig(text: string, file?: string, places = systemPlaces): Promise<Config> {
-  const result = configSchema.safeParse(parseToml(file, text));
-  if (!result.success) throw await configError(file, text, result.error.issues.flatMap(problemsOf));
+  const parsed = parseToml(file, text);
+  const result = configSchema.safeParse(parsed);
+  if (!result.success) {
+    const wrong = result.error.issues.flatMap(problemsOf);
+    throw await configError(file, text, [...wrong, ...remainingProblems(parsed, wrong, places)]);
+  }
   const problems: Unplaced[] = [];
   const config = resolveConfig(file, result.data, places, (path, message) =>
     problems.push({ path, message }),

@@ -24,8 +24,8 @@ the broker; the *view* of a sandbox is the set of store paths it may know of. Ch
 
     nix-broker check-config FILE
 
-which reports every problem with its line. Then \`systemctl reload nix-broker\`: static sockets,
-profiles, limits and the log's level are taken up without ending sandboxes
+which reports problems with their lines, and users and groups that this machine does not have. Then
+\`systemctl reload nix-broker\`: static sockets, profiles, limits and the log's level are taken up without ending sandboxes
 ([control.md](control.md#reload-and-what-systemd-is-told)). Other changes need a restart; the log says
 so. After changes to \`[upstream]\`,
 \`[runtime]\` or \`[hooks]\`, also generate root.conf again and restart the linker

@@ -6,6 +6,7 @@ import { logRecords } from "../audit/json-line.ts";
 import { AuditStore } from "../audit/store.ts";
 import { nowMicroseconds } from "../audit/time.ts";
 import type { Config } from "../config/config.ts";
+import { inOneLine } from "../config/config-error.ts";
 import { type ActivatedSocket, takeActivatedSockets } from "../host/activation.ts";
 import type { FileLock } from "../host/file-lock.ts";
 import { Notifier } from "../host/notify.ts";
@@ -165,7 +166,7 @@ async function startLocked(
       if (later.length > 0)
         log.warn({ tables: later }, "changes in these tables of the configuration need a restart");
     } catch (error) {
-      health.reload = (error as Error).message.replace(/\s*\n\s*/g, "; ");
+      health.reload = inOneLine((error as Error).message);
       log.error(
         { error: health.reload },
         "the configuration was not taken up: the one before stays in force",

@@ -103,7 +103,25 @@ describe("check-config", () => {
       file,
       ok: true,
       problems: [],
+      warnings: [],
     });
+  });
+
+  test("names users and groups that this machine does not have, and limits that let nobody in", () => {
+    const file = write(
+      "machine.toml",
+      '[runtime]\nadmin_group = "no-such-group"\n[limits]\nconnections = 0\n' +
+        '[[listen]]\npath = "/run/x"\nallow_uids = ["root", "no-such-user"]\n',
+    );
+    const { code, stdout } = nixBroker(["check-config", file]);
+    expect(code).toBe(0);
+    expect(stdout).toContain(
+      `${file} can be read, but on this machine:\n  runtime.admin_group: There is no group "no-such-group"`,
+    );
+    expect(stdout).toContain('  listen[0].allow_uids: There is no user "no-such-user" on this machine');
+    expect(stdout).toContain('  limits.connections: It is 0 in the profile "build"');
+    const { warnings } = JSON.parse(nixBroker(["check-config", file, "--json"]).stdout);
+    expect(warnings[0]).toMatchObject({ key: "runtime.admin_group" });
   });
 
   test("--json lists the problems", () => {
@@ -170,5 +188,30 @@ describe("policy", () => {
     const file = write("profile.toml", '[profiles.looker]\nextends = "build"\noperations = ["query"]\n');
     const { stdout } = nixBroker(["policy", "explain", "NarFromPath", "-p", "looker", "-c", file, "--json"]);
     expect(JSON.parse(stdout)).toMatchObject({ profile: "looker", verdict: "deny", group: "read" });
+  });
+});
+
+describe("doctor", () => {
+  test("where there is no Nix, it says so, and nothing of what Nix would do", () => {
+    const config = write("nowhere.toml", `[upstream]\nsocket = "${folder}/daemon"\n`);
+    const { code, stdout } = nixBroker(["doctor", "--config", config, "--json"], {
+      NIX_CONF_DIR: `${folder}/no-nix`,
+      PATH: folder,
+    });
+    expect(code).toBe(1);
+    const { findings } = JSON.parse(stdout);
+    expect(findings[0]).toMatchObject({
+      state: "problem",
+      topic: "Nix",
+      text: `there is none on this machine: no program nix in PATH, no ${folder}/no-nix/nix.conf, no socket ${folder}/daemon; what depends on it was not checked`,
+    });
+    const topics = findings.map(({ topic }: { topic: string }) => topic);
+    for (const topic of ["sandbox", "allowed-users", "trusted-users", "upstream"])
+      expect(topics).not.toContain(topic);
+  });
+
+  test("a file that does not exist is told in one line", () => {
+    const { findings } = JSON.parse(nixBroker(["doctor", "--config", `${folder}/none`, "--json"]).stdout);
+    expect(findings[0].text).toBe(`${folder}/none cannot be used: there is no such file`);
   });
 });

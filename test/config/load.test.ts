@@ -332,6 +332,24 @@ describe("errors", () => {
     expect((await problemsOf('[upstream]\nsocket = "/x'))[0]).toMatch(/^2 : not valid TOML: /);
   });
 
+  test("a value that does not fit hides no problem of the keys that do", async () => {
+    const listen = (profile: string) =>
+      `[[listen]]\npath = "/x"\nallow_uids = ["*"]\nprofile = "${profile}"\n`;
+    expect(await problemsOf(`[log]\nlevel = 3\n${listen("bild")}${listen("pure")}`)).toEqual([
+      expect.stringMatching(/^2 log\.level: /),
+      '6 listen[0].profile: there is no profile "bild"; did you mean "build"?',
+      "8 listen[1].path: listen[0] opens the same path",
+    ]);
+  });
+
+  test.each([
+    ["[profiles.mine]\nextends = 3\n[hooks]\nprofile = 'mine'\n", 1],
+    ["[profiles]\nmine = 3\n[hooks]\nprofile = 'mine'\n", 1],
+    ["[metrics]\nlisten = 9464\ntoken_file = 3\n", 1],
+  ])("and none is made up by leaving it out: %j", async (text, count) => {
+    expect(await problemsOf(text)).toHaveLength(count);
+  });
+
   test("the message starts with the file and lists problems by line", async () => {
     await expect(parseConfig("b = 1\n", "/etc/x.toml")).rejects.toThrow(
       /^\/etc\/x\.toml cannot be used:\n {2}line 1: b: there is no such key/,
