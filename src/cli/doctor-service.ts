@@ -5,6 +5,7 @@ import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { verifyAudit } from "../audit/verify.ts";
 import type { Config } from "../config/config.ts";
+import { isOwnControlDir } from "../config/places.ts";
 import { socketPeer } from "../host/socket.ts";
 import { explained } from "../sandbox/upstream/connection.ts";
 import { UpstreamPool } from "../sandbox/upstream/pool.ts";
@@ -51,7 +52,13 @@ export async function checkService(
     const finding =
       denied || error.code === "refused"
         ? unseen(topic, "whether it runs")
-        : problem(topic, error.message, "systemctl start nix-broker, and see journalctl -u nix-broker");
+        : problem(
+            topic,
+            error.message,
+            isOwnControlDir(config.runtime.controlDir)
+              ? "start it: nix-broker serve"
+              : "systemctl start nix-broker, and see journalctl -u nix-broker",
+          );
     return { status: undefined, findings: [finding] };
   }
 }

@@ -29,15 +29,25 @@ export function checkUsers(config: Config, settings: NixSettings, users: UserDat
         "create a system user for it (runtime.user)",
       ),
     ];
-  const listed = (entries: readonly string[]): string | undefined =>
-    entries.find((entry) => entry === "*" || entry === user || isMember(entry, uid, users));
   return [
     ok("service user", `${user} is user ${uid}`),
     checkBuildUser(config, settings, uid, users),
-    checkAllowed(user, settings, listed),
-    checkTrusted(config, settings, listed),
+    ...checkDaemonsLists(config, settings, uid, users),
     ...checkBuilders(config, users),
   ];
+}
+
+/** What nix.conf says of a user. @param config names the user, too: `runtime.user` */
+export function checkDaemonsLists(
+  config: Config,
+  settings: NixSettings,
+  uid: number,
+  users: UserDatabase,
+): Finding[] {
+  const { user } = config.runtime;
+  const listed = (entries: readonly string[]): string | undefined =>
+    entries.find((entry) => entry === "*" || entry === user || isMember(entry, uid, users));
+  return [checkAllowed(user, settings, listed), checkTrusted(config, settings, listed)];
 }
 
 function isMember(entry: string, uid: number, users: UserDatabase): boolean {

@@ -3,16 +3,18 @@ import { escapeText, jsonText } from "../audit/escape.ts";
 import type { Config } from "../config/config.ts";
 import { ConfigError, inOneLine } from "../config/config-error.ts";
 import { loadConfig, parseConfig } from "../config/load.ts";
+import { currentUser, isOwnControlDir, ownPlaces } from "../config/places.ts";
 import { UserDatabase } from "../host/users.ts";
-import { type Finding, problem, warning } from "./doctor-finding.ts";
+import { type Finding, ok, problem, warning } from "./doctor-finding.ts";
 import { checkFolders, checkRestarted, checkRootConfig } from "./doctor-folders.ts";
+import { checkJail } from "./doctor-jail.ts";
 import { checkLix } from "./doctor-lix.ts";
 import { checkNix } from "./doctor-nix.ts";
 import { NixSettings } from "./doctor-nix-settings.ts";
 import { checkNoNix } from "./doctor-no-nix.ts";
 import { checkAudit, checkLinker, checkService, checkUpstream, daemonStarted } from "./doctor-service.ts";
 import { checkSocket } from "./doctor-socket.ts";
-import { checkJobs, checkUsers, serviceUid } from "./doctor-users.ts";
+import { checkDaemonsLists, checkJobs, checkUsers, serviceUid } from "./doctor-users.ts";
 import { configOption, jsonOption } from "./options.ts";
 import { exitCodes } from "./outcome.ts";
 
@@ -50,6 +52,10 @@ function checkEnvironment(perBuild: boolean): Finding[] {
 /** Everything that `nix-broker doctor` checks, in the order in which it is printed. */
 export async function diagnose(configPath: string | undefined): Promise<Finding[]> {
   const { config, findings } = await loadOrDefaults(configPath);
+  const isOrdinary = ownPlaces(process.env, currentUser()) !== undefined;
+  const namesConfig = configPath !== undefined || Boolean(process.env.NIX_BROKER_CONFIG);
+  // Jails are not made with a configuration that cannot be used.
+  const makesJails = isOrdinary && !namesConfig && findings.length === 0;
   const settings = new NixSettings();
   const users = new UserDatabase();
   const uid = serviceUid(config, users);
@@ -68,6 +74,20 @@ export async function diagnose(configPath: string | undefined): Promise<Finding[
       ...(perBuild ? checkRootConfig(config) : []),
     ];
   const upstream = await checkUpstream(config, service.status);
+  if (
+    makesJails &&
+    service.status === undefined &&
+    isOwnControlDir(config.runtime.controlDir) &&
+    config.listen.length === 0
+  )
+    return [
+      ...findings,
+      ok("service", "no broker of your own runs (nix-broker serve), and a jail needs none"),
+      upstream.finding,
+      ...checkLix(upstream.nix, settings),
+      ...checkDaemonsLists(config, settings, currentUser().uid, users),
+      ...checkJail(config, problem),
+    ];
   return [
     ...findings,
     ...service.findings,
@@ -83,6 +103,7 @@ export async function diagnose(configPath: string | undefined): Promise<Finding[
     ...(perBuild ? checkJobs(config, settings, users) : []),
     ...(uid === undefined ? [] : checkFolders(config, uid, perBuild)),
     ...(perBuild ? checkRootConfig(config) : []),
+    ...(makesJails ? checkJail(await loadConfig({ own: true }), warning) : []),
   ];
 }
 
@@ -119,7 +140,7 @@ async function doctor(options: Options): Promise<void> {
 export function command(): Command {
   return new Command("doctor")
     .description(
-      "Check this installation: nix-daemon's settings and hooks, users, folders, the service, the linker, the audit. Each finding is ok, a warning or a problem, with advice. Changes nothing. Root can check everything; other users are told what they cannot see.",
+      "Check this installation: nix-daemon's settings and hooks, users, folders, the service, the linker, the audit. Each finding is ok, a warning or a problem, with advice. Changes nothing. Root can check everything; other users are told what they cannot see, and whether nix-broker jail has what it needs.",
     )
     .addOption(configOption())
     .addOption(jsonOption())

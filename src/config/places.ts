@@ -72,3 +72,8 @@ export function ownPlaces(environment: Environment, user: User): OwnPlaces | und
     gcrootsDir: `${stateDir}/gcroots`,
   };
 }
+
+/** Whether a control folder is that of the current user's own broker, where the configuration says nothing else. */
+export function isOwnControlDir(folder: string): boolean {
+  return ownPlaces(process.env, currentUser())?.controlDir === folder;
+}

@@ -228,7 +228,7 @@ describeEachVersion(
           expect(await jails.asAlice(`${command} --verdict deny 2>&1`)).toContain("CollectGarbage");
         expect(await jails.asAlice(`${audit} 2>&1`)).toContain(`this is your own audit, in ${own}`);
       } finally {
-        await jails.asRoot("rm -r /var/lib/nix-broker");
+        await jails.asRoot("rm -r /var/lib/nix-broker/audit");
       }
     });
   },

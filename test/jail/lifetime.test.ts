@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker } from "../../lab/broker.ts";
 import { type Daemon, lab, type NixVersion } from "../../lab/lab.ts";
 import { until } from "../../lab/parts.ts";
+import { program } from "../../lab/program.ts";
 import { place, projectRoot, simple } from "../nix/fixture.ts";
 import { clientConfig, JailLab } from "./fixture.ts";
 
@@ -201,6 +202,33 @@ test("what --print prints runs as a jail, with a broker at the socket that it na
     expect(ran.stdout).toContain("the secret /home/alice\n");
   } finally {
     await broker.stop();
+  }
+});
+
+test("without a service, doctor checks what a jail needs, and status advises none of systemd's", async () => {
+  const run = (command: string, env = {}) =>
+    daemon.run([process.execPath, program.cli, command], {
+      user: "alice",
+      cwd: "/home/alice/project",
+      env: { PATH: "/var/bwrap:/usr/bin:/bin", ...env },
+    });
+  // As if nothing were installed.
+  await jails.asRoot("mv /var/lib/nix-broker /var/lib/set-aside");
+  try {
+    const well = await run("doctor");
+    expect(well).toMatchObject({ code: 0 });
+    for (const topic of ["service", "upstream", "trusted-users", "bubblewrap", "state"])
+      expect(well.stdout).toMatch(new RegExp(`^ok +${topic}: `, "m"));
+    const ill = await run("doctor", { PATH: "/usr/bin:/bin", XDG_STATE_HOME: "/proc/none" });
+    expect(ill.code).toBe(1);
+    expect(ill.stdout).toMatch(/^PROBLEM +bubblewrap: .*\n.*install the package bubblewrap/m);
+    expect(ill.stdout).toMatch(/^PROBLEM +state: .*\n.*set XDG_STATE_HOME/m);
+    const { code, stderr } = await run("status");
+    expect(code).toBe(3);
+    expect(stderr).toContain("A jail needs no service");
+    expect(stderr).not.toContain("systemctl");
+  } finally {
+    await jails.asRoot("mv /var/lib/set-aside /var/lib/nix-broker");
   }
 });
 

@@ -12,6 +12,7 @@
 import { chmodSync, chownSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import { IPCModule, type Config as IpcConfig } from "node-ipc";
+import { isOwnControlDir } from "../../config/places.ts";
 import { FileLock } from "../../host/file-lock.ts";
 import { makeFolders } from "../../host/make-folders.ts";
 import { type ControlRequestName, type ControlRequests, controlRequestNames } from "./messages.ts";
@@ -266,9 +267,12 @@ export function askService<Name extends ControlRequestName>(
 
 function unreachable(folder: string, error: NodeJS.ErrnoException): ControlError {
   const socket = controlSocket(folder);
+  const start = isOwnControlDir(folder)
+    ? "A jail needs no service; otherwise start one of your own (nix-broker serve)"
+    : "Start the service (systemctl start nix-broker)";
   const why: Readonly<Record<string, string>> = {
-    ENOENT: `nothing is at ${socket}. Start the service (systemctl start nix-broker), or name its configuration with --config`,
-    ECONNREFUSED: `nobody listens on ${socket}. Start the service (systemctl start nix-broker)`,
+    ENOENT: `nothing is at ${socket}. ${start}, or name its configuration with --config`,
+    ECONNREFUSED: `nobody listens on ${socket}. ${start}`,
     EACCES: `this user may not reach ${socket}. Ask as root or as the service's user, or be a member of runtime.admin_group`,
   };
   const text = why[error.code ?? ""] ?? `${socket}: ${error.message}`;
