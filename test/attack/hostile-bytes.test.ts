@@ -195,7 +195,7 @@ describeAttack(
     });
 
     test("G8: unknown operations and requests out of order are answered with an error, then closed", async () => {
-      for (const number of [0, 2, 15, 17, 48, 999, 1000, 100_000]) {
+      for (const number of [0, 2, 15, 17, 51, 999, 1002, 100_000]) {
         const client = await brokered();
         await client.write(Buffer.concat([word(number), Buffer.alloc(64)]));
         expect((await client.outcome()).error).toBe(`operation ${number} is not one that nix-broker knows`);

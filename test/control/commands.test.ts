@@ -117,7 +117,7 @@ test("a running build is listed with all its facts, and so is what it did", asyn
   ]);
 
   const table = (await cli("sandboxes")).stdout;
-  expect(table).toMatch(/^ID +BUILD OR SOCKET +PROFILE/);
+  expect(table).toMatch(/^ID +BUILD, JAIL OR SOCKET +PROFILE/);
   expect(table).toMatch(new RegExp(`^${sandbox.id.slice(0, 12)} +watched +build +1 `, "m"));
   const page = (await cli("sandboxes", sandbox.id)).stdout;
   expect(page).toContain(sandbox.derivation);
