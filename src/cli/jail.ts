@@ -48,7 +48,7 @@ Examples:
   nix-broker jail --audit -- nix build
 
 Exit code: the command's (128 + N if signal N ended it), 127 if there is no such command in the jail, 125 if the
-jail could not be made.`,
+jail could not be made (no such profile or variable among the reasons), 2 for wrong usage.`,
     )
     .action(run);
 }

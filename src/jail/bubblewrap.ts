@@ -15,6 +15,8 @@ export interface JailPlan {
   readonly logs: string | undefined;
   /** The broker's socket. */
   readonly socket: string;
+  /** Whether the broker may be started again, with another socket of this name: then the jail has its folder. */
+  readonly brokerStays: boolean;
   /** Texts of files by their paths. */
   readonly files: ReadonlyMap<string, string>;
   /** A program for the kernel: see call-filter.ts. */
@@ -62,8 +64,12 @@ function mountsOf(plan: JailPlan): Mount[] {
     ...(plan.logs === undefined
       ? []
       : ([{ kind: "ro-bind", source: plan.logs, target: buildLogs }] as const)),
-    { kind: "dir", target: dirname(daemonSocket) },
-    { kind: "ro-bind", source: plan.socket, target: daemonSocket },
+    ...(plan.brokerStays
+      ? ([{ kind: "ro-bind", source: dirname(plan.socket), target: dirname(daemonSocket) }] as const)
+      : ([
+          { kind: "dir", target: dirname(daemonSocket) },
+          { kind: "ro-bind", source: plan.socket, target: daemonSocket },
+        ] as const)),
   ];
 }
 

@@ -83,11 +83,15 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
 }
 
 /** @param socket of a broker that is not there yet; never the daemon's own, for the lines are to be run */
-function print(plan: Omit<JailPlan, "socket">, { env = [], profile }: JailOptions, socket: string): void {
+function print(plan: Omit<JailPlan, "socket">, options: JailOptions, socket: string): void {
+  const { env = [], profile } = options;
   const byName = env.filter((word) => !word.includes("="));
   console.log(jailLines({ ...plan, socket }, byName));
   console.error(
-    `nix-broker: for bash, with a broker that you run: nix-broker serve --listen ${socket} --profile ${profile} --allow ${plan.environment.USER}`,
+    `nix-broker: These lines are for bash. First run a broker, which stays: nix-broker serve --listen ${socket} --profile ${profile} --view store --allow ${plan.environment.USER}`,
+  );
+  console.error(
+    "nix-broker: What that broker fetches, and whether it gives builds the network, its profile alone says (fixed_outputs), and not --allow-url and --net",
   );
 }
 
@@ -96,7 +100,7 @@ function whoWeAre(): JailUser {
   const { uid, name } = currentUser();
   if (uid === 0)
     throw new JailError(
-      "nix-broker jail is for ordinary users: the daemon trusts root, and root in a jail could do what root can",
+      "nix-broker jail is for ordinary users: the daemon trusts root, and root in a jail could do what root can. Run it as another user: sudo -u USER nix-broker jail -- COMMAND, or setpriv --reuid USER --regid GROUP --init-groups",
     );
   const home = homedir();
   return {
@@ -156,10 +160,11 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
   const withNetwork = options.net === true;
   const filters = hasCallFilter(process.arch);
   return {
-    bwrap: findBwrap(process.env.PATH ?? "", [
+    bwrap: bwrapFor(options, [
       ...folders.filter(({ writable }) => writable).map(({ source }) => source),
       ...(home === undefined ? [] : [home]),
     ]),
+    brokerStays: options.print === true,
     machine: machineMounts(withNetwork),
     home: user.home,
     keptHome: home,
@@ -180,6 +185,17 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
     }),
     command,
   };
+}
+
+/** @throws JailError */
+function bwrapFor(options: JailOptions, writable: readonly string[]): string {
+  try {
+    return findBwrap(process.env.PATH ?? "", writable);
+  } catch (error) {
+    // Lines that are printed may be for another machine.
+    if (options.print && error instanceof JailError) return "/usr/bin/bwrap";
+    throw error;
+  }
 }
 
 function nixConfs(user: JailUser): string[] {

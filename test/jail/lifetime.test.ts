@@ -186,9 +186,11 @@ test("what --print prints runs as a jail, with a broker at the socket that it na
   const env = { PATH: "/var/bwrap:/usr/bin:/bin", SECRET: "the secret" };
   const { stdout, stderr } = await jails.bash("nix-store --gc; echo $SECRET $HOME", { args, env });
   expect(stdout).not.toContain("the secret");
-  const [, socket = ""] = /--ro-bind (\S+) \/nix\/var\/nix\/daemon-socket\/socket/.exec(stdout) ?? [];
-  expect(socket).toMatch(/^\/home\/alice\/.*\/jail\/socket$/);
-  expect(stderr).toContain(`--listen ${socket} --profile agent --allow alice`);
+  const [, folder = ""] = /--ro-bind (\S+) \/nix\/var\/nix\/daemon-socket \\/.exec(stdout) ?? [];
+  expect(folder).toMatch(/^\/home\/alice\/.*\/jail$/);
+  expect(stderr).toContain(
+    `First run a broker, which stays: nix-broker serve --listen ${folder}/socket --profile agent --view store --allow alice`,
+  );
   const broker = await startBroker(daemon, {
     user: "alice",
     profile: "agent",
@@ -196,7 +198,7 @@ test("what --print prints runs as a jail, with a broker at the socket that it na
     allow: "alice",
   });
   try {
-    await jails.asAlice(`mkdir -p $(dirname ${socket}) && ln -s ${broker.socket} ${socket}`);
+    await jails.asAlice(`mkdir -p ${folder} && ln ${broker.socket} ${folder}/socket`);
     const ran = await daemon.run(["bash"], { user: "alice", cwd: "/home/alice/project", env, input: stdout });
     expect(ran.stderr).toContain("CollectGarbage is not allowed here");
     expect(ran.stdout).toContain("the secret /home/alice\n");
@@ -232,6 +234,16 @@ test("without a service, doctor checks what a jail needs, and status advises non
   }
 });
 
+test("the jail's lines are printed without bubblewrap, too", async () => {
+  const { code, stdout } = await jails.bash("echo", { args: ["--print"], hasBwrap: false });
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/^ {2}\/usr\/bin\/bwrap \\$/m);
+});
+
+test("wrong usage: 2", async () => {
+  expect(await jails.bash("echo ran", { args: ["--nte"] })).toMatchObject({ code: 2, stdout: "" });
+});
+
 describe("where there can be no jail, it says why", () => {
   const refused = async (words: string, options: Parameters<JailLab["bash"]>[1]) => {
     const { code, stderr, stdout } = await jails.bash("echo ran", options);
@@ -240,10 +252,12 @@ describe("where there can be no jail, it says why", () => {
   };
 
   test("bubblewrap is missing", () => refused("install bubblewrap", { hasBwrap: false }));
-  test("root", () => refused("is for ordinary users", { user: "root" }));
+  test("root", () => refused("sudo -u USER nix-broker jail", { user: "root" }));
   test("the current folder is the home", () => refused("is or contains your home", { cwd: "/home/alice" }));
   test("nothing can be recorded", () =>
     refused("set XDG_STATE_HOME", { env: { XDG_STATE_HOME: "/proc/none" } }));
+  test("a variable that is not there", () =>
+    refused("--env MISSING: there is no such variable", { args: ["--env", "MISSING"] }));
   test("a wrong URL pattern", () =>
     refused("--allow-url x: expected scheme://", { args: ["--allow-url", "x"] }));
   test("a profile that is not there", () =>

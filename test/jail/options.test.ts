@@ -187,6 +187,7 @@ describe("the command line", () => {
     storeDir: "/nix/store",
     logs: undefined,
     socket: "/run/s",
+    brokerStays: false,
     files: new Map([["/etc/passwd", "it's\n"]]),
     filter: callFilter("x64"),
     withNetwork: false,
@@ -212,6 +213,11 @@ describe("the command line", () => {
     expect(other).toEqual(
       expect.arrayContaining(["--share-net", "--new-session", "--die-with-parent", "--unshare-all"]),
     );
+  });
+
+  test("has the folder of a broker that stays, which may make its socket anew", () => {
+    const { args } = jailArguments({ ...plan, socket: "/run/jail/socket", brokerStays: true });
+    expect(args.join(" ")).toContain("--ro-bind /run/jail /nix/var/nix/daemon-socket --ro-bind-data");
   });
 
   test("is printed as a shell takes it", () => {
