@@ -1,8 +1,8 @@
 /**
  * For experiments: starts a daemon and runs a command, or a shell, beside it as root.
  *
- *     node lab/shell.ts --fetch
- *     node lab/shell.ts VERSION [COMMAND…]
+ *     node_modules/node/bin/node lab/shell.ts --fetch
+ *     node_modules/node/bin/node lab/shell.ts VERSION [COMMAND…]
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -16,7 +16,7 @@ if (version !== undefined) {
   process.exitCode = await shell(version);
 } else if (wanted !== "--fetch") {
   process.stderr.write(
-    `usage: node lab/shell.ts VERSION [COMMAND…]   (VERSION: ${lab.versions.join(", ")})\n`,
+    `usage: node_modules/node/bin/node lab/shell.ts VERSION [COMMAND…]   (VERSION: ${lab.versions.join(", ")})\n`,
   );
   process.exitCode = 2;
 }

@@ -112,6 +112,16 @@ remove() {
   if [ "$1" = keeps ]; then say "the audit in /var/lib/nix-broker, its user and /etc/nix-broker stay; --purge removes them"; fi
 }
 
+usage() {
+  sed -n 's/^#   //p' "$0"
+}
+
+# First: what is asked for is not a matter of the machine.
+case $1 in
+  '' | --remove | --purge) [ $# -le 1 ] || { usage >&2; exit 2; } ;;
+  --help | -h) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
+esac
 check_machine
 case $1 in
   '') install ;;
@@ -121,9 +131,5 @@ case $1 in
     [ ! -e "$list" ] || remove
     forget_runs
     forget_all
-    ;;
-  *)
-    sed -n 's/^#   //p' "$0" >&2
-    exit 2
     ;;
 esac

@@ -34,11 +34,15 @@ function makePackages(architecture: Architecture): string[] {
   try {
     const deb = join(dist, `nix-broker_${version}_${architecture.debian}.deb`);
     const tree = join(scratch, "deb");
+    step("the files of the Debian package, with Node for it");
     layOut(tree, { architecture, prefix: "/usr", dist }, scratch);
+    step("the Debian package (about a minute)");
     makeDeb(tree, deb, { architecture, version, time });
     const archive = join(dist, `nix-broker-${version}-linux-${architecture.debian}.tar.zst`);
     const local = join(scratch, "local");
+    step("the files of the archive");
     layOut(local, { architecture, prefix: "/usr/local", dist }, scratch);
+    step("the archive");
     makeTarball(local, archive, { architecture, version, time });
     return [deb, archive];
   } finally {
@@ -46,11 +50,16 @@ function makePackages(architecture: Architecture): string[] {
   }
 }
 
+function step(what: string): void {
+  console.error(`nix-broker: making ${what}`);
+}
+
 try {
   const { values } = parseArgs({ options: { arch: { type: "string", default: process.arch } } });
   const architecture = architectureOf(values.arch);
   // Manual pages have a date.
   process.env.SOURCE_DATE_EPOCH = String(sourceTime());
+  step("the programs");
   await buildAll(dist);
   for (const file of makePackages(architecture)) console.log(relative(projectRoot, file));
 } catch (error) {

@@ -13,8 +13,10 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { ownNode } from "../scripts/build.ts";
 import { buildHooks } from "../scripts/build-hooks.ts";
 import { type Architecture, PackageError } from "./architecture.ts";
+import { copyDocuments } from "./documents.ts";
 import { addLicences } from "./licences.ts";
 import { addNativeParts } from "./native-parts.ts";
 
@@ -41,7 +43,11 @@ export function layOut(tree: string, { architecture, prefix, dist }: Layout, scr
   const node = addNativeParts(architecture, programs, scratch);
   cpSync(join(node, "bin/node"), join(programs, "node"));
   for (const launcher of ["nix-broker", "nix-broker-root"])
-    change(join(programs, launcher), [[":-node}", `:-${prefix}/lib/nix-broker/node}`]]);
+    change(join(programs, launcher), [
+      [ownNode("$self"), ""],
+      [ownNode("$0"), ""],
+      [":-node}", `:-${prefix}/lib/nix-broker/node}`],
+    ]);
   write(join(programs, "set-up"), shell("set-up.sh"), 0o755);
   mkdirSync(at("bin"), { recursive: true });
   symlinkSync("../lib/nix-broker/nix-broker", at("bin/nix-broker"));
@@ -81,14 +87,7 @@ function addDocumentation(
   { prefix, dist }: Pick<Layout, "prefix" | "dist">,
   node: string,
 ): void {
-  cpSync(join(projectRoot, "docs"), at("share/doc/nix-broker"), { recursive: true });
-  for (const name of globSync("examples/**/*.nix", { cwd: at("share/doc/nix-broker") }))
-    change(at(`share/doc/nix-broker/${name}`), [
-      ["../../../lib ", `${prefix}/share/nix-broker/lib `],
-      ["../../lib ", `${prefix}/share/nix-broker/lib `],
-    ]);
-  for (const name of ["README.md", "CHANGELOG.md"])
-    copy(join(projectRoot, name), at(`share/doc/nix-broker/${name}`));
+  copyDocuments(at("share/doc/nix-broker"), prefix);
   addLicences(at("share/doc/nix-broker/licenses"), node);
   for (const page of globSync("man/*.[1-9]", { cwd: dist }))
     write(at(`share/man/man${page.at(-1)}/${basename(page)}.gz`), gzip(readFileSync(join(dist, page))));

@@ -58,11 +58,22 @@ const withoutSubprocesses: Plugin = {
   },
 };
 
+/**
+ * In a checkout: its own Node goes before one of PATH, which may be an older one. Packages, which have another Node,
+ * leave this out.
+ *
+ * @param launcher the path of the launcher, in its own words
+ */
+export function ownNode(launcher: "$self" | "$0"): string {
+  const node = `\${${launcher.slice(1)}%/*}/../node_modules/node/bin/node`;
+  return `[ -n "$NIX_BROKER_NODE" ] || [ ! -x "${node}" ] || NIX_BROKER_NODE=${node}\n`;
+}
+
 /** Which programs run as root: these load no npm package, so the choice comes before any is loaded. */
 const wrapper = `#!/bin/sh
 self=$0
 [ ! -L "$self" ] || self=$(readlink -f "$self")
-case $1 in
+${ownNode("$self")}case $1 in
 linker | pre-build-hook | post-build-hook) exec "\${self%/*}/nix-broker-root" "$@" ;;
 # Of nix-broker-fetch@.service: it reads and writes nothing but what it downloads.
 fetcher)
@@ -75,7 +86,7 @@ exec "\${NIX_BROKER_NODE:-node}" --max-semi-space-size=2 "\${self%/*}/nix-broker
 `;
 
 const rootWrapper = `#!/bin/sh
-exec "\${NIX_BROKER_NODE:-node}" "\${0%/*}/nix-broker-root.js" "$@"
+${ownNode("$0")}exec "\${NIX_BROKER_NODE:-node}" "\${0%/*}/nix-broker-root.js" "$@"
 `;
 
 /**

@@ -144,7 +144,7 @@ function checkLength(path: string, temporary: string): void {
 function reasonAt(path: string, { code, errno, message }: NodeJS.ErrnoException): string {
   const folder = dirname(path);
   const known: Readonly<Record<string, string>> = {
-    ENOENT: `its folder ${folder} does not exist`,
+    ENOENT: `its folder ${folder} does not exist; make it first`,
     ENOTDIR: `${folder} is not a folder`,
     EACCES: `this process (user ${process.getuid?.()}) may not create files in ${folder}`,
     EROFS: `${folder} is read-only for this process`,

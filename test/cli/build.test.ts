@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -77,6 +78,24 @@ test("an older Node is named, with exit code 2", () => {
         );
       }
     }
+  }
+});
+
+test("a checkout's own Node is used, though PATH has an older one", () => {
+  const [old = ""] = oldNodes();
+  const path = join(folder, "old-path");
+  mkdirSync(path, { recursive: true });
+  symlinkSync(old, join(path, "node"));
+  const { NIX_BROKER_NODE: _, ...env } = process.env;
+  for (const [program, status] of [
+    ["nix-broker", 0],
+    ["nix-broker-root", 2],
+  ] as const) {
+    const ended = spawnSync(join(dist, program), ["--help"], {
+      encoding: "utf8",
+      env: { ...env, PATH: `${path}:${env.PATH}` },
+    });
+    expect(ended).toMatchObject({ status, stderr: expect.not.stringContaining("this needs Node") });
   }
 });
 

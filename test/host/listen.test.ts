@@ -123,7 +123,7 @@ test("a path that is too long is named with its length", async () => {
 test("a folder that does not exist is a clear error", async () => {
   await expect(listen(join(folder, "none/socket"))).rejects.toMatchObject({
     code: "system",
-    message: `Cannot listen on ${folder}/none/socket: its folder ${folder}/none does not exist (ENOENT).`,
+    message: `Cannot listen on ${folder}/none/socket: its folder ${folder}/none does not exist; make it first (ENOENT).`,
   });
 });
 

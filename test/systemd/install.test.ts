@@ -97,7 +97,7 @@ describe("docs/install.md, followed word for word on a clean system with a multi
 
   /** @returns what the commands printed; fails if they do */
   const follow = async (commands: string): Promise<string> => {
-    const script = `set -e\ncd /opt/checkout/dist\nexport HOME=/root\n${commands}`;
+    const script = `set -e\ncd /opt/checkout\nexport HOME=/root\n${commands}`;
     const { code, stdout, stderr } = await systemd.run("bash", "-c", script);
     const log = code === 0 ? "" : await systemd.log();
     expect([code, code === 0 ? "" : stderr + log]).toEqual([0, ""]);
