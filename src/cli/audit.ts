@@ -58,6 +58,10 @@ async function list(options: Options): Promise<void> {
       const stop = new AbortController();
       process.once("SIGINT", () => stop.abort());
       for await (const record of reader.follow({ ...filter, afterSeq: newest }, stop.signal)) print(record);
+    } else if (follow) {
+      console.error(
+        `nix-broker: --follow prints what a service records, and none has an audit in ${service}`,
+      );
     } else if (records.length === 0) {
       console.error("No record matches.");
     }

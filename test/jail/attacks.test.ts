@@ -227,6 +227,7 @@ describeEachVersion(
         for (const command of [audit, `${audit} --store ${own}`])
           expect(await jails.asAlice(`${command} --verdict deny 2>&1`)).toContain("CollectGarbage");
         expect(await jails.asAlice(`${audit} 2>&1`)).toContain(`this is your own audit, in ${own}`);
+        expect(await jails.asAlice(`${audit} --follow 2>&1`)).toContain("prints what a service records");
       } finally {
         await jails.asRoot("rm -r /var/lib/nix-broker/audit");
       }
