@@ -36,7 +36,7 @@ function makePackages(architecture: Architecture): string[] {
     const tree = join(scratch, "deb");
     step("the files of the Debian package, with Node for it");
     layOut(tree, { architecture, prefix: "/usr", dist }, scratch);
-    step("the Debian package (about a minute)");
+    step("the Debian package (a minute, or several)");
     makeDeb(tree, deb, { architecture, version, time });
     const archive = join(dist, `nix-broker-${version}-linux-${architecture.debian}.tar.zst`);
     const local = join(scratch, "local");

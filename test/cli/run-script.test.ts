@@ -45,7 +45,7 @@ test("an unknown task and a script that is not there are told", () => {
   expect(run("nonsense")).toMatchObject({
     status: 1,
     stderr:
-      "nix-broker: usage: node scripts/run.mjs test|demo|bench|soak|check|format|docs|build [ARGUMENTS]\n",
+      "nix-broker: usage: node scripts/run.mjs test|demo|bench|soak|check|format|docs|build|package [ARGUMENTS]\n",
   });
   expect(run("toString").status).toBe(1);
   expect(run("bench")).toMatchObject({ status: 1, stderr: "nix-broker: bench/main.ts does not exist\n" });
