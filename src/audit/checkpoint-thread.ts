@@ -13,6 +13,12 @@ export class CheckpointThread {
   private worker: Worker | undefined;
   private idle: NodeJS.Timeout | undefined;
   private running: PromiseWithResolvers<void> | undefined;
+  private readonly makeWorker: () => Worker;
+
+  /** @param makeWorker throws where no thread can be had */
+  constructor(makeWorker = newWorker) {
+    this.makeWorker = makeWorker;
+  }
 
   /** Resolves when no database is in use; undefined if none is. */
   get busy(): Promise<void> | undefined {
@@ -41,9 +47,7 @@ export class CheckpointThread {
   }
 
   private open(): Worker {
-    const worker = new Worker(workerFile(), {
-      resourceLimits: { maxOldGenerationSizeMb: MOST_MEMORY_MB, maxYoungGenerationSizeMb: 1 },
-    });
+    const worker = this.makeWorker();
     worker.unref();
     worker.on("message", () => {
       this.ended();
@@ -61,6 +65,12 @@ export class CheckpointThread {
     this.running?.resolve();
     this.running = undefined;
   }
+}
+
+function newWorker(): Worker {
+  return new Worker(workerFile(), {
+    resourceLimits: { maxOldGenerationSizeMb: MOST_MEMORY_MB, maxYoungGenerationSizeMb: 1 },
+  });
 }
 
 /** Beside this file; the bundle's pieces are in a folder of their own. */

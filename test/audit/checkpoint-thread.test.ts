@@ -1,22 +1,9 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { CheckpointThread } from "../../src/audit/checkpoint-thread.ts";
 import { auditFolder } from "./folder.ts";
-
-const threads = vi.hoisted(() => ({ refused: false }));
-
-vi.mock("node:worker_threads", async (original) => {
-  const actual = await original<typeof import("node:worker_threads")>();
-  class Worker extends actual.Worker {
-    constructor(...given: ConstructorParameters<typeof actual.Worker>) {
-      if (threads.refused) throw new Error("no more threads");
-      super(...given);
-    }
-  }
-  return { ...actual, Worker };
-});
 
 const folder = auditFolder();
 const thread = new CheckpointThread();
@@ -26,7 +13,6 @@ beforeEach(() => {
 });
 
 afterEach(() => {
-  threads.refused = false;
   thread.close();
 });
 
@@ -60,7 +46,9 @@ test("a segment that was removed is not made again, and the next is checkpointed
 });
 
 test("where no thread can be had, nothing waits for one", () => {
-  threads.refused = true;
-  thread.start(join(folder.path, "000001.sqlite"));
-  expect(thread.busy).toBeUndefined();
+  const refused = new CheckpointThread(() => {
+    throw new Error("no more threads");
+  });
+  refused.start(join(folder.path, "000001.sqlite"));
+  expect(refused.busy).toBeUndefined();
 });
