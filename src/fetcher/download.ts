@@ -9,6 +9,8 @@ import { lookupFor, refuseLiteral } from "./public-address.ts";
 import { type Allowance, type Spool, SpoolFull } from "./spool.ts";
 
 const MOST_REDIRECTS = 10;
+/** A server that sends less keeps a place from others. Bytes a second. */
+const LEAST_SPEED = 1024;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** A URL that gives nothing; the message says why. */
@@ -40,7 +42,7 @@ export async function download(
     asked.push(url.href);
     const response = await answer(url, rules);
     const { statusCode = 0, headers } = response;
-    if (statusCode >= 200 && statusCode < 300) return await keep(response, algorithm, allowance);
+    if (statusCode >= 200 && statusCode < 300) return await keep(response, algorithm, allowance, rules);
     response.destroy();
     if (!REDIRECTS.has(statusCode) || headers.location === undefined)
       throw new DownloadError(
@@ -91,11 +93,19 @@ async function keep(
   response: http.IncomingMessage,
   algorithm: HashAlgorithm,
   allowance: Allowance,
+  { patience }: Rules,
 ): Promise<Download> {
   const spool = allowance.newSpool();
   const hash = createHash(algorithm);
+  let lately = 0;
+  const watch = setInterval(() => {
+    if (lately < LEAST_SPEED * patience)
+      response.destroy(new Error(`it sent fewer than ${LEAST_SPEED} bytes a second for ${patience} seconds`));
+    lately = 0;
+  }, patience * 1000);
   try {
     for await (const piece of response as AsyncIterable<Buffer>) {
+      lately += piece.length;
       hash.update(piece);
       spool.append(piece);
     }
@@ -103,5 +113,7 @@ async function keep(
   } catch (error) {
     if (error instanceof SpoolFull || (error as NodeJS.ErrnoException).syscall === "write") throw error;
     throw new DownloadError(`the transfer broke off: ${(error as Error).message}`);
+  } finally {
+    clearInterval(watch);
   }
 }

@@ -15,6 +15,8 @@ import type { Transport } from "../sandbox/upstream/connection.ts";
 const AT_ONCE = 8;
 /** Of one owner: a server can make a download last as long as the request may. */
 const AT_ONCE_OF_ONE = 4;
+/** Of what it holds besides buffers: the names of an archive's entries. */
+const MOST_MEMORY_MB = 512;
 /** Certificates and time zone are the machine's; nothing else of the environment is passed on. */
 const PASSED_ON = ["TZ", "NODE_EXTRA_CA_CERTS"] as const;
 const CERTIFICATES = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"] as const;
@@ -131,6 +133,7 @@ async function child(): Promise<[Transport, () => void]> {
     process.execPath,
     [
       "--permission",
+      `--max-old-space-size=${MOST_MEMORY_MB}`,
       `--allow-fs-read=${code}`,
       `--allow-fs-read=${temporary}`,
       `--allow-fs-write=${temporary}`,

@@ -81,6 +81,11 @@ describe("servers", () => {
   test.each<[string, () => string, RegExp, Partial<FetchJob>?]>([
     ["one that redirects in a circle", () => "/round", /redirected again and again/],
     ["one that stays silent", () => "/silent", /nothing came for 1 seconds/],
+    [
+      "one that drips",
+      () => "/drip",
+      /the transfer broke off: it sent fewer than 1024 bytes a second for 1 seconds/,
+    ],
     ["one that breaks off", () => "/short", /the transfer broke off/],
     [
       "one that sends more than may come",
@@ -108,6 +113,10 @@ describe("servers", () => {
   ])("%s", async (_, path, words, change) => {
     server.serve("/round", redirectTo("/round"));
     server.serve("/silent", () => undefined);
+    server.serve("/drip", (_request, response) => {
+      const drops = setInterval(() => response.write("."), 50);
+      response.on("close", () => clearInterval(drops));
+    });
     server.serve("/short", (_request, response) => {
       response.writeHead(200, { "content-length": "10" });
       response.write("abc", () => response.destroy());
