@@ -87,7 +87,7 @@ export async function findSystem(name: string, packages: readonly string[]): Pro
  * @throws LabError if one of the packages is not available.
  */
 export async function findDebian(suite: string, packages: readonly string[]): Promise<string> {
-  const folder = join(cacheFolder, `debian-${suite}`);
+  const folder = join(cacheFolder, ["debian", suite, ...packages].join("-"));
   await fetchOnce(folder, `Debian ${suite}`, [...essential, ...packages], async () => {}, {
     suites: [suite],
     unpack: installPackages,

@@ -27,7 +27,7 @@ export const asRoot = [
 const roots = new Map<Suite, string>();
 for (const suite of suites) {
   try {
-    roots.set(suite, await lab.debian(suite, ["nix-setup-systemd"]));
+    roots.set(suite, await lab.debian(suite, ["nix-setup-systemd", "bubblewrap"]));
   } catch (error) {
     if (!(error instanceof LabError)) throw error;
     process.stderr.write(`Tests on Debian ${suite} are skipped: ${error.message}\n`);

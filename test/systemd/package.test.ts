@@ -151,6 +151,10 @@ describeEachDebian("the package, on a clean system with Debian's own Nix", ["tri
   beforeAll(async () => {
     systemd = await startDebian(suite, packages);
     machine = new Machine(systemd);
+    await must("useradd", "--create-home", "--groups", "nix-users", "alice");
+    await must("install", "-d", "-o", "alice", "/home/alice/project");
+    // Debian's Nix gives builds no shell.
+    await must("sh", "-c", "echo extra-sandbox-paths = /usr /lib /lib64 >> /etc/nix/nix.conf");
     before = await snapshot(systemd);
     nixConf = await must("cat", "/etc/nix/nix.conf");
   });
@@ -191,6 +195,38 @@ describeEachDebian("the package, on a clean system with Debian's own Nix", ["tri
         "l",
       ),
     ).toBe("");
+  });
+
+  test("an ordinary user has a jail by one command, and in it a Nix", async () => {
+    const expression = `derivation {
+      name = "in-jail"; system = builtins.currentSystem; builder = "/usr/bin/sh"; args = [ "-c" "echo made > $out" ];
+    }`;
+    const inJail = [
+      "nix-broker",
+      "jail",
+      "--",
+      "sh",
+      "-c",
+      'cat $(nix-build -E "$0"); nix-store --gc',
+      expression,
+    ];
+    const asAlice = [
+      "runuser",
+      "-u",
+      "alice",
+      "--",
+      "env",
+      "-C",
+      "/home/alice/project",
+      "HOME=/home/alice",
+      ...inJail,
+    ];
+    const { code, stdout, stderr } = await systemd.run(...asRoot, ...asAlice);
+    expect(stdout, stderr).toMatch(/^made\n/);
+    expect(code).not.toBe(0);
+    expect(stderr).toContain("CollectGarbage");
+    expect(await must("readlink", "/home/alice/project/result")).toMatch(/-in-jail\n$/);
+    await must("rm", "-r", "/home/alice/project/result", "/home/alice/.local");
   });
 
   test("a build builds inside, and gets the reference", async () => {
