@@ -42,7 +42,8 @@ describe("static sockets", () => {
       {
         path: "/nowhere/socket",
         profile: "build",
-        error: "Cannot listen on /nowhere/socket: its folder /nowhere does not exist (ENOENT).",
+        error:
+          "Cannot listen on /nowhere/socket: its folder /nowhere does not exist; make it first (ENOENT).",
       },
       { path: "/tmp/also/socket", profile: "build", error: expect.stringContaining("nobody-of-that-name") },
       { path: broker.socket, profile: "build", error: null },

@@ -46,7 +46,7 @@ describe.each(lab.versions)("a pre-build hook that fails [daemon %s]", (version)
       { name },
     )};
       in derivation { name = "${name}-dependent"; system = builtins.currentSystem; builder = "/bin/sh";
-        args = [ "-c" "echo ${"${outer}"} > $out" ]; }`;
+        args = [ "-c" "echo \${outer} > $out" ]; }`;
     beforeAll(() => {
       const script = `#!/bin/sh\n[ "$2" = pre-build-hook ] || exec ${BrokeredLab.node} "$@"\n${node}\n`;
       writeFileSync(brokered.daemon.hostPath("/tmp/node"), script, { mode: 0o755 });
