@@ -64,7 +64,7 @@ async function run(world: World, watch: Watch, minutes: number): Promise<void> {
   await builds.checkKept("after the last collection");
   await storeIsWhole(world);
   for (const part of ["service", "linker"] as const) {
-    if (await eventually(() => watch.descriptors(part) <= atRest[part])) continue;
+    if (await eventually(() => watch.descriptors(part) <= atRest[part] + COME_AND_GO)) continue;
     world.tally.fault(
       `the ${part} has ${watch.descriptors(part)} descriptors open; at first it had ${atRest[part]}`,
     );
@@ -76,6 +76,12 @@ async function run(world: World, watch: Watch, minutes: number): Promise<void> {
   await auditVerifies(world, "at the end");
   memoryIsBounded(world, watch);
 }
+
+/**
+ * Descriptors that one moment has and another has not: of connections to the daemon that are kept for a while, and of the thread
+ * that checkpoints the audit. What leaks with every build, or every connection, is more in the end.
+ */
+const COME_AND_GO = 8;
 
 /**
  * The most within some seconds: the service opens connections to have them ready, one after the other, in place of those that
