@@ -33,7 +33,7 @@ interface Owner {
   readonly waiting: (() => void)[];
 }
 
-/** The names of the variables that the units set. */
+/** The variable by which the unit names the socket. */
 export const FETCH_SOCKET = "NIX_BROKER_FETCH_SOCKET";
 
 export class FetcherStarter implements Fetchers {

@@ -11,8 +11,12 @@ import { matchesUrlPattern } from "../../policy/url-pattern.ts";
 import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
 import { logCodecs, STDERR } from "../../protocol/log-messages.ts";
 import { Encoder, toWireText } from "../../protocol/wire.ts";
-import { printContentAddress, printContentAddressMethod } from "../../store/content-address.ts";
-import { type Derivation, DerivationError, fixedOutputAddress } from "../../store/derivation.ts";
+import {
+  type ContentAddress,
+  printContentAddress,
+  printContentAddressMethod,
+} from "../../store/content-address.ts";
+import { type Derivation, DerivationError } from "../../store/derivation.ts";
 import { printHash } from "../../store/hash.ts";
 import { type StorePath, storePathName } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
@@ -32,7 +36,7 @@ export interface Missing {
 
 /** How many downloads of one request run at once. */
 const AT_ONCE = 4;
-/** How long a server may send nothing. Seconds. */
+/** How long a server may send next to nothing. Seconds. */
 const PATIENCE = 60;
 
 /** @throws Refusal naming the derivation, when one of them cannot be fetched */
@@ -63,7 +67,7 @@ export async function fetchFixed(
     await guarded(exchange, upstream, buildTimeout(exchange), async (deadline) => {
       const one = async (): Promise<void> => {
         for (let fetch = fetches.shift(); fetch; fetch = fetches.shift())
-          await recorded(exchange, fetch, running, unwanted.signal, (fetched) =>
+          await recorded(exchange, upstream, fetch, running, unwanted.signal, (fetched) =>
             inTurn(() => add(exchange, upstream, fetched, deadline)),
           ).catch((error: Error) => {
             // A fetcher that was ended has no reason of its own; the time that was up has.
@@ -138,6 +142,7 @@ async function mirrorsOf(
 /** Fetches one, and records how that ended. */
 async function recorded(
   exchange: BuildExchange,
+  upstream: UpstreamConnection,
   fetch: Fetch,
   running: Set<Fetcher>,
   unwanted: AbortSignal,
@@ -148,7 +153,7 @@ async function recorded(
   let urls = fetch.urls;
   let bytes = 0;
   let reason = "";
-  const fetcher = await startFetcher(exchange, fetch, unwanted);
+  const fetcher = await startFetcher(exchange, upstream, fetch, unwanted);
   running.add(fetcher);
   try {
     say(exchange, `fetching '${fetch.urls[0]}'...`);
@@ -172,6 +177,7 @@ async function recorded(
 
 async function startFetcher(
   exchange: BuildExchange,
+  upstream: UpstreamConnection,
   { plan, urls }: Fetch,
   unwanted: AbortSignal,
 ): Promise<Fetcher> {
@@ -185,7 +191,7 @@ async function startFetcher(
     hash,
     hashed,
     shapes,
-    sent: hashed === "flat" && (await exchange.upstream()).table.minor >= NEW_FORM_SINCE ? "flat" : "nar",
+    sent: hashed === "flat" && takesFrames(upstream) ? "flat" : "nar",
     bytes: Math.min(bodyBytes, Number.MAX_SAFE_INTEGER),
     patience: PATIENCE,
   } as const;
@@ -198,6 +204,11 @@ async function startFetcher(
       { verdict: "forward", reason: `cannot start a fetcher: ${(error as Error).message}` },
     );
   }
+}
+
+/** Whether upstream has the newer form of AddToStore, in which a file need not be in a NAR. */
+function takesFrames({ table }: UpstreamConnection): boolean {
+  return table.minor >= NEW_FORM_SINCE;
 }
 
 /** @throws Refusal when the fetcher breaks off, or makes no sense */
@@ -226,11 +237,7 @@ function brokenFetcher(error: Error): Refusal {
 }
 
 /** In Nix's words for a hash that is wrong: people look for them, and tools read them. */
-function failed(
-  { path, derivation, plan }: Fetch,
-  { attempts, got }: FetchReply & { readonly ok: false },
-): Refusal {
-  const address = fixedOutputAddress(derivation.outputs.get("out")!)!;
+function failed({ path, plan }: Fetch, { attempts, got }: FetchReply & { readonly ok: false }): Refusal {
   const reasons = attempts.map(({ url, reason }) => `${url}: ${reason}`).join("; ");
   const details = { verdict: "forward", reason: `it could not be fetched: ${reasons}` } as const;
   if (got === undefined || !plan.certain)
@@ -242,27 +249,33 @@ function failed(
       }`,
       details,
     );
-  const hash = { algorithm: address.hash.algorithm, digest: Buffer.from(got, "hex") };
+  const { hash: wanted } = addressOf(plan);
+  const hash = { algorithm: wanted.algorithm, digest: Buffer.from(got, "hex") };
   return new Refusal(
-    `hash mismatch in fixed-output derivation '${path}':\n  specified: ${printHash(address.hash, "sri", true)}\n     got:    ${printHash(hash, "sri", true)}`,
+    `hash mismatch in fixed-output derivation '${path}':\n  specified: ${printHash(wanted, "sri", true)}\n     got:    ${printHash(hash, "sri", true)}`,
     details,
   );
+}
+
+/** What the derivation names its output by. */
+function addressOf({ hash: { algorithm, digest }, hashed }: FetchPlan): ContentAddress {
+  return { method: hashed, hash: { algorithm, digest: Buffer.from(digest, "hex") } };
 }
 
 /** @throws Refusal */
 async function add(
   exchange: BuildExchange,
   upstream: UpstreamConnection,
-  { derivation, plan, from, length, path }: Fetched,
+  { plan, from, length, path }: Fetched,
   deadline: Deadline,
 ): Promise<void> {
   const { sandbox } = exchange;
   if (length > sandbox.profile.limits.bodyBytes) throw tooLong("bodyBytes", sandbox.profile.limits.bodyBytes);
   sandbox.quota.addBytes(length);
-  const address = fixedOutputAddress(derivation.outputs.get("out")!)!;
+  const address = addressOf(plan);
   const by = { method: address.method, algorithm: address.hash.algorithm };
   const name = storePathName(plan.output);
-  const framed = upstream.table.minor >= NEW_FORM_SINCE;
+  const framed = takesFrames(upstream);
   await outcomeWithBody(exchange, upstream, async (_deadline, stopped) => {
     void upstream.send(
       "AddToStore",
