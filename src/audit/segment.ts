@@ -68,14 +68,19 @@ export function makeAuditFolder(folder: string): void {
 
 /** Opens a segment for writing; an empty one if there is none yet. */
 export function openForWriting(path: string): DatabaseSync {
-  // SQLite gives its -wal and -shm files the mode of the database.
-  closeSync(openSync(path, "a", FILE_MODE));
-  chmodSync(path, FILE_MODE);
+  makeWritable(path);
   const database = new DatabaseSync(path, { timeout: 20 });
   database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -4096");
   // Checkpoints are done in another thread, unless that does not keep up: the log must not grow for ever.
   database.exec(`PRAGMA wal_autocheckpoint = ${MOST_LOG_PAGES}`);
   return database;
+}
+
+/** SQLite gives its -wal and -shm files the mode of the database. */
+function makeWritable(path: string): void {
+  // Read-only if an earlier version closed it while somebody read it.
+  if (!existsSync(path)) closeSync(openSync(path, "a", FILE_MODE));
+  chmodSync(path, FILE_MODE);
 }
 
 /**
@@ -119,15 +124,16 @@ export function formatError(path: string, format: number): AuditError {
   );
 }
 
-/** Closes a segment that will not be written to again, and turns it into one plain file if that is possible now. */
+/** Closes a segment that will not be written to again, and turns it into one plain, read-only file if that is possible now. */
 export function sealSegment(database: DatabaseSync, path: string): void {
   try {
     database.exec("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE");
+    chmodSync(path, SEALED_MODE);
   } catch {
     // A reader has it open, or the disk is full. All is in the file and its -wal; the next start seals it.
+    // Or retention has removed it meanwhile.
   }
   database.close();
-  chmodSync(path, SEALED_MODE);
 }
 
 /** Seals finished segments that could not be sealed earlier. */

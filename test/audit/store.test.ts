@@ -1,17 +1,19 @@
 import { spawn } from "node:child_process";
-import { chmodSync, existsSync, lstatSync, readdirSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { chmodSync, chownSync, existsSync, lstatSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import { AuditReader } from "../../src/audit/query.ts";
 import type { AuditRecord, StoredRecord } from "../../src/audit/record.ts";
+import { applyRetention } from "../../src/audit/retention.ts";
 import { AuditStore } from "../../src/audit/store.ts";
 import { verifyAudit } from "../../src/audit/verify.ts";
 import { auditFolder, OUTER, request, storePath } from "./folder.ts";
 
 const folder = auditFolder();
+const NOBODY = 65_534;
 
 function readAll(): StoredRecord[] {
   const reader = new AuditReader(folder.path);
@@ -269,6 +271,53 @@ test("a segment that is finished while it is being copied is sealed afterwards",
   expect(existsSync(`${path}-wal`)).toBe(false);
   store.close();
   expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 600 });
+});
+
+test("a segment that retention removes while it is being copied is not missed, nor does it come back", async () => {
+  const store = new AuditStore(folder.path);
+  writeMany(store, 600);
+  expect(applyRetention(store, { maxAgeUs: 0 })).toMatchObject({ segments: 1, records: 600 });
+  // Whatever was to be done with it is done when the next one is sealed.
+  writeMany(store, 600);
+  store.rotate();
+  await vi.waitFor(
+    () => expect(statSync(join(folder.path, "000002.sqlite")).mode & 0o777).toBe(0o440),
+    20_000,
+  );
+  expect(readdirSync(folder.path).filter((name) => name.startsWith("000001"))).toEqual([]);
+  store.close();
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 601 });
+});
+
+/** Does something as the service's user would, who owns the audit; as oneself where the tests do not run as root. */
+function asNobody(act: () => void): void {
+  const root = process.getuid?.() === 0;
+  for (const name of root ? [dirname(folder.path), folder.path, ...readdirSync(folder.path)] : [])
+    chownSync(resolve(folder.path, name), NOBODY, NOBODY);
+  if (root) process.seteuid?.(NOBODY);
+  try {
+    act();
+  } finally {
+    if (root) process.seteuid?.(0);
+  }
+}
+
+test("a segment that is finished while somebody reads it is sealed by the next start, also where the service is not root", () => {
+  const store = new AuditStore(folder.path);
+  const path = join(folder.path, "000001.sqlite");
+  writeMany(store, 1);
+  const reader = new DatabaseSync(path, { readOnly: true });
+  reader.exec("BEGIN; SELECT * FROM record");
+  store.rotate();
+  store.close();
+  reader.close();
+  expect(existsSync(`${path}-wal`)).toBe(true);
+  // As earlier versions left it.
+  chmodSync(path, 0o440);
+  asNobody(() => new AuditStore(folder.path).close());
+  expect(existsSync(`${path}-wal`)).toBe(false);
+  expect(statSync(path).mode & 0o777).toBe(0o440);
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 1 });
 });
 
 test("a store of a later version is left alone", () => {
