@@ -6,6 +6,8 @@ export class MemorySource implements ByteSource {
   /** How many bytes were consumed. */
   position = 0;
   private readonly chunks: Buffer[];
+  /** Of the chunks, the first that was not handed out: `shift` moves all the others of a long array. */
+  private next = 0;
 
   constructor(chunks: Iterable<Buffer>) {
     this.chunks = [...chunks].filter(({ length }) => length > 0);
@@ -18,15 +20,16 @@ export class MemorySource implements ByteSource {
   }
 
   fill(): Promise<boolean> {
-    const chunk = this.chunks.shift();
+    const chunk = this.chunks[this.next];
     if (!chunk) return Promise.resolve(false);
+    this.next += 1;
     this.available = this.available.length === 0 ? chunk : Buffer.concat([this.available, chunk]);
     return Promise.resolve(true);
   }
 
   /** What was neither consumed nor handed out. */
   get rest(): Buffer {
-    return Buffer.concat([this.available, ...this.chunks]);
+    return Buffer.concat([this.available, ...this.chunks.slice(this.next)]);
   }
 }
 
