@@ -51,11 +51,27 @@ export async function decide<N extends OperationName>(
   const telling = operation === "QueryPathInfos" ? await pathsInInfos(exchange) : pathsToTell(exchange);
   const waiting = exchange.memory.reachReply(telling);
   if (waiting) await waiting;
+  if (mayTellMuch(operation)) exchange.memory.arrived();
   if (rule.answer) return rule.answer(request, sandbox.view, exchange.table.minor, sandbox.pace);
   const handle = handlers[operation];
   if (handle) return handle(exchange, request);
   throw new Refusal(`${operation} is not allowed here`);
 }
+
+/**
+ * Whether the reply may be longer than the request. Such a request keeps its place in the line of memory until it is known
+ * how much longer: if it gave back a part first, it would wait for itself.
+ */
+export function mayTellMuch(operation: OperationName): boolean {
+  return TELLING_MUCH.has(operation);
+}
+
+const TELLING_MUCH: ReadonlySet<OperationName> = new Set([
+  "QueryAllValidPaths",
+  "QueryPathInfos",
+  "QueryReferrers",
+  "QueryValidDerivers",
+]);
 
 /** How many paths a reply may list that is longer than its request. With the view `store` that is not known before. */
 function pathsToTell({ operation, sandbox: { view } }: Exchange): number {

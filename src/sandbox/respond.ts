@@ -5,7 +5,7 @@ import type { MessageReader } from "../protocol/message-reader.ts";
 import type { OperationName } from "../protocol/operations.ts";
 import type { ClientOptions } from "./client-options.ts";
 import type { ConnectionAudit, Judged } from "./connection-audit.ts";
-import { decide } from "./decide.ts";
+import { decide, mayTellMuch } from "./decide.ts";
 import type { Fetchers } from "./fetchers.ts";
 import { Body } from "./forward/body.ts";
 import { type Exchange, REPLIED } from "./forward/exchange.ts";
@@ -50,7 +50,7 @@ export async function respond<N extends OperationName>(
   const started = performance.now();
   const before = reader.consumed;
   const request = await reader.read(operation.request);
-  if (operation.body === "none") memory.arrived();
+  if (operation.body === "none" && !mayTellMuch(operation.name)) memory.arrived();
   else memory.keep();
   const subjects = rules[operation.name].subjects?.(request) ?? [];
   const exchange = exchangeOf(client, operation, subjects, reader.consumed - before);

@@ -10,10 +10,11 @@ const MiB = 1024 * 1024;
 /** What the service may take in all. */
 const BOUND = 512 * MiB;
 const SOCKETS = ["/tmp/attacker-1", "/tmp/attacker-2"] as const;
+const STORE_SOCKET = "/tmp/sees-the-store";
 const CONNECTIONS = 64;
 
-function listen(path: string): string {
-  return `[[listen]]\npath = "${path}"\nprofile = "build"\nview = "empty"\nallow_uids = ["*"]\n`;
+function listen(path: string, view: "empty" | "store"): string {
+  return `[[listen]]\npath = "${path}"\nprofile = "build"\nview = "${view}"\nallow_uids = ["*"]\n`;
 }
 
 function storePath(i: number): string {
@@ -102,6 +103,12 @@ describeAttack(
       expect(peak).toBeLessThan(BOUND);
     });
 
+    test("G8: a long question whose reply may be longer still does not wait for itself", async () => {
+      const client = await attacker(STORE_SOCKET);
+      const paths = Array.from({ length: 20_000 }, (_, i) => storePath(i));
+      expect(await client.must("QueryPathInfos", { paths })).toEqual([]);
+    });
+
     test("G8: large derivations that are added and built hold a few fields of each", async () => {
       const peak = await watched(async () => {
         const text = "0123456789abcdef".repeat(64 * 1024 * 8);
@@ -144,6 +151,8 @@ describeAttack(
   },
   {
     versions: newest,
-    broker: { config: SOCKETS.map(listen).join("") },
+    broker: {
+      config: [...SOCKETS.map((path) => listen(path, "empty")), listen(STORE_SOCKET, "store")].join(""),
+    },
   },
 );
