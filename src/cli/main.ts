@@ -79,12 +79,14 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-// A reader that has seen enough (`nix-broker audit | head`) is not a failure.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit();
-});
 const args = process.argv.slice(2);
+// A reader that has seen enough (`nix-broker audit | head`) is not a failure. The client of `stdio` is another matter: its
+// connection ends, and what it did is recorded.
+if (args[0] !== "stdio")
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    process.exit();
+  });
 process.exitCode = await main(args);
 // A service that could not start ends at once, whatever it was doing.
 if (args[0] === "serve" && process.exitCode !== exitCodes.done) process.exit();

@@ -92,6 +92,9 @@ async function settleOne(config: RootConfig, id: string): Promise<number> {
   return outcome === "pending" ? 1 : 0;
 }
 
+// A full disk behind it, or a reader that is gone: there is nowhere to say so, and builds go on.
+process.stderr.on("error", () => undefined);
+
 main(process.argv.slice(2)).then(
   (code) => {
     if (code !== undefined) process.exitCode = code;

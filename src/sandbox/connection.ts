@@ -131,7 +131,7 @@ export class Connection {
     }
   }
 
-  /** A client that may not even have a connection still gets its reason, after a greeting. */
+  /** A client that may not even have a connection still gets its reason, after a greeting. Never throws. */
   async refuse(reason: string): Promise<void> {
     this.release = this.sandbox.quota.startRefusal();
     if (!this.release) {
@@ -143,7 +143,8 @@ export class Connection {
       await agree(this.client, this.replies, NOTHING_OFFERED);
       await this.replies.error(reason);
     } catch (error) {
-      if (!isPeerFault(error)) throw error;
+      // Nobody waits for this: what is our own bug may end this connection alone.
+      if (!isPeerFault(error)) this.audit.fault(error as Error);
     } finally {
       deadline.clear();
       this.audit.refused(reason);

@@ -75,15 +75,26 @@ export class AuditKeeper {
   }
 
   private retireIfTooLarge(): void {
-    if (this.audit.healthy && isTooLarge(this.audit, this.config.maxBytes)) this.retire();
+    this.guarded(() => {
+      if (this.audit.healthy && isTooLarge(this.audit, this.config.maxBytes)) this.retireNow();
+    });
   }
 
   private retire(): void {
+    this.guarded(() => this.retireNow());
+  }
+
+  private retireNow(): void {
     const { retentionDays, maxBytes } = this.config;
+    const retired = applyRetention(this.audit, { maxAgeUs: retentionDays * DAY_MS * 1000, maxBytes });
+    removeOldConnections(this.audit.folder, Date.now() - retentionDays * DAY_MS);
+    if (retired.segments > 0) this.log.info(retired, "old records of the audit were removed");
+  }
+
+  /** The folder may be unreadable for a moment, for instance while there are no descriptors left. */
+  private guarded(work: () => void): void {
     try {
-      const retired = applyRetention(this.audit, { maxAgeUs: retentionDays * DAY_MS * 1000, maxBytes });
-      removeOldConnections(this.audit.folder, Date.now() - retentionDays * DAY_MS);
-      if (retired.segments > 0) this.log.info(retired, "old records of the audit were removed");
+      work();
     } catch (error) {
       this.log.error({ error: (error as Error).message }, "old records of the audit cannot be removed");
     }

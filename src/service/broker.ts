@@ -170,9 +170,12 @@ export class Broker {
   async endSandbox(sandbox: Sandbox, reason: string): Promise<void> {
     if (!this.sandboxes.delete(sandbox.id)) return;
     this.waits.ended(sandbox);
-    await sandbox.end(reason);
-    for (const connection of this.connections) if (connection.sandbox === sandbox) connection.stop(true);
-    this.recorder.sandboxEnded(sandbox, reason);
+    try {
+      await sandbox.end(reason);
+    } finally {
+      for (const connection of this.connections) if (connection.sandbox === sandbox) connection.stop(true);
+      this.recorder.sandboxEnded(sandbox, reason);
+    }
   }
 
   /** Ends all that are this jail: besides the one that gets new clients, those that a reload left to their clients. */

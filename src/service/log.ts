@@ -6,8 +6,13 @@ import { journalLine } from "./journal-line.ts";
 
 export type Log = Logger;
 
+/** Bytes of lines that could not be written, which wait for the next one. */
+const MOST_UNWRITTEN = 1024 * 1024;
+
 export function makeLog(level: LogLevel): Log {
-  const stderr = pino.destination({ fd: 2, sync: true });
+  const stderr = pino.destination({ fd: 2, sync: true, maxLength: MOST_UNWRITTEN });
+  // A full disk behind it, or a reader that is gone: there is nowhere to say so, and clients go on being served.
+  stderr.on("error", () => undefined);
   const write = (line: string): boolean => stderr.write(journalLine(line));
   return pino({ level, base: null }, stderrIsJournal() ? { write } : stderr);
 }

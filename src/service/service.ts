@@ -27,6 +27,7 @@ import { keepHeapSmall } from "./heap.ts";
 import { StaticSockets } from "./listeners.ts";
 import { type Log, makeLog } from "./log.ts";
 import type { MetricSources, Metrics } from "./metrics.ts";
+import { tellRejections } from "./own-faults.ts";
 import { refuseRoot } from "./refuse-root.ts";
 import { OneAtATime, takenUp } from "./reload.ts";
 import type { WebFeed } from "./web/feed.ts";
@@ -62,26 +63,32 @@ export async function startService(config: Config, options: ServiceOptions = {})
   const activated = takeActivatedSockets();
   const notifier = Notifier.fromEnvironment();
   const lock = await lockAudit(config.audit.path, config.runtime.stopGrace, log);
-  try {
-    return await startLocked(config, lock, { log, activated, notifier, options });
-  } catch (error) {
+  const ignoreRejections = tellRejections(log);
+  const release = (): void => {
+    ignoreRejections();
     lock.release();
+  };
+  try {
+    return await startLocked(config, { lock, release, log, activated, notifier, options });
+  } catch (error) {
+    release();
     throw error;
   }
 }
 
 interface Surroundings {
+  /** Ours until the service has stopped. */
+  readonly lock: FileLock;
+  readonly release: () => void;
   readonly log: Log;
   readonly activated: readonly ActivatedSocket[];
   readonly notifier: Notifier | undefined;
   readonly options: ServiceOptions;
 }
 
-/** @param lock ours until the service has stopped */
 async function startLocked(
   config: Config,
-  lock: FileLock,
-  { log, activated, notifier, options }: Surroundings,
+  { lock, release, log, activated, notifier, options }: Surroundings,
 ): Promise<Service> {
   let keeper: AuditKeeper | undefined;
   let feed: WebFeed | undefined;
@@ -179,23 +186,35 @@ async function startLocked(
     async stop() {
       notifier?.stopping();
       health.stop();
-      lock.announceStop();
       clearInterval(watchdog || undefined);
-      await sockets.close();
-      await builds.drain();
-      // What is in flight still needs the linker, and people may look at what it waits for.
-      await broker.stop(config.runtime.stopGrace);
-      await builds.stop();
-      linker.close();
-      audit.append(serviceRecord("stop", nowMicroseconds(), {}));
-      await keeper.stop();
-      audit.close();
-      await closeAll(doors);
-      feed?.close();
-      lock.release();
+      await inSteps(log, [
+        () => lock.announceStop(),
+        () => sockets.close(),
+        () => builds.drain(),
+        // What is in flight still needs the linker, and people may look at what it waits for.
+        () => broker.stop(config.runtime.stopGrace),
+        () => builds.stop(),
+        () => linker.close(),
+        () => audit.append(serviceRecord("stop", nowMicroseconds(), {})),
+        () => keeper.stop(),
+        () => audit.close(),
+        () => closeAll(doors),
+        () => feed?.close(),
+        release,
+      ]);
       log.info("stopped");
     },
   };
+}
+
+/** Each regardless of the others: a full disk, or a folder that is gone, must not cut off what is in flight. */
+async function inSteps(log: Log, steps: readonly (() => unknown)[]): Promise<void> {
+  for (const step of steps)
+    try {
+      await step();
+    } catch (error) {
+      log.error({ error: (error as Error).message }, "the service does not stop as it should");
+    }
 }
 
 async function closeAll(doors: readonly Door[]): Promise<void> {

@@ -71,3 +71,40 @@ test("G1: when another daemon takes over the socket, it is asked, and the connec
   expect(opened.map(({ destroyed }) => destroyed)).toEqual([true, false]);
   channel.close();
 });
+
+test("G8: a daemon that hangs up on every connection is not tried for ever", async () => {
+  let opened = 0;
+  const channel = new QueryChannel(async () => {
+    opened++;
+    const connection = await UpstreamConnection.open(
+      () => Promise.resolve(daemonThatSays()),
+      { minor: 21, features: new Set() },
+      "/nix/store",
+    );
+    connection.destroy();
+    // A test without the bound ends, too.
+    if (opened > 50) channel.close();
+    return connection;
+  }, ANSWER_SECONDS);
+  await expect(channel.ask("IsValidPath", { path })).rejects.toThrow(
+    "the nix-daemon closed 5 connections before it was asked anything",
+  );
+  expect(opened).toBe(5);
+});
+
+test("G8: a question that cannot be sent fails alone, and the next ones are answered", async () => {
+  const channel = new QueryChannel(
+    () =>
+      UpstreamConnection.open(
+        () => Promise.resolve(daemonThatSays(...YES)),
+        { minor: 21, features: new Set() },
+        "/nix/store",
+      ),
+    ANSWER_SECONDS,
+  );
+  await expect(channel.ask("IsValidPath", { path: undefined as unknown as string })).rejects.toThrow(
+    TypeError,
+  );
+  expect(await channel.ask("IsValidPath", { path })).toBe(true);
+  channel.close();
+});

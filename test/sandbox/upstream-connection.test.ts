@@ -117,3 +117,27 @@ test("a long piece of a body is not gathered, and stays behind what was", async 
   expect(writes.map(({ length }) => length)).toEqual([question.length, long.length, 3]);
   expect(writes[1]).toBe(long);
 });
+
+test("G8: what was gathered, and could not be sent, is told to whoever waits, and ends nothing else", async () => {
+  const broken = Promise.reject<void>(new Error("EPIPE"));
+  broken.catch(() => undefined);
+  const connection = await UpstreamConnection.open(
+    () => Promise.resolve(daemonThatSays()),
+    { minor: 21, features: new Set() },
+    "/nix/store",
+  );
+  connection.transport.write = () => broken;
+  const unheard: unknown[] = [];
+  const hear = (reason: unknown): void => void unheard.push(reason);
+  process.on("unhandledRejection", hear);
+  try {
+    connection.gather();
+    expect(connection.write(Buffer.alloc(8))).toBeUndefined();
+    // More than is gathered: both are written, and only the second is waited for.
+    await expect(connection.write(Buffer.alloc(64 * 1024))).rejects.toThrow("the connection broke");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  } finally {
+    process.off("unhandledRejection", hear);
+  }
+  expect(unheard).toEqual([]);
+});

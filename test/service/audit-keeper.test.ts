@@ -1,5 +1,5 @@
 /** What looks after the audit while the service runs. */
-import { readdirSync, statSync } from "node:fs";
+import { readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pino } from "pino";
 import { afterEach, expect, test, vi } from "vitest";
@@ -42,6 +42,27 @@ test("a limit that one segment does not fit into seals nothing again and again",
   store.append(request());
   vi.advanceTimersByTime(60_000);
   expect(readdirSync(folder.path).filter((name) => name.endsWith(".sqlite"))).toEqual(["000001.sqlite"]);
+  await keeper.stop();
+  store.close();
+});
+
+test("G8: a folder that cannot be read for a moment is told, and looked at again", async () => {
+  vi.useFakeTimers();
+  const store = new AuditStore(folder.path);
+  const told: string[] = [];
+  const log = pino({}, { write: (line: string) => void told.push(line) });
+  const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: MIB };
+  const keeper = new AuditKeeper(store, config, log);
+  const aside = `${folder.path}-aside`;
+  renameSync(folder.path, aside);
+  writeFileSync(folder.path, "");
+  vi.advanceTimersByTime(5000);
+  expect(told.join("")).toMatch(/Cannot read the audit in .*old records of the audit cannot be removed/);
+  rmSync(folder.path);
+  renameSync(aside, folder.path);
+  told.length = 0;
+  vi.advanceTimersByTime(5000);
+  expect(told).toEqual([]);
   await keeper.stop();
   store.close();
 });

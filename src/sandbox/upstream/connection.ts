@@ -174,11 +174,17 @@ export class UpstreamConnection {
     return this.ended || this.transport.available.length > 0;
   }
 
-  /** Writes a request; sending its body, if any, is up to the caller. */
+  /** Writes a request; sending its body, if any, is up to the caller. @throws Error, and is destroyed, when it cannot be encoded */
   send<N extends OperationName>(name: N, request: RequestOf<N>): undefined | Promise<void> {
     const operation = this.table.byName[name];
-    this.encoder.u64(operation.number);
-    operation.request.encode(this.encoder, request);
+    try {
+      this.encoder.u64(operation.number);
+      operation.request.encode(this.encoder, request);
+    } catch (error) {
+      // The next request would follow half of this one.
+      this.destroy();
+      throw error;
+    }
     return this.gathering ? undefined : this.transport.write(this.encoder.finish());
   }
 
@@ -302,9 +308,12 @@ export class UpstreamConnection {
   }
 
   private pass(bytes: Buffer): undefined | Promise<void> {
-    return this.transport.write(bytes)?.catch((error: Error) => {
+    const passed = this.transport.write(bytes)?.catch((error: Error) => {
       throw new UpstreamError("the connection broke", error.message);
     });
+    // Whoever does not wait for this is told by the next write, or by the outcome.
+    passed?.catch(() => undefined);
+    return passed;
   }
 
   /** Waits for more of the bulk data that follows a reply. @throws UpstreamError at the end of the stream */

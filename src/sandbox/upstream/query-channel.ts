@@ -22,6 +22,9 @@ interface Lane {
   retired: boolean;
 }
 
+/** How many connections one request tries: the one that is there may be broken, and a daemon that is restarted may take some more. */
+const MOST_TRIES = 5;
+
 export class QueryChannel {
   private readonly open: () => Promise<UpstreamConnection>;
   private readonly answerSeconds: number;
@@ -76,16 +79,17 @@ export class QueryChannel {
     const lane = await this.usableLane();
     const { connection, pending } = lane;
     return new Promise((resolve, reject) => {
-      pending.push({ name, body, resolve, reject });
+      // First: nobody may wait for the answer to what was not sent.
       connection.send(name, request);
+      pending.push({ name, body, resolve, reject });
       if (pending.length === 1)
         void answer(connection, pending, this.answerSeconds).then(() => closeIfRetired(lane));
     });
   }
 
-  /** Many may wait for it at once, and must all get the same. */
+  /** Many may wait for it at once, and must all get the same. @throws UpstreamError */
   private async usableLane(): Promise<Lane> {
-    for (;;) {
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
       if (this.closed) throw new UpstreamError("the sandbox has ended");
       this.lane ??= this.open().then((connection) => ({ connection, pending: [], retired: false }));
       const { lane } = this;
@@ -99,6 +103,9 @@ export class QueryChannel {
       if (usable) retire(opened);
       else opened.connection.destroy();
     }
+    throw new UpstreamError(
+      `the nix-daemon closed ${MOST_TRIES} connections before it was asked anything; is it being restarted again and again?`,
+    );
   }
 }
 

@@ -157,9 +157,18 @@ async function serveLocked(options: ControlOptions): Promise<ControlServer> {
     onProblem(error);
   });
   const connected = new Set<Socket>();
+  // Who is in a group may not be found out for a moment, for instance while there are no descriptors left.
+  const refusalOf = (socket: Socket): string | undefined => {
+    try {
+      return refusal(socket);
+    } catch (error) {
+      onProblem(error as Error);
+      return "it cannot be found out who you are; the service's log says why";
+    }
+  };
   server.on("connect", (socket) => {
     bound(socket, connected);
-    const reason = refusal(socket);
+    const reason = refusalOf(socket);
     if (reason === undefined) admitted.add(socket);
     else {
       server.emit(socket, REFUSED, reason);
@@ -172,7 +181,10 @@ async function serveLocked(options: ControlOptions): Promise<ControlServer> {
       // One request per connection: nothing else that it sends is acted on.
       admitted.delete(socket);
       socket.pause();
-      void answer(server, socket, () => handlers[name](asks));
+      answer(server, socket, () => handlers[name](asks)).catch((error: Error) => {
+        onProblem(error);
+        socket.destroy();
+      });
     });
   try {
     server.start();

@@ -95,6 +95,8 @@ export async function serveHttp(
     };
   }
   const port = await listenOnPort(server, endpoint.host, endpoint.port);
+  // Without descriptors left, accepting fails: that must not end the service.
+  server.on("error", onProblem);
   return {
     endpoint: { ...endpoint, port },
     async close() {
