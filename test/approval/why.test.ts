@@ -19,7 +19,7 @@ in {
   forbidden = sh "forbidden" "echo \${dep} > $out" { disallowedReferences = [ dep ]; };
   notAllowed = sh "not-allowed" "echo \${dep} > $out" { allowedReferences = [ ]; };
   cycle = sh "cycle" "mkdir $a $b; echo $a > $b/x; echo $b > $a/x" { outputs = [ "a" "b" ]; };
-  depends = sh "depends" "cat $x > $out" { x = sh "below" "exit 4" { }; };
+  depends = sh "depends" "cat $x > $out" { x = sh "below" "echo its last words; exit 4" { }; };
   machine = sh "machine" "echo hi > $out" { requiredSystemFeatures = [ "big-parallel" "gccarch-nobodys" ]; };
   odd = sh "odd" "mkfifo $out; :" { };
   slow = sh "slow" "sleep 600; echo > $out" { };
@@ -34,6 +34,7 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
   let daemon: Daemon;
   let broker: TestBroker;
   let jail: TestBroker;
+  let silent: TestBroker;
 
   beforeAll(async () => {
     daemon = await lab.start(version);
@@ -43,8 +44,14 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
       profile: "fetching",
       view: "store",
     });
+    silent = await startBroker(daemon, {
+      config: '[profiles.silent]\nextends = "agent"\ninner_logs = "none"\n',
+      profile: "silent",
+      view: "store",
+    });
   });
   afterAll(async () => {
+    await silent?.stop();
     await broker?.stop();
     await jail?.stop();
     await daemon?.stop();
@@ -73,6 +80,16 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
     expect(failed.code).not.toBe(0);
     expect(failed.stderr.replaceAll(/\s+/g, " ")).toMatch(told);
     expect(failed.stderr).not.toMatch(/I am a|Available features|Current system/);
+  });
+
+  test("the message has the log of what failed, for clients that did not print it", async () => {
+    const { stderr } = await build("depends", ["--quiet", "--no-build-output"]);
+    expect(stderr.replaceAll(/\s+/g, " ")).toMatch(
+      /the builder of '\S+-below\.drv' failed with exit code 4 log: > its last words/,
+    );
+    const hidden = await build("depends", ["--no-build-output"], silent);
+    expect(hidden.stderr).toMatch(/-depends\.drv' failed/);
+    expect(hidden.stderr).not.toContain("its last words");
   });
 
   test("a file that the store cannot hold: the client is told that it failed", async () => {

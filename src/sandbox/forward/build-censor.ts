@@ -3,6 +3,7 @@
  * not how else, where, when and by whom (G3). Upstream's messages go to the audit.
  */
 import { BUILD_STATUS, type KeyedBuildResult } from "../../protocol/types.ts";
+import { toWireText } from "../../protocol/wire.ts";
 import { paced } from "../../store/slices.ts";
 import { isStorePath, type StorePath } from "../../store/store-path.ts";
 import type { BuildFailure } from "../detail.ts";
@@ -12,6 +13,7 @@ import { type Culprit, culpritsOf } from "./build-failure.ts";
 import { type Failed, LEFT, type Outcome, type Outcomes, wordsOf } from "./build-run.ts";
 import type { Target } from "./build-targets.ts";
 import type { BuildExchange, Exchange } from "./exchange.ts";
+import type { LogTails } from "./log-tails.ts";
 import { censorRealisation } from "./read.ts";
 
 type Status = (typeof BUILD_STATUS)[keyof typeof BUILD_STATUS];
@@ -25,15 +27,21 @@ const BUILD_FAILED_STATUS = 100;
 export interface Built {
   readonly outcomes: Outcomes;
   readonly runs: ApprovedRuns;
+  /** Of the lines that the client was shown. */
+  readonly tails: LogTails;
 }
 
 /** For an operation that does not report single results. @throws Refusal if anything was not built */
-export async function requireAllBuilt(exchange: BuildExchange, { outcomes, runs }: Built): Promise<void> {
+export async function requireAllBuilt(
+  exchange: BuildExchange,
+  { outcomes, runs, tails }: Built,
+): Promise<void> {
   const failed = [...outcomes].filter(([, { kind }]) => kind !== "built").map(([path]) => path);
   if (failed.length === 0) return;
   const failures = failuresAmong(outcomes);
   const culprits = await culpritsOf(runs, wordsOf(failures), exchange.sandbox.pace);
-  throw new Refusal(await failureText(exchange, failed, runs, culprits), {
+  const { text, derivation } = await explained(exchange, failed, runs, culprits);
+  throw new Refusal(`${text}${tails.textOf(derivation)}`, {
     verdict: "forward",
     reason: BUILD_FAILED,
     upstreamError: failures[0] ? upstreamErrorOf(failures[0]) : "",
@@ -51,18 +59,25 @@ function upstreamErrorOf({ complaints, error }: Failed): string {
   return `${complaints}${error}`;
 }
 
+/** What a client is told of a failure. */
+interface Explained {
+  readonly text: string;
+  /** The one that failed, as far as the client may know. */
+  readonly derivation: StorePath | undefined;
+}
+
 /**
  * Which builder failed and how, where that is no secret: in a closed view not of what fetches, and nothing with
  * `inner_logs = "none"`.
  */
-async function failureText(
+async function explained(
   { sandbox: { view, profile } }: Exchange,
   derivations: readonly StorePath[],
   runs: ApprovedRuns,
   culprits: ReadonlyMap<StorePath, Culprit>,
-): Promise<string> {
+): Promise<Explained> {
   const text = `build of ${derivations.map((path) => `'${path}'`).join(", ")} failed`;
-  if (profile.innerLogs === "none") return text;
+  if (profile.innerLogs === "none") return { text, derivation: undefined };
   for (const target of derivations) {
     const culprit = culprits.get(target);
     if (!culprit || (view.closed && runs.get(culprit.derivation)?.fetches)) continue;
@@ -70,9 +85,10 @@ async function failureText(
     const known = await Promise.all(paths.map((path) => isStorePath(path, view.storeDir) && view.info(path)));
     const named = paths.filter((_, i) => known[i]);
     const list = named.length > 0 ? `: ${named.join(", ")}` : "";
-    return `${text}: the builder of '${culprit.derivation}' ${what}${list}`;
+    const { derivation } = culprit;
+    return { text: `${text}: the builder of '${derivation}' ${what}${list}`, derivation };
   }
-  return text;
+  return { text, derivation: undefined };
 }
 
 /** Failures of one request that its record names; the others are counted. */
@@ -84,8 +100,9 @@ const LONGEST_FAILURE_TEXT = 500;
 export async function censoredResults(
   exchange: Exchange<"BuildPathsWithResults">,
   targets: readonly Target[],
-  { outcomes, runs }: Built,
+  built: Built,
 ): Promise<KeyedBuildResult[]> {
+  const { outcomes, runs } = built;
   const results: KeyedBuildResult[] = [];
   const culprits = await culpritsOf(runs, wordsOf(failuresAmong(outcomes)), exchange.sandbox.pace);
   for await (const { asked, wanted } of paced(targets, exchange.sandbox.pace)) {
@@ -93,7 +110,7 @@ export async function censoredResults(
     if (!outcome) results.push(builtResult(asked));
     else if (outcome.kind === "built")
       results.push({ ...builtResult(asked), builtOutputs: await censoredOutputs(exchange, outcome) });
-    else results.push(await failedResult(exchange, asked, wanted.derivation, runs, outcome, culprits));
+    else results.push(await failedResult(exchange, asked, wanted.derivation, built, outcome, culprits));
   }
   return results;
 }
@@ -102,7 +119,7 @@ async function failedResult(
   exchange: Exchange<"BuildPathsWithResults">,
   asked: string,
   derivation: StorePath,
-  runs: ApprovedRuns,
+  { runs, tails }: Built,
   outcome: Exclude<Outcome, { kind: "built" }>,
   culprits: ReadonlyMap<StorePath, Culprit>,
 ): Promise<KeyedBuildResult> {
@@ -111,9 +128,10 @@ async function failedResult(
     noteFailure(exchange, { path: asked, reason });
     return resultOf(asked, BUILD_STATUS.permanentFailure, reason);
   }
-  const reason = await failureText(exchange, [derivation], runs, culprits);
+  const { text: reason, derivation: culprit } = await explained(exchange, [derivation], runs, culprits);
   noteFailure(exchange, { path: asked, reason, upstreamError: upstreamErrorOf(outcome) });
-  return resultOf(asked, outcome.timedOut ? BUILD_STATUS.timedOut : BUILD_STATUS.permanentFailure, reason);
+  const status = outcome.timedOut ? BUILD_STATUS.timedOut : BUILD_STATUS.permanentFailure;
+  return resultOf(asked, status, toWireText(`${reason}${tails.textOf(culprit)}`));
 }
 
 function noteFailure(exchange: Exchange<"BuildPathsWithResults">, failure: BuildFailure): void {

@@ -3,13 +3,15 @@ import { fromWireText } from "../../protocol/wire.ts";
 import type { ApprovedRuns } from "./approve.ts";
 import type { BuildExchange } from "./exchange.ts";
 import { LogFilter } from "./log-filter.ts";
+import type { LogTails } from "./log-tails.ts";
 
 /** What one audit record keeps of them, in lines and in characters: its other fields have to fit beside them. */
 const MOST_HIDDEN_LINES = 100;
 const LONGEST_HIDDEN_LINE = 1000;
 const MOST_HIDDEN = 32 * 1024;
 
-export function buildLog(exchange: BuildExchange, runs: ApprovedRuns): LogFilter {
+/** @param tails get the lines that the client gets */
+export function buildLog(exchange: BuildExchange, runs: ApprovedRuns, tails: LogTails): LogFilter {
   const { client, sandbox } = exchange;
   const { limits, innerLogs } = sandbox.profile;
   const fetching = [...runs.values()].some(({ fetches }) => fetches);
@@ -28,6 +30,9 @@ export function buildLog(exchange: BuildExchange, runs: ApprovedRuns): LogFilter
       if (!sandbox.view.closed) return true;
       // Upstream resolves derivations with content-addressed inputs to others, which nobody asked for by name.
       return !(runs.get(path)?.fetches ?? fetching);
+    },
+    shown(path, line) {
+      tails.add(path, line);
     },
     hidden(path, line) {
       if (hidden.length >= MOST_HIDDEN_LINES || hiddenLength >= MOST_HIDDEN) return;

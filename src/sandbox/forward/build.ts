@@ -10,6 +10,7 @@ import { BuildRun, type NamedOutputs, type Outcome } from "./build-run.ts";
 import { type BuildRequest, targetsOf, wantedOf } from "./build-targets.ts";
 import { type BuildExchange, type Exchange, guarded, recordIntent, syncIntent } from "./exchange.ts";
 import { heldInView, heldOnConnection } from "./held-outputs.ts";
+import { LogTails } from "./log-tails.ts";
 
 export async function buildPaths(
   exchange: Exchange<"BuildPaths">,
@@ -29,7 +30,8 @@ export async function buildPathsWithResults(
 
 /** @throws Refusal, NotInView; a build that fails is an outcome, not an error */
 async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]): Promise<Built> {
-  if (wanted.length === 0) return { outcomes: new Map(), runs: new Map() };
+  const tails = new LogTails();
+  if (wanted.length === 0) return { outcomes: new Map(), runs: new Map(), tails };
   const { sandbox } = exchange;
   // Each is its own row, whatever the outcome.
   sandbox.quota.checkAuditRows(wanted.length);
@@ -44,7 +46,7 @@ async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]):
     const approval = await approve(sandbox, held, wanted);
     const endWait = exchange.waits.begin(sandbox, locked(approval));
     try {
-      return await approvedBuild(exchange, holder, wanted, approval);
+      return { ...(await approvedBuild(exchange, holder, wanted, approval, tails)), tails };
     } finally {
       endWait();
     }
@@ -67,7 +69,8 @@ async function approvedBuild(
   holder: UpstreamConnection | undefined,
   wanted: readonly WantedOutputs[],
   { runs, asked }: Approval,
-): Promise<Built> {
+  tails: LogTails,
+): Promise<Omit<Built, "tails">> {
   const started = Date.now();
   const unrecorded = new Set(wanted.map(({ derivation }) => derivation));
   const record = (derivation: StorePath, outputs: ReadonlyMap<string, StorePath>): void => {
@@ -77,7 +80,7 @@ async function approvedBuild(
     derivation,
     outputs: outputs ?? [...(asked.get(derivation)?.keys() ?? [])],
   }));
-  const log = buildLog(exchange, runs);
+  const log = buildLog(exchange, runs, tails);
   try {
     if (exchange.intent === undefined) recordIntent(exchange, exchange.subjects);
     await syncIntent(exchange);

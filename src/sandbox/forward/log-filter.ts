@@ -26,6 +26,8 @@ export interface LogFilterOptions {
   send(message: Buffer): boolean;
   /** Whether the client may see the lines of this derivation's build. */
   visible(derivation: StorePath): boolean;
+  /** Lines that the client gets. */
+  shown(derivation: StorePath, line: string): void;
   /** Lines that the client does not get; for the audit. */
   hidden(derivation: StorePath, line: string): void;
 }
@@ -88,6 +90,7 @@ export class LogFilter {
       this.options.hidden(activity.derivation, line);
       return;
     }
+    this.options.shown(activity.derivation, line);
     if (!this.show(activity)) return;
     this.encoder.u64(STDERR.result);
     this.codecs.result.encode(this.encoder, {
