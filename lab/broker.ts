@@ -26,6 +26,7 @@ export interface BrokerOptions {
   readonly runtimeDir?: string;
   /** The broker's own folder, to reuse the state of an earlier one; by default a new one. */
   readonly folder?: string;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** A running broker. Paths are as seen beside the daemon, unless they say otherwise. */
@@ -103,7 +104,7 @@ ${options.runtime ?? ""}
       options.profile ?? "build",
       ...views,
     ],
-    { user },
+    { user, env: options.env ?? {} },
   );
   const log = wordsOf(child);
   const exited = once(child, "exit");

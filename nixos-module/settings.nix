@@ -348,8 +348,8 @@ in
   };
   fetch = {
     private_hosts = key (types.listOf types.str) ''
-      Hosts, as URLs name them, that may have addresses of this machine or of private networks. Everybody with a
-      pattern that matches can then reach them. Default: `[]`.
+      Hosts, as URLs name them, that may have addresses of this machine, of the networks that it is in, or of
+      private networks. Everybody with a pattern that matches can then reach them. Default: `[]`.
     '';
   };
   audit = {

@@ -299,7 +299,7 @@ export const configSchema = z.strictObject({
     private_hosts: key(
       hostNames,
       [],
-      "Hosts, as URLs name them, that may have addresses of this machine or of private networks. Everybody with a pattern that matches can then reach them.",
+      "Hosts, as URLs name them, that may have addresses of this machine, of the networks that it is in, or of private networks. Everybody with a pattern that matches can then reach them.",
     ),
   }),
   audit: table("The record of every request.", {

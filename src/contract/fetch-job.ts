@@ -6,6 +6,7 @@
  * no more than a message, and the contents for what their hash says.
  */
 import type { HashAlgorithm } from "../store/hash.ts";
+import { isObject } from "./sandbox-record.ts";
 
 /** How what was downloaded becomes the contents of the output. */
 export type Shape =
@@ -34,7 +35,7 @@ export interface FetchJob {
   readonly sent: "flat" | "nar";
   /** The longest download, and the most that an archive may hold. Bytes. */
   readonly bytes: number;
-  /** How long a server may send nothing. Seconds. */
+  /** How long a server may take to answer, and then send next to nothing. Seconds. */
   readonly patience: number;
 }
 
@@ -61,8 +62,32 @@ export type FetchReply = {
     }
 );
 
-/** The longest line of either side. Bytes. */
-export const LONGEST_LINE = 1024 * 1024;
+/** The longest line of either side: it holds every URL that was named, and that was asked for. Bytes. */
+export const LONGEST_LINE = 2 * 1024 * 1024;
 
 /** What the name of a folder begins with that is made for one fetcher. */
 export const FETCHER_FOLDER = "nix-broker-fetch-";
+
+/** @throws Error when a fetcher's line is no reply */
+export function parseReply(line: string): FetchReply {
+  const reply: unknown = JSON.parse(line);
+  if (!isObject(reply)) throw noReply();
+  const { ok, asked, length, attempts, got } = reply;
+  if (!Array.isArray(asked) || !asked.every((url) => typeof url === "string")) throw noReply();
+  if (ok === true) {
+    if (typeof length !== "number" || !Number.isSafeInteger(length) || length < 0) throw noReply();
+    return { ok, asked, length };
+  }
+  if (ok !== false || !Array.isArray(attempts) || !attempts.every(isAttempt)) throw noReply();
+  if (got === undefined) return { ok, asked, attempts };
+  if (typeof got !== "string" || !/^[0-9a-f]+$/.test(got)) throw noReply();
+  return { ok, asked, attempts, got };
+}
+
+function isAttempt(value: unknown): value is Attempt {
+  return isObject(value) && typeof value.url === "string" && typeof value.reason === "string";
+}
+
+function noReply(): Error {
+  return new Error("what it says is no reply");
+}

@@ -9,6 +9,10 @@ import { lookupFor, refuseLiteral } from "./public-address.ts";
 import { type Allowance, type Spool, SpoolFull } from "./spool.ts";
 
 const MOST_REDIRECTS = 10;
+/** Servers refuse longer ones. Characters. */
+const LONGEST_URL = 8192;
+/** Of all URLs that are asked for: the audit has every one of them. Characters. */
+const MOST_ASKED = 512 * 1024;
 /** A server that sends less keeps a place from others. Bytes a second. */
 const LEAST_SPEED = 1024;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -39,7 +43,7 @@ export async function download(
 ): Promise<Download> {
   let url = allowed(first, rules);
   for (let redirects = 0; ; redirects++) {
-    asked.push(url.href);
+    note(url.href, asked);
     const response = await answer(url, rules);
     const { statusCode = 0, headers } = response;
     if (statusCode >= 200 && statusCode < 300) return await keep(response, algorithm, allowance, rules);
@@ -51,6 +55,15 @@ export async function download(
     if (redirects === MOST_REDIRECTS) throw new DownloadError("it is redirected again and again");
     url = allowed(headers.location, rules, url);
   }
+}
+
+/** @throws DownloadError when that is one too many */
+function note(url: string, asked: string[]): void {
+  if (url.length > LONGEST_URL)
+    throw new DownloadError(`it has a URL of more than ${LONGEST_URL} characters`);
+  if (asked.reduce((sum, { length }) => sum + length, url.length) > MOST_ASKED)
+    throw new DownloadError("there are too many long URLs, or redirects to such");
+  asked.push(url);
 }
 
 /** @throws DownloadError unless that URL may be fetched */
@@ -78,14 +91,21 @@ function answer(url: URL, { privateHosts, patience }: Rules): Promise<http.Incom
       {
         agent: false,
         lookup: lookupFor(privateHosts),
-        timeout: patience * 1000,
         // As it is: the hash is that of the file on the server.
         headers: { "user-agent": "nix-broker", accept: "*/*", "accept-encoding": "identity" },
       },
       resolve,
     );
-    request.on("timeout", () => request.destroy(new Error(`nothing came for ${patience} seconds`)));
-    request.on("error", (error) => reject(new DownloadError(error.message)));
+    // Not a time without anything: a server can send headers, and announce answers, drop by drop.
+    const timer = setTimeout(
+      () => request.destroy(new Error(`no answer came within ${patience} seconds`)),
+      patience * 1000,
+    );
+    request.on("response", () => clearTimeout(timer));
+    request.on("error", (error) => {
+      clearTimeout(timer);
+      reject(new DownloadError(error.message));
+    });
   });
 }
 

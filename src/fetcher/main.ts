@@ -43,6 +43,9 @@ function giveUp(): never {
   process.exit(1);
 }
 
+/** What a certificate says, for one, may be long. Characters. */
+const LONGEST_REASON = 1000;
+
 async function fetch(job: FetchJob): Promise<{ reply: FetchReply; contents?: Contents }> {
   const attempts: Attempt[] = [];
   const asked: string[] = [];
@@ -60,7 +63,7 @@ async function fetch(job: FetchJob): Promise<{ reply: FetchReply; contents?: Con
       got ??= outcome.got;
     } catch (error) {
       if (!(error instanceof DownloadError || error instanceof SpoolFull)) throw error;
-      attempts.push({ url, reason: error.message });
+      attempts.push({ url, reason: error.message.slice(0, LONGEST_REASON) });
     }
     for (const allowance of [file, unpacked]) allowance.release();
   }

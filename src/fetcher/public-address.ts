@@ -5,6 +5,7 @@
  */
 import { lookup } from "node:dns";
 import { BlockList, isIP, type LookupFunction } from "node:net";
+import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 
 /** Special-purpose addresses that are not global: IANA's registries for IPv4 and IPv6, and multicast. */
 const special = new BlockList();
@@ -37,11 +38,35 @@ for (const [network, bits] of [
 ] as const)
   special.addSubnet(network, bits, "ipv6");
 
-/** Whether an address belongs to the public network. IPv4 in IPv6, in whatever form, does not. */
-export function isPublic(address: string): boolean {
+type Interfaces = Readonly<
+  Record<string, readonly Pick<NetworkInterfaceInfo, "address" | "cidr">[] | undefined>
+>;
+
+/**
+ * The networks that the machine itself is in. Their addresses may be public, as those of IPv6 mostly are: what listens there is
+ * still behind no firewall for this machine.
+ */
+export function ownNetworks(interfaces: Interfaces): BlockList {
+  const own = new BlockList();
+  for (const { address, cidr } of Object.values(interfaces).flatMap((each) => each ?? [])) {
+    const family = isIP(address) === 4 ? "ipv4" : "ipv6";
+    const bits = Number(cidr?.split("/")[1]);
+    if (bits > 0) own.addSubnet(address, bits, family);
+    else own.addAddress(address, family);
+  }
+  return own;
+}
+
+/** Whether an address belongs to the public network, and to no own one. IPv4 in IPv6, in whatever form, does not. */
+export function isPublic(address: string, own = ownNetworks(networkInterfaces())): boolean {
   const family = isIP(address);
-  if (family === 4) return !special.check(address, "ipv4");
-  return family === 6 && globalUnicast.check(address, "ipv6") && !special.check(address, "ipv6");
+  if (family === 4) return !special.check(address, "ipv4") && !own.check(address, "ipv4");
+  return (
+    family === 6 &&
+    globalUnicast.check(address, "ipv6") &&
+    !special.check(address, "ipv6") &&
+    !own.check(address, "ipv6")
+  );
 }
 
 /** @returns why that host must not be connected to by its name alone: an address is never looked up; or undefined */

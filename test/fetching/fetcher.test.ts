@@ -1,13 +1,14 @@
 /** The program that fetches, as the service starts it, against servers and archives that mean harm. */
 import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import type { ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { Header, type HeaderData } from "tar";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { until } from "../../lab/parts.ts";
-import type { FetchJob, FetchReply } from "../../src/contract/fetch-job.ts";
+import { type FetchJob, type FetchReply, LONGEST_LINE, parseReply } from "../../src/contract/fetch-job.ts";
 import type { Fetcher } from "../../src/sandbox/fetchers.ts";
 import { FetcherStarter } from "../../src/service/fetchers.ts";
 import { redirectTo, startServer, type TestServer } from "./server.ts";
@@ -59,8 +60,8 @@ async function ask(asked: FetchJob): Promise<FetchReply> {
 
 async function replyOf({ transport }: Fetcher): Promise<FetchReply> {
   while (!transport.available.includes(0x0a))
-    if (!(await transport.fill())) throw new Error("the fetcher broke off");
-  return JSON.parse(transport.available.toString("utf8", 0, transport.available.indexOf(0x0a))) as FetchReply;
+    if (!(await transport.fill(transport.available.length + 1))) throw new Error("the fetcher broke off");
+  return parseReply(transport.available.toString("utf8", 0, transport.available.indexOf(0x0a)));
 }
 
 async function reasonFor(asked: FetchJob): Promise<string> {
@@ -80,7 +81,11 @@ function tar(...entries: Buffer[]): Buffer {
 describe("servers", () => {
   test.each<[string, () => string, RegExp, Partial<FetchJob>?]>([
     ["one that redirects in a circle", () => "/round", /redirected again and again/],
-    ["one that stays silent", () => "/silent", /nothing came for 1 seconds/],
+    ["one that stays silent", () => "/silent", /no answer came within 1 seconds/],
+    ["one whose headers drip", () => "/headers", /no answer came within 1 seconds/],
+    ["one that announces answers without end", () => "/early", /no answer came within 1 seconds/],
+    ["one with headers of a megabyte", () => "/much", /Header overflow/],
+    ["one that redirects to a long URL", () => "/far", /it has a URL of more than 8192 characters/],
     [
       "one that drips",
       () => "/drip",
@@ -117,6 +122,19 @@ describe("servers", () => {
       const drops = setInterval(() => response.write("."), 50);
       response.on("close", () => clearInterval(drops));
     });
+    const every = (response: ServerResponse, text: string): void => {
+      const drops = setInterval(() => response.socket?.write(text), 50);
+      response.socket?.on("close", () => clearInterval(drops));
+    };
+    server.serve("/headers", (_request, response) => {
+      response.socket?.write("HTTP/1.1 200 OK\r\n");
+      every(response, "x: y\r\n");
+    });
+    server.serve("/early", (_request, response) => every(response, "HTTP/1.1 103 Early Hints\r\n\r\n"));
+    server.serve("/much", (_request, response) => {
+      response.socket?.end(`HTTP/1.1 200 OK\r\nx: ${"y".repeat(MiB)}\r\n\r\n`);
+    });
+    server.serve("/far", redirectTo(`/file?${"x".repeat(9000)}`));
     server.serve("/short", (_request, response) => {
       response.writeHead(200, { "content-length": "10" });
       response.write("abc", () => response.destroy());
@@ -159,6 +177,20 @@ describe("servers", () => {
       length: 8,
     });
   });
+});
+
+test("G7: redirects to long URLs do not keep the others from the audit", async () => {
+  // A quote is two characters in JSON.
+  server.serve("/chain", redirectTo(`/chain?${'"'.repeat(2600)}`));
+  server.serve(`/chain?${"%22".repeat(2600)}`, redirectTo("/chain"));
+  const urls = Array.from({ length: 64 }, () => `${server.url}/chain`);
+  const reply = await ask(job("", { urls }));
+  expect(reply.asked.length).toBeGreaterThan(64);
+  expect(JSON.stringify(reply).length).toBeLessThan(LONGEST_LINE);
+  expect(reply).toMatchObject({ ok: false });
+  expect(reply.ok || reply.attempts.at(-1)?.reason).toBe(
+    "there are too many long URLs, or redirects to such",
+  );
 });
 
 describe("archives", () => {

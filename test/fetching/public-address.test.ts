@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { isPublic, lookupFor, refuseLiteral } from "../../src/fetcher/public-address.ts";
+import { isPublic, lookupFor, ownNetworks, refuseLiteral } from "../../src/fetcher/public-address.ts";
 
 describe("addresses that may be connected to", () => {
   test.each([
@@ -38,6 +38,21 @@ describe("addresses that may be connected to", () => {
     "not an address",
   ])("%s is not", (address) => {
     expect(isPublic(address)).toBe(false);
+  });
+
+  test("this machine's own are not, nor its neighbours', whatever they are", () => {
+    const own = ownNetworks({
+      eth0: [
+        { address: "9.9.8.7", cidr: "9.9.8.7/24" },
+        { address: "2a00:1::7", cidr: "2a00:1::7/64" },
+      ],
+      tun0: [{ address: "8.8.8.8", cidr: "8.8.8.8/32" }],
+      odd: [{ address: "2a00:2::1", cidr: null }],
+    });
+    for (const address of ["9.9.8.7", "9.9.8.1", "2a00:1::7", "2a00:1::ffff", "8.8.8.8", "2a00:2::1"])
+      expect(isPublic(address, own), address).toBe(false);
+    for (const address of ["9.9.9.7", "2a00:1:0:1::7", "8.8.8.9", "2a00:2::2"])
+      expect(isPublic(address, own), address).toBe(true);
   });
 
   test("an address in a URL is judged as it is, since nobody looks it up", () => {

@@ -4,7 +4,7 @@
  * fetcher says, what counts is the path that upstream makes of the contents.
  */
 
-import { type FetchReply, LONGEST_LINE } from "../../contract/fetch-job.ts";
+import { type FetchReply, LONGEST_LINE, parseReply } from "../../contract/fetch-job.ts";
 import { refuseHash } from "../../policy/derivation-rules.ts";
 import { expanded, type FetchPlan, fetchPlan, MOST_URLS, mirrorSites } from "../../policy/fetch-plan.ts";
 import { matchesUrlPattern } from "../../policy/url-pattern.ts";
@@ -217,7 +217,7 @@ async function readReply(from: Transport): Promise<FetchReply> {
     for (;;) {
       const end = from.available.indexOf(0x0a);
       if (end !== -1) {
-        const reply = JSON.parse(from.available.toString("utf8", 0, end)) as FetchReply;
+        const reply = parseReply(from.available.toString("utf8", 0, end));
         from.consume(end + 1);
         return reply;
       }
@@ -240,7 +240,7 @@ function brokenFetcher(error: Error): Refusal {
 function failed({ path, plan }: Fetch, { attempts, got }: FetchReply & { readonly ok: false }): Refusal {
   const reasons = attempts.map(({ url, reason }) => `${url}: ${reason}`).join("; ");
   const details = { verdict: "forward", reason: `it could not be fetched: ${reasons}` } as const;
-  if (got === undefined || !plan.certain)
+  if (got === undefined || got.length !== plan.hash.digest.length || !plan.certain)
     return new Refusal(
       `derivation '${path}' could not be fetched: ${reasons}${
         plan.certain
