@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { ownNode } from "../scripts/build.ts";
+import { isPackage, ownNode } from "../scripts/build.ts";
 import { buildHooks } from "../scripts/build-hooks.ts";
 import { type Architecture, PackageError } from "./architecture.ts";
 import { copyDocuments } from "./documents.ts";
@@ -63,7 +63,7 @@ function copyPrograms(dist: string, programs: string): void {
   const apart = ["man", "completions"];
   // Packages that were made before are there, too.
   for (const name of readdirSync(dist))
-    if (!apart.includes(name) && !/\.(deb|zst)$/.test(name))
+    if (!apart.includes(name) && !isPackage(name))
       cpSync(join(dist, name), join(programs, name), { recursive: true });
 }
 

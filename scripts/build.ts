@@ -15,7 +15,7 @@
  *
  * Packages with native parts (koffi, bufferutil) stay outside and are found in node_modules.
  */
-import { chmodSync, copyFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BuildOptions, build, type Metafile, type Plugin } from "esbuild";
@@ -77,8 +77,8 @@ ${ownNode("$self")}case $1 in
 linker | pre-build-hook | post-build-hook) exec "\${self%/*}/nix-broker-root" "$@" ;;
 # Of nix-broker-fetch@.service: it reads and writes nothing but what it downloads.
 fetcher)
-  exec "\${NIX_BROKER_NODE:-node}" --permission --allow-fs-read="\${self%/*}" --allow-fs-read=/tmp --allow-fs-write=/tmp \
-    "\${self%/*}/fetcher.js"
+  exec "\${NIX_BROKER_NODE:-node}" --permission --allow-fs-read="\${self%/*}" \
+    --allow-fs-read="\${TMPDIR:-/tmp}" --allow-fs-write="\${TMPDIR:-/tmp}" "\${self%/*}/fetcher.js"
   ;;
 esac
 # A small young generation keeps the service small.
@@ -148,9 +148,21 @@ function script(path: string, text: string): void {
   chmodSync(path, 0o755);
 }
 
+/** Whether a file in the folder of the bundles is a package that was made of them, for this machine or another. */
+export function isPackage(name: string): boolean {
+  return /\.(?:deb|zst)$/.test(name);
+}
+
+/** What was built before is gone, packages apart. */
+function clear(outdir: string): void {
+  mkdirSync(outdir, { recursive: true });
+  for (const name of readdirSync(outdir))
+    if (!isPackage(name)) rmSync(join(outdir, name), { recursive: true });
+}
+
 /** Writes the bundles. @throws Error when the root programs' bundle holds an npm package, or the page a part of the service */
 export async function buildAll(outdir = join(root, "dist")): Promise<void> {
-  rmSync(outdir, { recursive: true, force: true });
+  clear(outdir);
   await build({
     ...common,
     entryPoints: {

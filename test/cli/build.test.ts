@@ -21,11 +21,21 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "nix-broker-build-"));
 const dist = join(folder, "dist");
 
+const packages = ["nix-broker_1.0.0_arm64.deb", "nix-broker-1.0.0-linux-arm64.tar.zst"];
+
 beforeAll(async () => {
+  mkdirSync(dist);
+  for (const name of ["old.js", ...packages]) writeFileSync(join(dist, name), "");
   await buildAll(dist);
   symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
+
+test("what was built before is replaced, but packages for other machines stay", () => {
+  const there = readdirSync(dist);
+  expect(there).toEqual(expect.arrayContaining(packages));
+  expect(there).not.toContain("old.js");
+});
 
 function run(program: string, ...args: string[]) {
   const { status, stdout, stderr } = spawnSync(join(dist, program), args, {

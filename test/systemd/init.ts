@@ -44,7 +44,7 @@ const installed = "/opt/checkout";
 const wrapper = `#!/bin/sh
 case $1 in
 linker) exec node ${installed}/src/root/main.ts "$@" ;;
-fetcher) exec node --permission --allow-fs-read=${installed} --allow-fs-read=/tmp --allow-fs-write=/tmp ${installed}/src/fetcher/main.ts ;;
+fetcher) exec node --permission --allow-fs-read=${installed} --allow-fs-read="$TMPDIR" --allow-fs-write="$TMPDIR" ${installed}/src/fetcher/main.ts ;;
 esac
 exec node --disable-warning=ExperimentalWarning ${installed}/src/cli/main.ts "$@"
 `;

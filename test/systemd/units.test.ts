@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { runCommand } from "../../lab/command.ts";
+import { runCommand, startProcess } from "../../lab/command.ts";
 import { type Daemon, lab, sandboxScript } from "../../lab/lab.ts";
 import { until, watchPart, wordsOf } from "../../lab/parts.ts";
 import { RecursiveLab } from "../../lab/recursive.ts";
@@ -214,6 +214,41 @@ private_hosts = ["127.0.0.1"]
     expect(built.code, `${built.stderr}${await systemd.log()}`).toBe(0);
     expect(server.asked).toEqual([{ path: "/file", agent: "nix-broker" }]);
     expect(await systemd.show("nix-broker-fetch.socket", "NAccepted")).toBe("1");
+    await until(async () => (await systemd.show("nix-broker-fetch.socket", "NConnections")) === "0");
+  });
+
+  test("G8: what is downloaded, or waits to be scanned, is on the disk and not in memory", async () => {
+    let letGo = (): void => undefined;
+    server.serve("/held", (_, response) => {
+      letGo = () => response.destroy();
+      response.write("a beginning");
+    });
+    const expression = `derivation {
+      name = "held"; system = "builtin"; builder = "builtin:fetchurl"; url = "${server.url}/held";
+      outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "held";
+    }`;
+    startProcess(
+      systemd.commandLine(
+        ...["env", "--chdir=/root", `NIX_REMOTE=unix://${socket}`, "HOME=/root"],
+        ...[`${lab.clientFolder(version)}/nix-build`, "--no-out-link", "-E", expression],
+      ),
+    );
+    try {
+      // As in most systems: the test's /tmp is memory.
+      expect((await systemd.run("stat", "-fc", "%T", "/tmp")).stdout).toBe("tmpfs\n");
+      const onDisk = (await systemd.run("stat", "-c", "%d", "/var/tmp")).stdout;
+      const held = `for fd in /proc/[0-9]*/fd/*; do
+        case $(readlink $fd) in *nix-broker-fetch-*) stat -Lc %d $fd ;; esac
+      done`;
+      await until(async () => (await systemd.run("sh", "-c", held)).stdout !== "");
+      expect((await systemd.run("sh", "-c", held)).stdout).toBe(onDisk);
+      const service = `/proc/${await systemd.show("nix-broker.service", "MainPID")}/environ`;
+      expect((await systemd.run("sh", "-c", `tr '\\0' '\\n' < ${service}`)).stdout).toContain(
+        "TMPDIR=/var/tmp\n",
+      );
+    } finally {
+      letGo();
+    }
     await until(async () => (await systemd.show("nix-broker-fetch.socket", "NConnections")) === "0");
   });
 
