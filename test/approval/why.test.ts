@@ -17,6 +17,7 @@ in {
   exit = sh "exit" "exit 3" { };
   nothing = sh "nothing" "true" { };
   forbidden = sh "forbidden" "echo \${dep} > $out" { disallowedReferences = [ dep ]; };
+  forbiddenBelow = sh "forbidden-below" "echo \${sh "between" "echo \${dep} > $out" { }} > $out" { disallowedRequisites = [ dep ]; };
   notAllowed = sh "not-allowed" "echo \${dep} > $out" { allowedReferences = [ ]; };
   cycle = sh "cycle" "mkdir $a $b; echo $a > $b/x; echo $b > $a/x" { outputs = [ "a" "b" ]; };
   depends = sh "depends" "cat $x > $out" { x = sh "below" "echo its last words; exit 4" { }; };
@@ -67,8 +68,9 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
   test.each<[attribute: string, told: RegExp]>([
     ["exit", /the builder of '\S+-exit\.drv' failed with exit code 3/],
     ["nothing", /the builder of '\S+-nothing\.drv' did not make its output/],
-    ["forbidden", /refers to paths which the derivation forbids/],
-    ["notAllowed", /refers to paths which the derivation forbids/],
+    ["forbidden", /refers to paths which the derivation forbids: \S+-dep/],
+    ["forbiddenBelow", /refers to paths which the derivation forbids: \S+-dep/],
+    ["notAllowed", /refers to paths which the derivation forbids: \S+-dep/],
     ["cycle", /made outputs that refer to each other/],
     [
       "depends",

@@ -82,7 +82,11 @@ async function explained(
     const culprit = culprits.get(target);
     if (!culprit || (view.closed && runs.get(culprit.derivation)?.fetches)) continue;
     const { what, paths } = culprit.failure;
-    const known = await Promise.all(paths.map((path) => isStorePath(path, view.storeDir) && view.info(path)));
+    const known = await Promise.all(
+      paths.map(
+        (path) => culprit.ownPaths.includes(path) || (isStorePath(path, view.storeDir) && view.info(path)),
+      ),
+    );
     const named = paths.filter((_, i) => known[i]);
     const list = named.length > 0 ? `: ${named.join(", ")}` : "";
     const { derivation } = culprit;

@@ -160,6 +160,8 @@ export function failuresIn(words: string): Failure[] {
 export interface Culprit {
   readonly derivation: StorePath;
   readonly failure: Failure;
+  /** Those of the failure's paths that derivations of this request make: the client knows them, in the view or not. */
+  readonly ownPaths: readonly StorePath[];
 }
 
 /**
@@ -185,8 +187,9 @@ export async function culpritsOf(
     const found = named.paths.get(failure.of) ?? named.fetched.get(nameOf(failure.of));
     if (!found || seen.has(found)) continue;
     seen.add(found);
+    const ownPaths = failure.paths.filter((path) => named.paths.has(path));
     for (const derivation of found) {
-      const culprit = { derivation, failure };
+      const culprit = { derivation, failure, ownPaths };
       const visit = (path: StorePath): boolean => !culprits.has(path) && Boolean(culprits.set(path, culprit));
       await climb(dependents, derivation, visit, pace);
     }
