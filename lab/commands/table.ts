@@ -17,7 +17,7 @@ export interface EverydayCommand {
   readonly since?: NixVersion;
   readonly until?: NixVersion;
   /** Words on standard output of a command that works. */
-  readonly prints?: string;
+  readonly prints?: string | Readonly<Record<Situation, string>>;
   /** Words on standard error of a command that is refused: of all, or of these only. */
   readonly refused?: string | Readonly<Partial<Record<NixVersion | Situation, string>>>;
   /** For readers: what is different from a daemon of their own. */
@@ -41,6 +41,11 @@ export function refusalOf(
   return typeof refused === "object" ? (refused[situation] ?? refused[version]) : refused;
 }
 
+/** The words that the command prints, "" for any. */
+export function printedBy({ prints = "" }: EverydayCommand, situation: Situation): string {
+  return typeof prints === "string" ? prints : prints[situation];
+}
+
 const NO_AUTHORITY = "a sandbox has no authority over the store";
 const NO_GARBAGE = `CollectGarbage is not allowed here: ${NO_AUTHORITY}`;
 const NO_OPTIMISE = `OptimiseStore is not allowed here: ${NO_AUTHORITY}`;
@@ -50,6 +55,8 @@ const NO_CHECK = "build mode 'check' is not allowed; only 'normal' is";
 const NO_REPAIR = "build mode 'repair' is not allowed; only 'normal' is";
 const NO_WEAK_HASH = "is not allowed; these are: text:sha256, fixed:sha256";
 const NO_LOG = "is not available";
+const LOG_FILES =
+  "The client reads it from the file system: only where `/nix/var/log` is there, so not in a build.";
 const NO_ROOT = "The link is made, but no root of the garbage collector; in `nix-broker jail` it is one.";
 const CLIENTS_OWN = "The client itself says so, of any daemon.";
 function later<T>(words: T): Record<"2.8" | "2.26" | "2.34" | "host", T> {
@@ -144,8 +151,8 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     { command: "nix-store --query --graph $out", prints: "digraph G {" },
     {
       command: "nix-store --query --deriver $out",
-      prints: "unknown-deriver",
-      remark: "A path's deriver is not disclosed.",
+      prints: { build: "unknown-deriver", agent: "-program-1.0.drv" },
+      remark: "Build: a path's deriver is not disclosed.",
     },
     { command: "nix-store --query --valid-derivers $out", since: "2.26", prints: "-program-1.0.drv" },
     { command: "nix-store --query --roots $out", remark: "Lists none." },
@@ -157,7 +164,12 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
       command: "nix-store --export $out > one && nix-store --import < one",
       refused: "is not content-addressed, so nothing shows that it is what it says",
     },
-    { command: "nix-store --read-log $out", refused: NO_LOG, remark: "It needs the deriver." },
+    {
+      command: "nix-store --read-log $out",
+      refused: { build: NO_LOG },
+      prints: "building program",
+      remark: `${LOG_FILES} Build: it needs the deriver.`,
+    },
     { command: "nix-store --verify-path $out" },
     { command: "nix-store --verify", refused: NO_VERIFY },
     {
@@ -298,7 +310,7 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     {
       command: "nix path-info --json $out",
       prints: '"narSize":568',
-      remark: "Without deriver, signatures and registration time.",
+      remark: "Without signatures and registration time; build: without deriver.",
     },
     { command: "nix path-info --all", prints: "-program-1.0", remark: "The paths of the view." },
     { command: "nix path-info $missing", refused: "-missing' is not valid" },
@@ -306,10 +318,14 @@ export const everydayCommands: Readonly<Record<string, readonly EverydayCommand[
     {
       command: "nix log $drv",
       prints: "building program",
-      remark:
-        "The client reads it from the file system: only where `/nix/var/log` is there, so not in a build.",
+      remark: LOG_FILES,
     },
-    { command: "nix log $out", refused: NO_LOG, remark: "It needs the deriver." },
+    {
+      command: "nix log $out",
+      refused: { build: NO_LOG },
+      prints: "building program",
+      remark: `${LOG_FILES} Build: it needs the deriver.`,
+    },
     { command: "nix derivation show $drv", since: "2.26", prints: "program-1.0" },
     { command: "nix show-derivation $drv", until: "2.8", prints: "program-1.0" },
   ],

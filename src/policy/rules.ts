@@ -15,6 +15,7 @@ import type { OperationGroup, Profile } from "./profile.ts";
 import {
   amongView,
   infoInView,
+  type MadePathInfo,
   type MaybePromise,
   NotInView,
   type PathInfo,
@@ -77,10 +78,17 @@ async function known(paths: readonly StorePath[], view: ViewQueries, pace: Pace)
   return known;
 }
 
+/** What a client may be told of a path; undefined if it is not in the view. */
+async function toldOf(path: StorePath, view: ViewQueries): Promise<MadePathInfo | undefined> {
+  if (view.madeInfo) return view.madeInfo(path);
+  const info = await view.info(path);
+  return info && { ...info, deriver: "" };
+}
+
 /** What G3 lets through of a path's info. */
-export function censored(info: PathInfo) {
+export function censored(info: PathInfo, deriver: StorePath | "" = "") {
   return {
-    deriver: "",
+    deriver,
     narHash: info.narHash,
     references: [...info.references],
     registrationTime: 0,
@@ -146,19 +154,20 @@ const table = {
     answer: async ({ hashPart }, view) => (await view.byHashPart(hashPart)) ?? "",
   }),
   QueryPathInfo: answer({
-    summary: "hash, size, references and content address if it is in the view; else not valid",
+    summary:
+      "hash, size, references and content address if it is in the view, with the view `store` also the deriver; else not valid",
     subjects: ofPath,
     async answer({ path }, view) {
-      const info = await view.info(path);
-      return info && censored(info);
+      const info = await toldOf(path, view);
+      return info && censored(info, info.deriver);
     },
   }),
   QueryPathInfos: answer({
     summary: "as QueryPathInfo, of those that are in the view",
     subjects: ofPaths,
     async answer({ paths }, view, _, pace) {
-      const infos = await mapInSlices([...(await distinct(paths, pace))], pace, (path) => view.info(path));
-      return infos.flatMap((info) => (info ? [{ path: info.path, ...censored(info) }] : []));
+      const infos = await mapInSlices([...(await distinct(paths, pace))], pace, (path) => toldOf(path, view));
+      return infos.flatMap((info) => (info ? [{ path: info.path, ...censored(info, info.deriver) }] : []));
     },
   }),
   QueryReferences: answer({
@@ -182,9 +191,13 @@ const table = {
     answer: async ({ path }, view) => ((await view.info(path)) ? [...(await view.derivers(path))] : []),
   }),
   QueryDeriver: answer({
-    summary: "none, always: how a path was built is not disclosed",
+    summary: "none: how a path was built is not disclosed; with the view `store`, the deriver",
     subjects: ofPath,
-    answer: async ({ path }, view) => (await infoInView(path, view)) && "",
+    async answer({ path }, view) {
+      const info = await toldOf(path, view);
+      if (!info) throw new NotInView(path);
+      return info.deriver;
+    },
   }),
   QueryDerivationOutputs: answer({
     summary: "the outputs, if the derivation is in the view",

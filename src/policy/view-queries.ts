@@ -6,7 +6,7 @@ import type { StorePath } from "../store/store-path.ts";
 
 export type MaybePromise<T> = T | Promise<T>;
 
-/** What a client may learn about a path (G3): nothing about its deriver, times or signatures. */
+/** What a client may learn about a path (G3): nothing about its times or signatures. */
 export interface PathInfo {
   readonly path: StorePath;
   /** SHA-256 of the NAR in base 16. */
@@ -18,10 +18,17 @@ export interface PathInfo {
   readonly contentAddress: string;
 }
 
+/** As PathInfo, with the derivation that made it, if that is known. */
+export interface MadePathInfo extends PathInfo {
+  readonly deriver: StorePath | "";
+}
+
 export interface ViewQueries {
   readonly storeDir: string;
   /** Undefined for a path that is not in the view, whether it exists or not. */
   info(path: StorePath): MaybePromise<PathInfo | undefined>;
+  /** As `info`; only where derivers need no hiding. */
+  readonly madeInfo?: (path: StorePath) => MaybePromise<MadePathInfo | undefined>;
   /** Those of these paths that are in the view. Long lists are for `amongView`. */
   among(paths: readonly StorePath[]): MaybePromise<ReadonlySet<StorePath>>;
   all(): MaybePromise<readonly StorePath[]>;

@@ -1,5 +1,6 @@
 /** The view of a sandbox: the paths that it may know of. It only grows. */
 import {
+  type MadePathInfo,
   type MaybePromise,
   type OutputPaths,
   type PathInfo,
@@ -212,6 +213,12 @@ export class StoreView implements View {
   info(path: StorePath): MaybePromise<PathInfo | undefined> {
     return this.held.get(path) ?? this.store.info(path);
   }
+
+  readonly madeInfo = async (path: StorePath): Promise<MadePathInfo | undefined> => {
+    const held = this.held.get(path);
+    // What a client has added, nothing has made.
+    return held ? { ...held, deriver: "" } : this.store.madeInfo(path);
+  };
 
   async among(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>> {
     const found = new Set(paths.filter((path) => this.held.get(path)));

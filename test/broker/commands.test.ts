@@ -5,6 +5,7 @@ import { commandsReference } from "../../lab/commands/page.ts";
 import {
   everydayCommands,
   isCommandOf,
+  printedBy,
   refusalOf,
   type Situation,
   situations,
@@ -46,7 +47,7 @@ describeEachVersion(
         const words = refusalOf(row, version, situation);
         if (words === undefined) {
           expect({ code, stderr }).toEqual({ code: 0, stderr });
-          expect(stdout).toContain(row.prints ?? "");
+          expect(stdout).toContain(printedBy(row, situation));
         } else {
           expect({ code, stdout }).not.toEqual({ code: 0, stdout });
           expect(stderr.replaceAll(/\x1b\[[0-9;]*m/g, "")).toContain(words);

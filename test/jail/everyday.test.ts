@@ -14,6 +14,7 @@ const hasFlakes = (version: NixVersion): boolean => version !== "2.3";
 const lines: readonly (readonly [line: string, prints: string])[] = [
   ["nix-build -o result", "-program-1.0"],
   ["./result/bin/program-1.0", "hello of"],
+  ["nix-store --read-log ./result", "building program"],
   [
     "nix-store --realise $(nix-instantiate shell.nix --add-root ./shell.drv --indirect) --add-root ./shell-output --indirect",
     "shell-output",
@@ -29,6 +30,8 @@ const flakeLines: readonly (readonly [line: string, prints: string])[] = [
   ["nix run path:./flake", "hello of a flake"],
   ["nix flake check path:./flake && echo checked", "checked"],
   ["nix log $(nix-instantiate fails.nix)", "no luck"],
+  ["nix log ./result", "building program"],
+  ["! nix build -f fails.nix 2>&1", "> no luck"],
   ["nix print-dev-env --profile ./direnv path:./flake", "hello of a flake"],
 ];
 

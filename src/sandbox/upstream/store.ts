@@ -5,7 +5,7 @@
 
 import { parseDerivedPath, printDerivedPath } from "../../policy/derived-path.ts";
 import type { Limits } from "../../policy/limits.ts";
-import type { PathInfo } from "../../policy/view-queries.ts";
+import type { MadePathInfo, PathInfo } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
 import type { ReplyOf } from "../../protocol/operations.ts";
 import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
@@ -76,6 +76,12 @@ export class UpstreamStore {
   async info(path: StorePath): Promise<PathInfo | undefined> {
     const info = await this.channel.ask("QueryPathInfo", { path });
     return info && pathInfo(path, info);
+  }
+
+  /** As `info`, with the derivation that made it. */
+  async madeInfo(path: StorePath): Promise<MadePathInfo | undefined> {
+    const info = await this.channel.ask("QueryPathInfo", { path });
+    return info && { ...pathInfo(path, info), deriver: info.deriver };
   }
 
   /** Those of these paths that are valid. */
