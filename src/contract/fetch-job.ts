@@ -62,16 +62,24 @@ export type FetchReply = {
     }
 );
 
+/** Said while it downloads and unpacks, each in a line of its own before the reply. */
+export interface FetchProgress {
+  /** Bytes so far, of what was downloaded and of what that unpacked to. */
+  readonly progress: number;
+}
+
 /** The longest line of either side: it holds every URL that was named, and that was asked for. Bytes. */
 export const LONGEST_LINE = 2 * 1024 * 1024;
 
 /** What the name of a folder begins with that is made for one fetcher. */
 export const FETCHER_FOLDER = "nix-broker-fetch-";
 
-/** @throws Error when a fetcher's line is no reply */
-export function parseReply(line: string): FetchReply {
+/** @throws Error when a fetcher's line is neither */
+export function parseReply(line: string): FetchReply | FetchProgress {
   const reply: unknown = JSON.parse(line);
   if (!isObject(reply)) throw noReply();
+  const { progress } = reply;
+  if (typeof progress === "number" && Number.isSafeInteger(progress)) return { progress };
   const { ok, asked, length, attempts, got } = reply;
   if (!Array.isArray(asked) || !asked.every((url) => typeof url === "string")) throw noReply();
   if (ok === true) {

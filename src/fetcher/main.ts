@@ -11,6 +11,7 @@ import {
   type Attempt,
   FETCHER_FOLDER,
   type FetchJob,
+  type FetchProgress,
   type FetchReply,
   LONGEST_LINE,
 } from "../contract/fetch-job.ts";
@@ -70,8 +71,18 @@ async function fetch(job: FetchJob): Promise<{ reply: FetchReply; contents?: Con
   return { reply: { ok: false, asked, attempts, ...(got === undefined ? {} : { got }) } };
 }
 
+/** How often it says how far it is: it may be ended for others when it does not get on. */
+const PROGRESS_MS = 5000;
+
 const job = JSON.parse(await readLine(process.stdin)) as FetchJob;
+// The service has hung up.
+process.stdout.on("error", giveUp);
+const told = setInterval(
+  () => process.stdout.write(`${JSON.stringify({ progress: Allowance.taken } satisfies FetchProgress)}\n`),
+  PROGRESS_MS,
+);
 const { reply, contents } = await fetch(job);
+clearInterval(told);
 function* said(): Generator<Buffer> {
   yield Buffer.from(`${JSON.stringify(reply)}\n`);
   if (contents) yield* contents.pieces();

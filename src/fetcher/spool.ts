@@ -14,6 +14,8 @@ export class SpoolFull extends Error {
 
 /** How much may be kept altogether, and what keeps it. */
 export class Allowance {
+  /** Bytes that this program has kept, of all allowances together. */
+  static taken = 0;
   readonly bytes: number;
   private left: number;
   private readonly spools: Spool[] = [];
@@ -38,6 +40,7 @@ export class Allowance {
   /** @throws SpoolFull */
   take(bytes: number): void {
     this.left -= bytes;
+    Allowance.taken += bytes;
     if (this.left < 0) throw new SpoolFull(`it holds more than ${this.bytes} bytes (limits.body_bytes)`);
   }
 }

@@ -10,11 +10,8 @@ import { FETCHER_FOLDER, type FetchJob } from "../contract/fetch-job.ts";
 import { connectStream, pairStream } from "../host/socket.ts";
 import type { Fetcher, Fetchers } from "../sandbox/fetchers.ts";
 import type { Transport } from "../sandbox/upstream/connection.ts";
+import { FetchPlaces } from "./fetch-places.ts";
 
-/** Each takes about 60 MiB. */
-const AT_ONCE = 8;
-/** Of one owner: a server can make a download last as long as the request may. */
-const AT_ONCE_OF_ONE = 4;
 /** Of what it holds besides buffers: the names of an archive's entries. */
 const MOST_MEMORY_MB = 512;
 /** Certificates and time zone are the machine's; nothing else of the environment is passed on. */
@@ -27,21 +24,13 @@ export interface FetchersOptions {
   readonly socket: string | undefined;
 }
 
-interface Owner {
-  running: number;
-  /** The first to come first. */
-  readonly waiting: (() => void)[];
-}
-
 /** The variable by which the unit names the socket. */
 export const FETCH_SOCKET = "NIX_BROKER_FETCH_SOCKET";
 
 export class FetcherStarter implements Fetchers {
   readonly privateHosts: readonly string[];
   private readonly socket: string | undefined;
-  private running = 0;
-  /** Those that have any, or wait for some; whose turn is next comes first. */
-  private readonly owners = new Map<object, Owner>();
+  private readonly places = new FetchPlaces();
 
   constructor({ privateHosts, socket }: FetchersOptions) {
     this.privateHosts = privateHosts;
@@ -49,73 +38,23 @@ export class FetcherStarter implements Fetchers {
   }
 
   async start(job: FetchJob, owner: object, unwanted: AbortSignal): Promise<Fetcher> {
-    await this.turn(owner, unwanted);
-    const undo = [() => this.leave(owner)];
+    let hangUp = (): void => undefined;
+    const place = await this.places.take(owner, unwanted, () => hangUp());
+    const undo = [() => place.leave()];
     const end = (): void => {
       for (const step of undo.splice(0).reverse()) step();
     };
     try {
       const [transport, cleanUp] = await (this.socket === undefined ? child() : behind(this.socket));
-      undo.push(cleanUp, () => transport.destroy());
+      hangUp = () => transport.destroy();
+      undo.push(cleanUp, hangUp);
       await transport.write(Buffer.from(`${JSON.stringify(job)}\n`));
       unwanted.throwIfAborted();
-      return { transport, end };
+      return { transport, place, end };
     } catch (error) {
       end();
       throw error;
     }
-  }
-
-  private async turn(owner: object, unwanted: AbortSignal): Promise<void> {
-    unwanted.throwIfAborted();
-    const { waiting } = this.owner(owner);
-    await new Promise<void>((resolve, reject) => {
-      const give = (): void => {
-        unwanted.removeEventListener("abort", giveUp);
-        resolve();
-      };
-      const giveUp = (): void => {
-        waiting.splice(waiting.indexOf(give), 1);
-        this.forgetIdle(owner);
-        reject(unwanted.reason);
-      };
-      unwanted.addEventListener("abort", giveUp);
-      waiting.push(give);
-      this.givePlaces();
-    });
-  }
-
-  private leave(owner: object): void {
-    this.running--;
-    this.owner(owner).running--;
-    this.forgetIdle(owner);
-    this.givePlaces();
-  }
-
-  private givePlaces(): void {
-    while (this.running < AT_ONCE) {
-      const next = [...this.owners].find(
-        ([, { running, waiting }]) => running < AT_ONCE_OF_ONE && waiting.length > 0,
-      );
-      if (!next) return;
-      const [owner, state] = next;
-      this.owners.delete(owner);
-      this.owners.set(owner, state);
-      this.running++;
-      state.running++;
-      state.waiting.shift()?.();
-    }
-  }
-
-  private owner(owner: object): Owner {
-    const known = this.owners.get(owner) ?? { running: 0, waiting: [] };
-    this.owners.set(owner, known);
-    return known;
-  }
-
-  private forgetIdle(owner: object): void {
-    const { running, waiting } = this.owner(owner);
-    if (running === 0 && waiting.length === 0) this.owners.delete(owner);
   }
 }
 
@@ -143,7 +82,7 @@ async function child(): Promise<[Transport, () => void]> {
   );
   const cleanUp = (): void => {
     started.kill("SIGKILL");
-    rmSync(temporary, { recursive: true, force: true });
+    remove(temporary);
   };
   try {
     await new Promise<void>((resolve, reject) => {
@@ -157,6 +96,15 @@ async function child(): Promise<[Transport, () => void]> {
   // One that ends early breaks its pipes; the stream reports that.
   started.on("error", () => undefined);
   return [pairStream(started.stdout, started.stdin), cleanUp];
+}
+
+/** Never throws: what cannot be removed is left, as it is when the service is killed. What was downloaded has no name in it. */
+function remove(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch {
+    // The program had just been making a file there, or the disk fails.
+  }
 }
 
 /** The program, and the folder of all that it loads: in the sources, or in the bundle, whose pieces are in a folder of their own. */

@@ -59,9 +59,14 @@ async function ask(asked: FetchJob): Promise<FetchReply> {
 }
 
 async function replyOf({ transport }: Fetcher): Promise<FetchReply> {
-  while (!transport.available.includes(0x0a))
-    if (!(await transport.fill(transport.available.length + 1))) throw new Error("the fetcher broke off");
-  return parseReply(transport.available.toString("utf8", 0, transport.available.indexOf(0x0a)));
+  for (;;) {
+    while (!transport.available.includes(0x0a))
+      if (!(await transport.fill())) throw new Error("the fetcher broke off");
+    const end = transport.available.indexOf(0x0a);
+    const said = parseReply(transport.available.toString("utf8", 0, end));
+    if (!("progress" in said)) return said;
+    transport.consume(end + 1);
+  }
 }
 
 async function reasonFor(asked: FetchJob): Promise<string> {
@@ -322,6 +327,17 @@ describe("the program", () => {
       await until(() => !temporaryFolders().some(isItsFolder));
     } finally {
       fetcher.end();
+    }
+  });
+
+  test("says how far it is, before it replies", async () => {
+    server.serve("/little", (_, response) => void response.write("a little"));
+    const { transport, end } = await start(job(`${server.url}/little`, { patience: 600 }));
+    try {
+      while (!transport.available.includes(0x0a)) expect(await transport.fill()).toBe(true);
+      expect(transport.available.toString()).toBe('{"progress":8}\n');
+    } finally {
+      end();
     }
   });
 

@@ -52,6 +52,9 @@ describe(`a fetcher that was taken over [daemon ${version}]`, () => {
     ["attempts that are none", { ok: false, asked, attempts: [null] }, /ended early/],
     ["a hash that is none", { ...failed, got: "zz" }, /ended early/],
     ["a hash that is too short", { ...failed, got: "00" }, /could not be fetched: https:\S+: gone/],
+    ["how far it is, as a text", `{"progress":"x"}\n${JSON.stringify(failed)}\n`, /ended early/],
+    ["how far it is, and nothing else", '{"progress":1}\n{"progress":-1}\n', /ended early/],
+    ["how far it is, again and again", `{"progress":1}\n`.repeat(50_000), /ended early/],
     ["less than it announces", { ok: true, asked, length: 100 }, /ended early/],
     ["nothing, as the contents", { ok: true, asked, length: 0 }, /does not have the hash/],
   ])("G8: who says %s fails that request alone", async (_, reply, words) => {

@@ -18,6 +18,7 @@ import {
 } from "../../store/content-address.ts";
 import { type Derivation, DerivationError } from "../../store/derivation.ts";
 import { printHash } from "../../store/hash.ts";
+import type { Pace } from "../../store/slices.ts";
 import { type StorePath, storePathName } from "../../store/store-path.ts";
 import type { Deadline } from "../deadline.ts";
 import type { Fetcher } from "../fetchers.ts";
@@ -153,11 +154,22 @@ async function recorded(
   let urls = fetch.urls;
   let bytes = 0;
   let reason = "";
-  const fetcher = await startFetcher(exchange, upstream, fetch, unwanted);
+  let fetcher = await startFetcher(exchange, upstream, fetch, unwanted);
   running.add(fetcher);
+  const end = (): void => {
+    running.delete(fetcher);
+    fetcher.end();
+  };
   try {
     say(exchange, `fetching '${fetch.urls[0]}'...`);
-    const reply = await readReply(fetcher.transport);
+    let reply = await readReply(fetcher, sandbox.pace);
+    while (!reply) {
+      end();
+      say(exchange, `others wait, so '${fetch.urls[0]}' is fetched again when it is its turn...`);
+      fetcher = await startFetcher(exchange, upstream, fetch, unwanted);
+      running.add(fetcher);
+      reply = await readReply(fetcher, sandbox.pace);
+    }
     if (reply.asked.length > 0) urls = reply.asked;
     if (!reply.ok) throw failed(fetch, reply);
     bytes = reply.length;
@@ -166,8 +178,7 @@ async function recorded(
     reason = (error as Error).message;
     throw error;
   } finally {
-    running.delete(fetcher);
-    fetcher.end();
+    end();
     sandbox.quota.countAuditRow(urls);
     const durationMs = Date.now() - started;
     const { path: derivation, plan } = fetch;
@@ -211,21 +222,37 @@ function takesFrames({ table }: UpstreamConnection): boolean {
   return table.minor >= NEW_FORM_SINCE;
 }
 
-/** @throws Refusal when the fetcher breaks off, or makes no sense */
-async function readReply(from: Transport): Promise<FetchReply> {
+/**
+ * @returns undefined when it was ended for somebody else's
+ * @throws Refusal when the fetcher breaks off, or makes no sense
+ */
+async function readReply({ transport, place }: Fetcher, pace: Pace): Promise<FetchReply | undefined> {
   try {
     for (;;) {
-      const end = from.available.indexOf(0x0a);
-      if (end !== -1) {
-        const reply = parseReply(from.available.toString("utf8", 0, end));
-        from.consume(end + 1);
-        return reply;
+      const said = parseReply(await readLine(transport));
+      if (!("progress" in said)) {
+        place.settle();
+        return said;
       }
-      if (from.available.length > LONGEST_LINE || !(await from.fill(from.available.length + 1)))
-        throw new Error("it broke off");
+      place.progress(said.progress);
+      if (pace.due) await pace.pause();
     }
   } catch (error) {
+    if (place.displaced) return undefined;
     throw brokenFetcher(error as Error);
+  }
+}
+
+async function readLine(from: Transport): Promise<string> {
+  for (;;) {
+    const end = from.available.indexOf(0x0a);
+    if (end !== -1) {
+      const line = from.available.toString("utf8", 0, end);
+      from.consume(end + 1);
+      return line;
+    }
+    if (from.available.length > LONGEST_LINE || !(await from.fill(from.available.length + 1)))
+      throw new Error("it broke off");
   }
 }
 
