@@ -61,7 +61,7 @@ async function ask(asked: FetchJob): Promise<FetchReply> {
 async function replyOf({ transport }: Fetcher): Promise<FetchReply> {
   for (;;) {
     while (!transport.available.includes(0x0a))
-      if (!(await transport.fill())) throw new Error("the fetcher broke off");
+      if (!(await transport.fill(transport.available.length + 1))) throw new Error("the fetcher broke off");
     const end = transport.available.indexOf(0x0a);
     const said = parseReply(transport.available.toString("utf8", 0, end));
     if (!("progress" in said)) return said;
