@@ -16,7 +16,7 @@ import { parseDerivedPath } from "./derived-path.ts";
 import { amongView, type OutputPaths, staticOutputs, type ViewQueries } from "./view-queries.ts";
 import { type WantedNames, WantedOutputs } from "./wanted-outputs.ts";
 
-export async function queryMissing(
+export async function missingInView(
   targets: readonly string[],
   view: ViewQueries,
   minor: number,

@@ -10,7 +10,6 @@
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
 import { distinct, mapInSlices, type Pace, paced } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
-import { queryMissing } from "./missing.ts";
 import type { OperationGroup, Profile } from "./profile.ts";
 import {
   amongView,
@@ -216,17 +215,13 @@ const table = {
     subjects: ofPath,
     answer: async ({ path }, view) => new Map(await outputsOf(path, view)),
   }),
-  QueryMissing: answer({
+  QueryMissing: {
+    group: "query",
+    verdict: "answer",
     summary:
       "computed from the view and its derivations, without asking what the host has; with the view `store` and `substitute`, upstream's answer",
     subjects: ofPaths,
-    async answer({ paths }, view, minor, pace) {
-      const missing = await (view.missing?.(paths, minor) ?? queryMissing(paths, view, minor, pace));
-      // Clients sort them by their references, which they ask for one by one, to print them.
-      view.expect?.(missing.willBuild);
-      return missing;
-    },
-  }),
+  },
   HasSubstitutes: answer({ summary: "no, always", subjects: ofPath, answer: () => false }),
   QuerySubstitutablePaths: answer({ summary: "none, always", subjects: ofPaths, answer: () => [] }),
   QuerySubstitutablePathInfo: answer({ summary: "none, always", subjects: ofPath, answer: () => undefined }),

@@ -1,5 +1,4 @@
 /** What the policy may ask of a view. A view in memory answers at once; `view = "store"` asks upstream. */
-import type { ReplyOf } from "../protocol/operations.ts";
 import { type Derivation, outputKind } from "../store/derivation.ts";
 import { distinct, type Pace } from "../store/slices.ts";
 import type { StorePath } from "../store/store-path.ts";
@@ -46,10 +45,8 @@ export interface ViewQueries {
   remembered(path: StorePath): Derivation | undefined;
   /** A client will probably ask about these next, each by itself. */
   expect?(paths: readonly StorePath[]): void;
-  /** What is missing for such a request, where upstream is to say so; otherwise `missing.ts` computes it. */
-  readonly missing?:
-    | ((targets: readonly string[], minor: number) => Promise<ReplyOf<"QueryMissing">>)
-    | undefined;
+  /** Whether upstream may ask its caches for clients. */
+  readonly substitutes?: boolean;
   /** Output names and paths of a derivation of the view; "" for a path that is not known or not in the view. */
   outputs(path: StorePath): Promise<OutputPaths | undefined>;
 }

@@ -177,7 +177,7 @@ const MOST_EXPECTED = 4096;
 
 /** Everything valid, for jails that see the whole store anyway: the closed world (G1) does not hold here. */
 export class StoreView implements View {
-  readonly missing: ViewQueries["missing"];
+  readonly substitutes: boolean;
   readonly storeDir: string;
   readonly closed = false;
   readonly size = 0;
@@ -190,7 +190,7 @@ export class StoreView implements View {
     this.store = store;
     this.storeDir = store.storeDir;
     this.outputMapKnown = () => minor() >= OUTPUT_MAP_SINCE;
-    if (substitute) this.missing = (targets, clientMinor) => store.missing(targets, clientMinor, minor());
+    this.substitutes = substitute;
   }
 
   add(): void {}

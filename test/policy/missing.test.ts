@@ -1,6 +1,6 @@
 /** QueryMissing on views of any kind: what it tells, and how much work it is. */
 import { expect, test } from "vitest";
-import { queryMissing } from "../../src/policy/missing.ts";
+import { missingInView } from "../../src/policy/missing.ts";
 import type { PathInfo, ViewQueries } from "../../src/policy/view-queries.ts";
 import type { Derivation } from "../../src/store/derivation.ts";
 import { noPause } from "../../src/store/slices.ts";
@@ -93,7 +93,7 @@ class FakeView implements ViewQueries {
 }
 
 async function ask(view: FakeView, ...targets: string[]) {
-  const { willBuild, unknown } = await queryMissing(targets, view, NEWEST, noPause);
+  const { willBuild, unknown } = await missingInView(targets, view, NEWEST, noPause);
   return { willBuild: willBuild.sort(), unknown: unknown.sort() };
 }
 
@@ -128,7 +128,7 @@ test("G8: a derivation that is named many times is looked up once, and the event
       },
     };
     const targets = Array.from({ length: 20_000 }, (_, i) => `${base("m.drv")}!o${i % 3000},o${i % 2999}`);
-    await queryMissing(targets, view, NEWEST, pace);
+    await missingInView(targets, view, NEWEST, pace);
     expect(view.asked).toBe(1 + 3000);
     expect(pauses).toBeGreaterThan(20_000 / 64);
   }

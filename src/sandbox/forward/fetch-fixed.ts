@@ -9,8 +9,6 @@ import { refuseHash } from "../../policy/derivation-rules.ts";
 import { expanded, type FetchPlan, fetchPlan, MOST_URLS, mirrorSites } from "../../policy/fetch-plan.ts";
 import { matchesUrlPattern } from "../../policy/url-pattern.ts";
 import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
-import { logCodecs, STDERR } from "../../protocol/log-messages.ts";
-import { Encoder, toWireText } from "../../protocol/wire.ts";
 import {
   type ContentAddress,
   printContentAddress,
@@ -28,6 +26,7 @@ import { NEW_FORM_SINCE } from "./add.ts";
 import { refused } from "./approve.ts";
 import { buildTimeout } from "./build-timeouts.ts";
 import { type BuildExchange, guarded, outcomeWithBody, recordIntent } from "./exchange.ts";
+import { say } from "./say.ts";
 
 /** A derivation with a fixed output that is not there. */
 export interface Missing {
@@ -344,14 +343,4 @@ async function passOn(
     left -= piece.length;
     from.consume(piece.length);
   }
-}
-
-/** A line for people, unless the client does not read. */
-function say({ client, table, sandbox }: BuildExchange, line: string): void {
-  const { limits, innerLogs } = sandbox.profile;
-  if (innerLogs === "none" || client.writableLength > limits.logBytes) return;
-  const encoder = new Encoder();
-  encoder.u64(STDERR.next);
-  logCodecs(table).string.encode(encoder, toWireText(`${line}\n`));
-  void client.write(encoder.finish());
 }

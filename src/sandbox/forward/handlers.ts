@@ -10,6 +10,7 @@ import { addTextToStore, addToStore } from "./add.ts";
 import { buildPaths, buildPathsWithResults } from "./build.ts";
 import type { Exchange, REPLIED } from "./exchange.ts";
 import { ensurePath } from "./held-outputs.ts";
+import { queryMissing } from "./missing.ts";
 import { addMultipleToStore, addToStoreNar } from "./nar.ts";
 import { narFromPath, queryRealisation } from "./read.ts";
 import { addIndirectRoot, addTempRoot, addTempRoots } from "./roots.ts";
@@ -34,6 +35,7 @@ const table: { readonly [N in keyof HandledRules]: Handler<N> } = {
   BuildPathsWithResults: buildPathsWithResults,
   EnsurePath: ensurePath,
   NarFromPath: narFromPath,
+  QueryMissing: queryMissing,
   QueryRealisation: queryRealisation,
   SetOptions: setOptions,
 };

@@ -100,6 +100,8 @@ export class UpstreamConnection {
   readonly opened = performance.now();
   /** Set once it was given to a sandbox; such a connection is never given to another. */
   destroyed = false;
+  /** It was asked what caches have: its process remembers what they lack, and the next client may know better. */
+  remembersCaches = false;
   /** Of the daemon that it was opened to: see `PoolOptions.generation`. */
   generation: string | undefined;
   private ended = false;

@@ -24,7 +24,7 @@ export class KeptUpstreams {
 
   /** Takes over an idle connection. It is destroyed if it cannot be kept. */
   keep(connection: UpstreamConnection): void {
-    const usable = !connection.destroyed && !connection.outOfStep;
+    const usable = !connection.destroyed && !connection.outOfStep && !connection.remembersCaches;
     const old = performance.now() - connection.opened > OLDEST_MS;
     if (this.closed || !usable || old || this.kept.length >= MOST_KEPT) {
       connection.destroy();

@@ -3,11 +3,9 @@
  * passed to clients unchecked.
  */
 
-import { parseDerivedPath, printDerivedPath } from "../../policy/derived-path.ts";
 import type { Limits } from "../../policy/limits.ts";
 import type { MadePathInfo, PathInfo } from "../../policy/view-queries.ts";
 import { EndOfStream } from "../../protocol/byte-stream.ts";
-import type { ReplyOf } from "../../protocol/operations.ts";
 import type { UnkeyedValidPathInfo } from "../../protocol/types.ts";
 import {
   type Derivation,
@@ -17,7 +15,7 @@ import {
   variablesOf,
 } from "../../store/derivation.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
-import { inSlices, type Pace, paced, type Slices } from "../../store/slices.ts";
+import { inSlices, type Pace, type Slices } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { GrowingBuffer } from "../forward/growing-buffer.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
@@ -46,8 +44,6 @@ interface Remembered {
 export class UpstreamStore {
   readonly storeDir: string;
   private readonly channel: QueryChannel;
-  private readonly open: () => Promise<UpstreamConnection>;
-  private readonly answerSeconds: number;
   /** The longest derivation that is read. */
   private readonly textBytes: number;
   /** The oldest first. */
@@ -66,8 +62,6 @@ export class UpstreamStore {
   ) {
     this.channel = new QueryChannel(open, requestDeadline, isOutlived);
     this.lease = new Lease(open, requestDeadline);
-    this.open = open;
-    this.answerSeconds = requestDeadline;
     this.storeDir = storeDir;
     this.textBytes = textBytes;
     this.memory = memory;
@@ -107,30 +101,6 @@ export class UpstreamStore {
     };
     await Promise.all([...roots].map(visit));
     return [...infos.values()] as PathInfo[];
-  }
-
-  /**
-   * What upstream would build and fetch for a request.
-   * @param clientMinor the version whose format the targets have
-   */
-  async missing(
-    targets: readonly string[],
-    clientMinor: number,
-    minor: number,
-  ): Promise<ReplyOf<"QueryMissing">> {
-    const paths = new Set<string>();
-    for await (const target of paced(targets, this.pace)) {
-      const path = parseDerivedPath(target, clientMinor, this.storeDir);
-      if (path) paths.add(printDerivedPath(path, minor));
-    }
-    // On a connection of its own: upstream may ask its caches, over the network, while all other questions go on; and
-    // it remembers for as long as a connection lives what they did not have.
-    const connection = await this.open();
-    try {
-      return await connection.ask("QueryMissing", { paths: [...paths] }, this.answerSeconds);
-    } finally {
-      connection.destroy();
-    }
   }
 
   allValid(): Promise<StorePath[]> {
