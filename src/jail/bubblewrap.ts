@@ -28,10 +28,10 @@ export interface JailPlan {
   readonly command: readonly string[];
 }
 
-/** What bwrap reads from descriptors. */
+/** What bwrap reads from descriptors: texts, bytes, or words with a zero after each. */
 export interface JailInput {
   readonly fd: number;
-  readonly contents: string | Buffer;
+  readonly contents: string | Buffer | readonly string[];
 }
 
 /** The shell in the jail writes a line here when all is mounted, and closes it. */
@@ -76,7 +76,7 @@ function mountsOf(plan: JailPlan): Mount[] {
 /** The arguments of bwrap, and what it reads. */
 export function jailArguments(plan: JailPlan): { args: string[]; inputs: JailInput[] } {
   const inputs: JailInput[] = [];
-  const input = (contents: string | Buffer): string => {
+  const input = (contents: JailInput["contents"]): string => {
     const fd = FIRST_INPUT_FD + inputs.length;
     inputs.push({ fd, contents });
     return String(fd);
@@ -92,6 +92,10 @@ export function jailArguments(plan: JailPlan): { args: string[]; inputs: JailInp
     "--remount-ro",
     "/",
     ...(plan.filter === undefined ? [] : ["--seccomp", input(plan.filter)]),
+    // Not bwrap's own environment: it is outside, and LD_PRELOAD could name a library that an earlier jail has left in a folder.
+    // Not its command line: everybody can read that.
+    "--args",
+    input(Object.entries(plan.environment).flatMap(([name, value]) => ["--setenv", name, value])),
     "--chdir",
     plan.cwd,
   ];
@@ -115,22 +119,24 @@ function quoted(word: string): string {
  */
 export function jailLines(plan: JailPlan, byName: readonly string[]): string {
   const { args, inputs } = jailArguments(plan);
-  const variables = Object.entries(plan.environment).map(([name, value]) =>
-    byName.includes(name) ? `${name}="$${name}"` : quoted(`${name}=${value}`),
-  );
   const options: string[] = [];
   for (const word of args)
     if (word.startsWith("--") || options.length === 0) options.push(quoted(word));
     else options[options.length - 1] += ` ${quoted(word)}`;
-  const redirections = inputs.map(({ fd, contents }) =>
-    typeof contents === "string"
-      ? `${fd}< <(printf %s ${quoted(contents)})`
-      : `${fd}< <(base64 -d <<< ${contents.toString("base64")})`,
-  );
+  const redirections = inputs.map(({ fd, contents }) => `${fd}< <(${printing(contents, byName)})`);
   return [
-    ["env -i", ...variables].join(" "),
-    ...[quoted(plan.bwrap), ...options, `-- ${plan.command.map(quoted).join(" ")}`, ...redirections].map(
-      (line) => `  ${line}`,
-    ),
+    `env -i ${quoted(plan.bwrap)}`,
+    ...[...options, `-- ${plan.command.map(quoted).join(" ")}`, ...redirections].map((line) => `  ${line}`),
   ].join(" \\\n");
+}
+
+/** A command of bash that prints what bwrap reads. */
+function printing(contents: JailInput["contents"], byName: readonly string[]): string {
+  if (typeof contents === "string") return `printf %s ${quoted(contents)}`;
+  if (Buffer.isBuffer(contents)) return `base64 -d <<< ${contents.toString("base64")}`;
+  const words = contents.map((word, at) => {
+    const name = contents[at - 1] ?? "";
+    return contents[at - 2] === "--setenv" && byName.includes(name) ? `"$${name}"` : quoted(word);
+  });
+  return `printf '%s\\0' ${words.join(" ")}`;
 }

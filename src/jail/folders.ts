@@ -26,6 +26,8 @@ export interface Forbidden {
   readonly what: string;
   /** Folders in it may be given, but not the whole. */
   readonly inParts?: true;
+  /** It may be seen, but not changed. */
+  readonly asIs?: true;
 }
 
 /** Whether `path` is `folder` or below it. */
@@ -66,8 +68,10 @@ export function jailFolder(
     const clash = provided.find((folder) => isWithin(each, folder));
     if (clash !== undefined)
       throw new JailError(`${said} is in ${clash}, which the jail has of its own${advice}`);
-    for (const { path: secret, what, inParts } of secrets)
-      if (isWithin(secret, each)) throw new JailError(`${said} is or contains ${what}, ${secret}${advice}`);
+    for (const { path: secret, what, inParts, asIs } of secrets)
+      if (asIs && !writable) continue;
+      else if (isWithin(secret, each))
+        throw new JailError(`${said} is or contains ${what}, ${secret}${advice}`);
       else if (inParts === undefined && isWithin(each, secret))
         throw new JailError(`${said} is in ${what}, ${secret}${advice}`);
   }

@@ -5,7 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import { AuditError } from "../audit/error.ts";
 import type { Config } from "../config/config.ts";
 import { profileNamed } from "../config/overrides.ts";
-import { currentUser } from "../config/places.ts";
+import { currentUser, ownPlaces } from "../config/places.ts";
 import { makeFolders } from "../host/make-folders.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
@@ -53,7 +53,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     withNetwork,
   });
   const cwd = process.cwd();
-  const home = options.home === undefined ? undefined : keptHome(options.home, user, config);
+  const home = options.home === undefined ? undefined : keptHome(options.home, options, user, config);
   const folders = foldersOf(options, cwd, user, config);
   const plan = planOf({ options, command, user, config, folders, home: home?.source, cwd });
   if (options.print) {
@@ -111,7 +111,13 @@ function whoWeAre(): JailUser {
   };
 }
 
-function forbidden(user: JailUser, config: Config): Forbidden[] {
+function forbidden(user: JailUser, config: Config, configFile: string | undefined): Forbidden[] {
+  // The next jail is made as these say, and `upstream.command` is run outside.
+  const configFiles = [
+    configFile,
+    process.env.NIX_BROKER_CONFIG || undefined,
+    ownPlaces(process.env, currentUser())?.configFile,
+  ].filter((file) => file !== undefined);
   return [
     { path: user.home, what: "your home", inParts: true },
     { path: dirname(config.upstream.socket), what: "the folder of the daemon's socket" },
@@ -120,6 +126,9 @@ function forbidden(user: JailUser, config: Config): Forbidden[] {
     { path: "/tmp", what: "the folder of everybody's temporary files", inParts: true },
     { path: "/run", what: "the folder of the machine's sockets", inParts: true },
     { path: dirname(config.audit.path), what: "the folder of nix-broker's audits" },
+    ...configFiles.map(
+      (file): Forbidden => ({ path: resolve(file), what: "nix-broker's configuration", asIs: true }),
+    ),
   ];
 }
 
@@ -130,17 +139,18 @@ function foldersOf(options: JailOptions, cwd: string, user: JailUser, config: Co
     ...(options.roBind ?? []).map((path) => ({ path, option: "--ro-bind", writable: false })),
     ...(options.bind ?? []).map((path) => ({ path, option: "--bind", writable: true })),
   ];
-  return requests.map((request) => jailFolder(request, forbidden(user, config)));
+  return requests.map((request) => jailFolder(request, forbidden(user, config, options.config)));
 }
 
 /** The folder that is the jail's home; it is made if it is not there. @throws JailError */
-function keptHome(path: string, user: JailUser, config: Config): JailFolder {
+function keptHome(path: string, options: JailOptions, user: JailUser, config: Config): JailFolder {
   try {
     makeFolders(resolve(path), 0o700);
   } catch (error) {
     throw new JailError(`--home ${path}: ${(error as Error).message}`);
   }
-  const folder = jailFolder({ path, option: "--home", writable: true }, forbidden(user, config));
+  const request = { path, option: "--home", writable: true };
+  const folder = jailFolder(request, forbidden(user, config, options.config));
   return { ...folder, target: user.home };
 }
 

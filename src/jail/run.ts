@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { Writable } from "node:stream";
-import { announced, type JailPlan, jailArguments, READY_FD } from "./bubblewrap.ts";
+import { announced, type JailInput, type JailPlan, jailArguments, READY_FD } from "./bubblewrap.ts";
 
 /** How a jail ended. */
 export interface JailEnd {
@@ -20,7 +20,7 @@ const LOOK_MS = 500;
 export async function runJail(plan: JailPlan, onStart: () => void): Promise<JailEnd> {
   const { args, inputs } = jailArguments(plan);
   const child = spawn(plan.bwrap, [...args, "--", ...announced(plan.command)], {
-    env: plan.environment,
+    env: {},
     stdio: ["inherit", "inherit", "inherit", "pipe", ...inputs.map(() => "pipe" as const)],
   });
   let started = false;
@@ -28,7 +28,7 @@ export async function runJail(plan: JailPlan, onStart: () => void): Promise<Jail
     started = true;
     onStart();
   });
-  for (const { fd, contents } of inputs) feed(child, fd, contents);
+  for (const input of inputs) feed(child, input);
   const stopPassing = passSignals(child);
   const stopWatching = endWithParent(child);
   try {
@@ -44,11 +44,11 @@ export async function runJail(plan: JailPlan, onStart: () => void): Promise<Jail
 }
 
 /** bwrap may end before it has read everything, and says why itself. */
-function feed(child: ChildProcess, fd: number, contents: string | Buffer): void {
+function feed(child: ChildProcess, { fd, contents }: JailInput): void {
   const stream = child.stdio[fd];
   if (!(stream instanceof Writable)) return;
   stream.on("error", () => undefined);
-  stream.end(contents);
+  stream.end(Array.isArray(contents) ? contents.map((word) => `${word}\0`).join("") : contents);
 }
 
 /** A signal for this process is one for the jail; bwrap takes everything in it along. */

@@ -237,7 +237,7 @@ test("without a service, doctor checks what a jail needs, and status advises non
 test("the jail's lines are printed without bubblewrap, too", async () => {
   const { code, stdout } = await jails.bash("echo", { args: ["--print"], hasBwrap: false });
   expect(code).toBe(0);
-  expect(stdout).toMatch(/^ {2}\/usr\/bin\/bwrap \\$/m);
+  expect(stdout).toMatch(/^env -i \/usr\/bin\/bwrap \\$/m);
 });
 
 test("wrong usage: 2", async () => {

@@ -203,7 +203,10 @@ describe("the command line", () => {
     expect(at("/nix-like")).toBeGreaterThan(at("--tmpfs"));
     expect(at("/run/s")).toBeGreaterThan(at("/nix-like"));
     expect(at("--remount-ro")).toBeGreaterThan(at("--ro-bind-data"));
-    expect(inputs.map(({ fd }) => fd)).toEqual([4, 5]);
+    expect(inputs.map(({ fd }) => fd)).toEqual([4, 5, 6]);
+    // Where nobody else can read them.
+    expect(args.join(" ")).not.toContain("PATH");
+    expect(inputs.at(-1)?.contents).toEqual(["--setenv", "PATH", "/bin"]);
   });
 
   test("has the network only if it is asked for, and a session of its own where it must", () => {
@@ -222,10 +225,11 @@ describe("the command line", () => {
 
   test("is printed as a shell takes it", () => {
     const lines = jailLines({ ...plan, environment: { PATH: "/bin", KEY: "secret" } }, ["KEY"]);
-    expect(lines).toMatch(/^env -i PATH=\/bin KEY="\$KEY" \\\n {2}\/usr\/bin\/bwrap \\\n {2}--unshare-all /);
+    expect(lines).toMatch(/^env -i \/usr\/bin\/bwrap \\\n {2}--unshare-all /);
     expect(lines).toContain("-- echo 'a b' ");
     expect(lines).toContain("4< <(printf %s 'it'\\''s\n')");
     expect(lines).toContain(`5< <(base64 -d <<< ${callFilter("x64").toString("base64")})`);
+    expect(lines).toContain(`6< <(printf '%s\\0' --setenv PATH /bin --setenv KEY "$KEY")`);
   });
 });
 
