@@ -48,23 +48,26 @@ missing_folders() {
 # Copies each file beside its place and renames it: whoever runs the old one goes on with it, and there is always one.
 copy_files() {
   files=${0%/*}/files
-  new=$(mktemp)
+  # A folder: beside a file in /tmp, others could put what we then write to.
+  work=$(mktemp -d)
+  new=$work/files
   (cd "$files" && find . ! -type d | sed 's/^\.//' | sort) >"$new"
-  (cd "$files" && find . -type d | sed 's/^\.//' | sort -r) | while read -r folder; do missing_folders "$folder"; done | sort -ru >"$new.folders"
+  (cd "$files" && find . -type d | sed 's/^\.//' | sort -r) | while read -r folder; do missing_folders "$folder"; done | sort -ru >"$work/folders"
   while read -r path; do
     mkdir -p "${path%/*}"
     cp -P "$files$path" "$path.nix-broker-new"
-    # tar gives them to whoever unpacks them.
+    # tar gives them to whoever unpacks them, and to nobody else if that is their umask.
     chown -h root:root "$path.nix-broker-new"
+    [ -L "$path.nix-broker-new" ] || chmod u=rwX,go=rX "$path.nix-broker-new"
     mv -fT "$path.nix-broker-new" "$path"
   done <"$new"
   if [ -e "$list" ]; then
     grep -v '/$' "$list" | grep -vxFf "$new" | while read -r path; do rm -f "$path"; done
-    grep '/$' "$list" >>"$new.folders" || true
+    grep '/$' "$list" >>"$work/folders" || true
   fi
-  { cat "$new" && sort -ru "$new.folders"; } >"$list.new"
+  { cat "$new" && sort -ru "$work/folders"; } >"$list.new"
   mv "$list.new" "$list"
-  rm "$new" "$new.folders"
+  rm -r "$work"
 }
 
 start() {

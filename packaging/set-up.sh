@@ -182,12 +182,12 @@ count_workers() {
   for process in /proc/[0-9]*; do
     { read -r name <"$process/comm"; } 2>/dev/null || continue
     [ "$name" = nix-daemon ] || continue
-    # shellcheck disable=SC2046 # The words of the command line.
-    set -- $(tr '\0' ' ' <"$process/cmdline")
-    case $2 in
+    # Anybody can have a process of that name, with any command line.
+    client=$({ tr '\0' '\n' <"$process/cmdline" | sed -n 2p; } 2>/dev/null)
+    case $client in
       '' | *[!0-9]*) continue ;;
     esac
-    if ! grep -qs nix-broker "/proc/$2/cgroup"; then count=$((count + 1)); fi
+    if ! grep -qs nix-broker "/proc/$client/cgroup"; then count=$((count + 1)); fi
   done
   echo "$count"
 }

@@ -65,7 +65,9 @@ beforeAll(async () => {
     if (version === next) renameChunks(join(local, "usr/local/lib/nix-broker"));
     const archive = join(work, `nix-broker-${version}.tar.zst`);
     makeTarball(local, archive, { ...options, version, level: 1 });
-    execFileSync("tar", ["--use-compress-program=zstd", "-xf", archive, "-C", packages]);
+    // As an ordinary user's, who is careful.
+    const unpack = 'umask 077 && exec tar --no-same-permissions --use-compress-program=zstd -xf "$0" -C "$1"';
+    execFileSync("sh", ["-c", unpack, archive, packages]);
   }
   rmSync(work, { recursive: true });
 });
@@ -290,7 +292,36 @@ describeEachDebian("the archive's script, without dpkg's database", ["trixie"], 
     machine.must(`${packageFolder}/nix-broker-${version}/install.sh`);
 
   test("installs, and ends with what doctor says", async () => {
-    expect(await install(versions[0])).toMatch(/\n0 problems, \d+ warnings?\.\n/);
+    // Somebody who guesses the names of its temporary files.
+    const guess = `#!/bin/sh\nmade=$(/usr/bin/mktemp "$@") && echo "$made"\nfor end in .folders .new; do ln -s /etc/precious "$made$end"; done\n`;
+    await machine.must(
+      "sh",
+      "-c",
+      `echo kept > /etc/precious; mkdir /tmp/guess; printf %s "$0" > /tmp/guess/mktemp; chmod 755 /tmp/guess/mktemp`,
+      guess,
+    );
+    const script = `${packageFolder}/nix-broker-${versions[0]}/install.sh`;
+    const printed = await machine.must("env", "PATH=/tmp/guess:/usr/sbin:/usr/bin", script);
+    expect(printed).toMatch(/\n0 problems, \d+ warnings?\.\n/);
+    expect(await machine.must("cat", "/etc/precious")).toBe("kept\n");
+    await machine.must("rm", "-r", "/etc/precious", "/tmp/guess");
+    // What root installed is root's, and for everybody to read.
+    const wrong = [
+      "!",
+      "-user",
+      "root",
+      "-o",
+      "-perm",
+      "/022",
+      "!",
+      "-type",
+      "l",
+      "-o",
+      "!",
+      "-perm",
+      "-444",
+    ];
+    expect(await machine.must("find", "/usr/local/lib/nix-broker", ...wrong)).toBe("");
     await machine.must(...outerBuild("first"));
     expect(await machine.must("cat", "/etc/nix/nix-broker.conf")).toContain(
       "\npre-build-hook = /usr/local/lib/nix-broker/pre-build-hook\n",
