@@ -72,11 +72,15 @@ export class Coalescer {
     emit(record);
   }
 
-  /** Emits what is held, and forgets the connections whose last request was not repeated since the last sweep. */
-  sweep(emit: Emit): void {
+  /**
+   * Emits what is held, and forgets the connections whose last request was not repeated since the last sweep. Yields after
+   * each: together they can be long.
+   */
+  *sweep(emit: Emit): Generator<undefined, void, undefined> {
     for (const [connection, run] of this.runs) {
       if (run.held === undefined) this.runs.delete(connection);
       else this.release(run, emit);
+      yield;
     }
   }
 

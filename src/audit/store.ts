@@ -40,8 +40,8 @@ export interface AuditStoreOptions {
   onHealth?: (failure: AuditError | undefined) => void;
 }
 
-/** Records with this many characters are written without waiting for others. */
-const BATCH_SIZE = 1024 * 1024;
+/** Records with this many characters are written without waiting for others: writing them takes some milliseconds. */
+const BATCH_SIZE = 128 * 1024;
 
 /** Records after which the database is checkpointed. */
 const CHECKPOINT_RECORDS = 500;
@@ -71,6 +71,7 @@ export class AuditStore {
   /** Records written since the last checkpoint began. */
   private sinceCheckpoint = 0;
   private closed = false;
+  private sweeping = false;
 
   /**
    * Opens the audit in a folder, and creates it if it does not exist. Only one process at a time may do that.
@@ -146,7 +147,7 @@ export class AuditStore {
   append(record: AuditRecord): void {
     this.coalescer.add(boundRecord(record), this.keep);
     if (this.queue.length === 0 || this.lastFailure !== undefined) return;
-    if (this.queue.length >= this.options.batchRecords || this.queue.size >= BATCH_SIZE) this.writePending();
+    if (this.isBatchFull) this.writePending();
     else this.batchTimer ??= setTimeout(() => this.writePending(), this.options.batchMs);
   }
 
@@ -171,7 +172,7 @@ export class AuditStore {
 
   /** Writes everything that is held. Returns whether that succeeded. */
   flush(): boolean {
-    this.coalescer.sweep(this.keep);
+    for (const _ of this.coalescer.sweep(this.keep));
     this.writePending();
     return this.lastFailure === undefined;
   }
@@ -246,9 +247,24 @@ export class AuditStore {
     this.lostUnreported += 1;
   };
 
+  /** A batch at a time: clients can make each of these records long. */
   private sweep(): void {
-    this.coalescer.sweep(this.keep);
-    if (this.lastFailure === undefined) this.writePending();
+    if (this.sweeping) return;
+    this.sweeping = true;
+    const emissions = this.coalescer.sweep(this.keep);
+    const emitBatch = (): void => {
+      const writes = this.lastFailure === undefined && !this.closed;
+      let done: boolean | undefined = false;
+      while (!done && !(writes && this.isBatchFull)) done = emissions.next().done;
+      if (writes) this.writePending();
+      if (done || this.closed) this.sweeping = false;
+      else setImmediate(emitBatch);
+    };
+    emitBatch();
+  }
+
+  private get isBatchFull(): boolean {
+    return this.queue.length >= this.options.batchRecords || this.queue.size >= BATCH_SIZE;
   }
 
   /** Writes what is pending, a batch at a time, until all is written or one fails. */

@@ -255,12 +255,17 @@ export class Connection {
   private async respondToNext(client: Client): Promise<boolean> {
     this.idle ??= new Deadline(this.sandbox.profile.limits.idle, () => this.endIdle());
     this.idle.alive();
+    // A client that does not wait for replies may have sent thousands of requests.
+    const eager = this.client.available.length > 0;
     const number = await this.reader.readOrEnd(operationNumber);
     if (number === undefined) return false;
     this.busy = true;
     this.quiet?.clear();
     this.quiet = undefined;
     try {
+      const { pace } = this.sandbox;
+      const takesTime = eager || this.client.available.length > SHORT_REQUEST;
+      if (takesTime && pace.due) await pace.pause();
       const operation = this.replies.table.byNumber.get(number);
       return operation ? await respond(client, operation) : await this.refuseUnknown(number);
     } finally {
@@ -300,6 +305,8 @@ function tooSlow(): ByteStreamError {
   );
 }
 
+/** Longer requests wait for their turn before they are read. Bytes. */
+const SHORT_REQUEST = 2048;
 /** How long a client may take from one request to the next while the service is stopping. */
 const QUIET_SECONDS = 0.3;
 /** How often a client that sends no more is looked at. */

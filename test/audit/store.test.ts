@@ -198,6 +198,28 @@ test("repeats are swept up in time without anything else being recorded", async 
   store.close();
 });
 
+test("G8: what many connections repeat is swept up a batch at a time", async () => {
+  let written = 0;
+  const onWritten = ({ length }: readonly StoredRecord[]): void => {
+    written += length;
+  };
+  const store = new AuditStore(folder.path, { coalesceMs: 20, onWritten });
+  const subjects = Array.from({ length: 500 }, (_, i) => storePath(i));
+  const connections = 40;
+  for (let connection = 0; connection < connections; connection++)
+    for (const _twice of [1, 2]) store.append(request({ connection, subjects }));
+  // The first ones are told of now.
+  await Promise.resolve();
+  let mostInOneTurn = 0;
+  while (written < 2 * connections) {
+    const before = written;
+    await new Promise((resolve) => setImmediate(resolve));
+    mostInOneTurn = Math.max(mostInOneTurn, written - before);
+  }
+  expect(mostInOneTurn).toBeLessThan(connections / 2);
+  expect(store.close()).toBe(true);
+});
+
 test("G7: a durable record is committed before the call returns, and after all earlier records", () => {
   const store = new AuditStore(folder.path);
   store.append(request());
