@@ -8,7 +8,12 @@ import { DEFAULT_MEMORY } from "../../src/policy/memory.ts";
 import { builtinProfiles } from "../../src/policy/profiles.ts";
 import type { PathInfo } from "../../src/policy/view-queries.ts";
 import { type DialectTable, tableFor } from "../../src/protocol/dialect-table.ts";
-import { operationNames, operations } from "../../src/protocol/operations.ts";
+import {
+  type OperationName,
+  operationNames,
+  operations,
+  type RequestOf,
+} from "../../src/protocol/operations.ts";
 import { NEWEST_MINOR, versionToWire } from "../../src/protocol/version.ts";
 import { Decoder, Encoder } from "../../src/protocol/wire.ts";
 import { type ClientTransport, Connection } from "../../src/sandbox/connection.ts";
@@ -95,6 +100,32 @@ test.each(cases)(
     }
   },
 );
+
+test("G8: requests that are sent without waiting for replies give the loop back in between", async () => {
+  const table = tableFor(context(NEWEST_MINOR));
+  const request = encoded(table, "IsValidPath", { path: paths[0]! });
+  work = most = turns = 0;
+  const recorded = await ask(table, Buffer.concat(Array<Buffer>(20_000).fill(request)));
+  endTurn();
+  expect(recorded).toHaveLength(20_000);
+  expect(most).toBeLessThan(MOST_WORK);
+});
+
+test("G8: a request that is not short waits for its turn before it is read", async () => {
+  const table = tableFor(context(NEWEST_MINOR));
+  work = most = turns = 0;
+  await ask(table, encoded(table, "IsValidPath", { path: paths[0]! }));
+  expect(turns).toBe(0);
+  await ask(table, encoded(table, "QueryValidPaths", { paths: paths.slice(0, 50), substitute: 0 }));
+  expect(turns).toBe(1);
+});
+
+function encoded<N extends OperationName>(table: DialectTable, name: N, request: RequestOf<N>): Buffer {
+  const encoder = new Encoder();
+  encoder.u64(table.byName[name].number);
+  table.byName[name].request.encode(encoder, request);
+  return encoder.finish();
+}
 
 /** Knows what upstream has, which cannot be reached. */
 class PoolOfNobody extends UpstreamPool {
