@@ -1,7 +1,6 @@
 /** The broker of one jail, in this process: an audit of its own, one sandbox, one socket. */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { accessSync, constants, mkdtempSync, rmSync, statSync } from "node:fs";
+import { isAbsolute, join } from "node:path";
 import { connectionFolder, removeOldConnections } from "../audit/folders.ts";
 import { AuditStore } from "../audit/store.ts";
 import type { Config } from "../config/config.ts";
@@ -28,10 +27,23 @@ export interface JailBroker {
   end(): Promise<void>;
 }
 
-/** Where jails have their sockets while they start: no jail may see that, or it could put itself in the place of the next. */
+/**
+ * Where jails have their sockets while they start: no jail may see that, or it could put itself in the place of the next.
+ * Not TMPDIR, which may be in a folder that another jail has.
+ */
 export function socketsFolder(): string {
   const own = process.env.XDG_RUNTIME_DIR;
-  return own !== undefined && existsSync(own) ? own : tmpdir();
+  return own !== undefined && isOwn(own) ? own : "/tmp";
+}
+
+/** `su` and `sudo` may leave another user's in the environment. */
+function isOwn(folder: string): boolean {
+  try {
+    accessSync(folder, constants.W_OK);
+    return isAbsolute(folder) && statSync(folder).uid === process.getuid?.();
+  } catch {
+    return false;
+  }
 }
 
 /**

@@ -52,7 +52,7 @@ export function jailEnvironment(
 ): Record<string, string> {
   const { environment, user } = surroundings;
   const variables: Record<string, string> = {
-    PATH: inStore(environment.PATH ?? "/usr/local/bin:/usr/bin:/bin", surroundings),
+    PATH: programPath(environment.PATH ?? "/usr/local/bin:/usr/bin:/bin", surroundings),
     HOME: user.home,
     USER: user.name,
     LOGNAME: user.name,
@@ -81,6 +81,20 @@ function channels({ user, realPath }: Surroundings): string {
     .filter(([path = ""]) => realPath(path) !== undefined)
     .map(([path = "", prefix = ""]) => prefix + path)
     .join(delimiter);
+}
+
+/**
+ * Where programs are looked for. Profiles of the user's stay in the list beside where they lead: the jail's home may get
+ * its own, and has one as soon as something is installed in it.
+ */
+function programPath(list: string, surroundings: Surroundings): string {
+  const { home } = surroundings.user;
+  const profile = `${home}/.nix-profile/bin`;
+  const entries = list.split(delimiter).flatMap((entry) => {
+    const real = inStore(entry, surroundings);
+    return real !== entry && entry.startsWith(`${home}/`) ? [entry, real] : [real];
+  });
+  return (entries.includes(profile) ? entries : [profile, ...entries]).join(delimiter);
 }
 
 /**

@@ -1,5 +1,4 @@
 /** Makes a jail, runs a command in it, and takes it down. */
-import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { AuditError } from "../audit/error.ts";
@@ -11,6 +10,7 @@ import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
 import { type JailPlan, jailLines } from "./bubblewrap.ts";
 import { callFilter, hasCallFilter } from "./call-filter.ts";
+import { clientFiles } from "./client-files.ts";
 import { jailConfig, jailProfile } from "./config.ts";
 import { type JailUser, jailEnvironment } from "./environment.ts";
 import { findBwrap } from "./find-bwrap.ts";
@@ -181,7 +181,7 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
     folders,
     storeDir,
     logs: realPathOf("/nix/var/log/nix"),
-    files: ownFiles({ user, nixConfs: nixConfs(user), withNetwork }),
+    files: ownFiles({ user, ...clientFiles(user, process.env), withNetwork }),
     filter: filters ? callFilter(process.arch) : undefined,
     withNetwork,
     // A terminal is only for who sits at it; then the filter keeps the jail from typing.
@@ -206,16 +206,6 @@ function bwrapFor(options: JailOptions, writable: readonly string[]): string {
     if (options.print && error instanceof JailError) return "/usr/bin/bwrap";
     throw error;
   }
-}
-
-function nixConfs(user: JailUser): string[] {
-  return ["/etc/nix/nix.conf", join(user.home, ".config/nix/nix.conf")].map((file) => {
-    try {
-      return readFileSync(file, "utf8");
-    } catch {
-      return "";
-    }
-  });
 }
 
 /**

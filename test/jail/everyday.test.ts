@@ -20,6 +20,7 @@ const lines: readonly (readonly [line: string, prints: string])[] = [
     "shell-output",
   ],
   ["nix-shell shell.nix --run 'echo $greeting'", "hello of the shell"],
+  ["nix-env -f set.nix -i -A program && program-1.0", "hello of"],
   ["nix-build fails.nix --no-out-link || nix-store --read-log $(nix-instantiate fails.nix)", "no luck"],
 ];
 

@@ -59,6 +59,39 @@ describe("exit codes", () => {
   });
 });
 
+describe("surroundings", () => {
+  const works = async (options: Parameters<JailLab["bash"]>[1], line = "echo works; pwd") =>
+    expect(await jails.bash(line, options)).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining("works"),
+    });
+
+  test.each([
+    ["TMPDIR is the project", { TMPDIR: "/home/alice/project" }],
+    ["TMPDIR does not exist", { TMPDIR: "/nonexistent" }],
+    ["XDG_RUNTIME_DIR is another user's", { XDG_RUNTIME_DIR: "/root" }],
+    ["XDG_RUNTIME_DIR does not exist", { XDG_RUNTIME_DIR: "/nonexistent" }],
+  ])("%s: a jail all the same", (_, env) => works({ env }));
+
+  test("a folder whose name has blanks and letters of all kinds", async () => {
+    const cwd = "/home/alice/a b/ünï \"☃'";
+    await daemon.run(["mkdir", "-p", cwd], { user: "alice" });
+    await works({ cwd }, `echo works; nix-build -E '${simple("odd")}' && test -e ./result`);
+    expect((await jails.bash("pwd", { cwd })).stdout.trim()).toBe(cwd);
+  });
+
+  test("flakes are found by the names of the user's registry", async () => {
+    const registry =
+      '{ "flakes": [{ "from": { "type": "indirect", "id": "mine" }, "to": { "type": "path", "path": "/home/alice/project/mine" } }], "version": 2 }';
+    await jails.asAlice(
+      "mkdir -p ~/.config/nix mine; cat > ~/.config/nix/registry.json; echo '{ outputs = _: { a = \"works\"; }; }' > mine/flake.nix",
+      registry,
+    );
+    await works({}, "nix eval --raw mine#a");
+    await jails.asRoot("rm -r /home/alice/.config/nix /home/alice/project/mine");
+  });
+});
+
 describe("the end of a jail leaves nothing behind", () => {
   // Not only children: what makes itself a session of its own ends, too.
   const command = ["bash", "-c", "echo up; setsid sleep 987 & sleep 986; :"];

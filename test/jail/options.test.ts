@@ -6,6 +6,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import type { StoredRecord } from "../../src/audit/record.ts";
 import { type JailPlan, jailArguments, jailLines } from "../../src/jail/bubblewrap.ts";
 import { callFilter } from "../../src/jail/call-filter.ts";
+import { clientFiles } from "../../src/jail/client-files.ts";
 import { type JailUser, jailEnvironment } from "../../src/jail/environment.ts";
 import { findBwrap } from "../../src/jail/find-bwrap.ts";
 import { type Forbidden, jailFolder, outsidePath } from "../../src/jail/folders.ts";
@@ -144,7 +145,9 @@ describe("environment", () => {
 
   test("profiles and channels, which the jail has not, are replaced by where they lead", () => {
     const variables = made([], { PATH: "/home/alice/.nix-profile/bin:/usr/bin:relative" });
-    expect(variables.PATH).toBe(`${store}-user-environment/bin:/usr/bin:relative`);
+    expect(variables.PATH).toBe(
+      `/home/alice/.nix-profile/bin:${store}-user-environment/bin:/usr/bin:relative`,
+    );
     expect(variables.NIX_PATH).toBe(`nixpkgs=${store}-nixpkgs:${store}-channels`);
     const own = {
       NIX_PATH: "nixpkgs=/nix/var/nix/profiles/per-user/root/channels/nixpkgs:x=https://example.org/x.tar.gz",
@@ -159,19 +162,66 @@ describe("the jail's own files", () => {
     "extra-experimental-features = ca-derivations\nnetrc-file = /secret\n",
   ];
   const nixConf = (withNetwork: boolean, confs = nixConfs) =>
-    ownFiles({ user, nixConfs: confs, withNetwork }).get("/etc/nix/nix.conf");
+    ownFiles({ user, nixConfs: confs, registries: [], withNetwork }).get("/etc/nix/nix.conf");
 
   test("nix.conf has what clients need of the machine's, and nothing else", () => {
     const lines =
       "store = daemon\nexperimental-features = nix-command flakes\nextra-experimental-features = ca-derivations\n";
     expect(nixConf(true)).toBe(lines);
-    expect(nixConf(false)).toBe(`${lines}flake-registry =\n`);
+    expect(nixConf(false)).toBe(`${lines}flake-registry =\nsubstituters =\n`);
     // Nix 2.3 would warn of a setting that it does not know.
-    expect(nixConf(false, [""])).toBe("store = daemon\n");
+    expect(nixConf(false, [""])).toBe("store = daemon\nsubstituters =\n");
+  });
+
+  test("flakes are found by the names that the user's registry and the machine's give them", () => {
+    const entry = (id: string, url: string) => ({ from: { type: "indirect", id }, to: { type: "git", url } });
+    const [own, theirs] = [entry("nixpkgs", "file:///own"), entry("nixpkgs", "file:///theirs")];
+    const secret = entry("secret", "https://me:token@example.org/x");
+    const registries = [
+      JSON.stringify({ flakes: [own, secret], version: 2 }),
+      JSON.stringify({ flakes: [theirs] }),
+      "not JSON",
+      "",
+      "null",
+    ];
+    const made = (texts: string[]) =>
+      ownFiles({ user, nixConfs: [], registries: texts, withNetwork: false }).get("/etc/nix/registry.json");
+    expect(JSON.parse(made(registries) ?? "")).toEqual({ flakes: [own, theirs], version: 2 });
+    expect(made(["", ""])).toBeUndefined();
+  });
+
+  test("settings are those of the machine, of what it includes, of the user, and of the environment", () => {
+    const folder = mkdtempSync(join(tmpdir(), "nix-broker-settings-"));
+    try {
+      const write = (name: string, text: string) => {
+        mkdirSync(join(folder, name, ".."), { recursive: true });
+        writeFileSync(join(folder, name), text);
+      };
+      write("etc/nix.conf", "a = 1\n!include custom.conf # ours\ninclude nix.conf\ninclude missing.conf\n");
+      write("etc/custom.conf", "b = 2");
+      write("etc/registry.json", "the machine's");
+      write("home/.config/nix/nix.conf", "c = 3");
+      write("home/.config/nix/registry.json", "the user's");
+      write("one.conf", "d = 4");
+      write("two.conf", "e = 5");
+      const files = (environment: Record<string, string>) =>
+        clientFiles({ ...user, home: join(folder, "home") }, environment, join(folder, "etc"));
+      const settings = (environment: Record<string, string>) =>
+        files(environment)
+          .nixConfs.join("\n")
+          .match(/^[a-z] = [0-9]$/gm);
+      expect([...new Set(settings({ NIX_CONFIG: "f = 6" }))]).toEqual(["a = 1", "b = 2", "c = 3", "f = 6"]);
+      const named = { NIX_USER_CONF_FILES: `${folder}/two.conf:${folder}/one.conf` };
+      expect([...new Set(settings(named))]).toEqual(["a = 1", "b = 2", "d = 4", "e = 5"]);
+      expect(files({}).registries).toEqual(["the user's", "the machine's"]);
+      expect(files({ XDG_CONFIG_HOME: folder }).registries).toEqual(["", "the machine's"]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test("users are the jail's own and root", () => {
-    const passwd = ownFiles({ user, nixConfs: [], withNetwork: false }).get("/etc/passwd");
+    const passwd = ownFiles({ user, nixConfs: [], registries: [], withNetwork: false }).get("/etc/passwd");
     expect(passwd).toContain("alice:x:1000:100::/home/alice:/bin/sh\n");
     expect(passwd?.trim().split("\n")).toHaveLength(3);
   });
