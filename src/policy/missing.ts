@@ -123,7 +123,7 @@ class Missing {
   private async outputs(path: StorePath, derivation: Derivation): Promise<OutputPaths> {
     const outputs = staticOutputs(derivation);
     if (![...outputs.values()].includes("")) return outputs;
-    return (await this.view.outputs(path)) ?? outputs;
+    return (await this.view.outputs(path, this)) ?? outputs;
   }
 
   /**

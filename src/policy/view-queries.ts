@@ -47,8 +47,11 @@ export interface ViewQueries {
   expect?(paths: readonly StorePath[]): void;
   /** Whether upstream may ask its caches for clients. */
   readonly substitutes?: boolean;
-  /** Output names and paths of a derivation of the view; "" for a path that is not known or not in the view. */
-  outputs(path: StorePath): Promise<OutputPaths | undefined>;
+  /**
+   * Output names and paths of a derivation of the view; "" for a path that is not known or not in the view.
+   * @param question the same object for all that one request asks: what many derivations need is then looked at once
+   */
+  outputs(path: StorePath, question?: object): Promise<OutputPaths | undefined>;
 }
 
 /** Output paths by name. */

@@ -7,10 +7,11 @@ import {
   staticOutputs,
   type ViewQueries,
 } from "../policy/view-queries.ts";
-import { type Derivation, DerivationError } from "../store/derivation.ts";
-import { isDerivationPath, type StorePath, storePathHash, storePathName } from "../store/store-path.ts";
+import type { Derivation } from "../store/derivation.ts";
+import { isDerivationPath, type StorePath, storePathHash } from "../store/store-path.ts";
+import { Derivers } from "./derivers.ts";
 import { HeldInfos, type Holder } from "./held-infos.ts";
-import type { Resolution } from "./upstream/resolver.ts";
+import { Lane } from "./turns.ts";
 import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream/store.ts";
 
 export interface View extends ViewQueries {
@@ -37,20 +38,24 @@ export class ClosedView implements View {
   private readonly referrersOf = new Map<StorePath, StorePath[]>();
   /** Undefined since the view grew. A client may ask for it all the time, and views are large: they are not sorted either. */
   private listed: readonly StorePath[] | undefined;
-  /** Derivations that are not in `deriversOf` yet: reading them all takes time, and few clients ask. */
-  private unread: StorePath[] = [];
-  private reading: Promise<void> = Promise.resolve();
-  private readonly deriversOf = new Map<StorePath, StorePath[]>();
-  /** Derivations by the names of their paths. */
-  private readonly derivationsNamed = new Map<string, StorePath[]>();
-  /** Derivations with outputs whose paths they do not contain. */
-  private readonly floating: StorePath[] = [];
+  private readonly derivations: Derivers;
+  /** Outputs of derivations that do not contain their paths, once all are known: what is in the view is kept, and stays so. */
+  private readonly complete = new Map<StorePath, OutputPaths>();
+  private readonly completeOutputs = (path: StorePath): OutputPaths | undefined => this.complete.get(path);
 
   /** @param minor upstream's protocol version: older ones do not know floating outputs */
   constructor(store: UpstreamStore, minor: () => number) {
     this.store = store;
     this.storeDir = store.storeDir;
     this.outputMapKnown = () => minor() >= OUTPUT_MAP_SINCE;
+    this.derivations = new Derivers(
+      {
+        derivation: (path) => this.derivation(path),
+        outputs: (path, question) => this.outputs(path, question),
+        resolver: (most) => store.resolver({ most, known: this.completeOutputs }),
+      },
+      new Lane(),
+    );
   }
 
   get size(): number {
@@ -62,10 +67,7 @@ export class ClosedView implements View {
       if (this.infos.has(info.path)) continue;
       this.infos.set(info.path, info);
       this.listed = undefined;
-      if (isDerivationPath(info.path)) {
-        this.unread.push(info.path);
-        append(this.derivationsNamed, storePathName(info.path), info.path);
-      }
+      if (isDerivationPath(info.path)) this.derivations.add(info.path);
       this.hashes.set(storePathHash(info.path), info.path);
       for (const reference of info.references) append(this.referrersOf, reference, info.path);
     }
@@ -96,37 +98,12 @@ export class ClosedView implements View {
     return this.referrersOf.get(path) ?? [];
   }
 
-  async derivers(path: StorePath): Promise<StorePath[]> {
-    const reading = this.reading.then(() => this.readDerivations());
-    this.reading = reading.catch(() => undefined);
-    await reading;
-    const outputs = await Promise.all(this.floating.map((derivation) => this.outputs(derivation)));
-    const floating = this.floating.filter((_, i) => [...(outputs[i]?.values() ?? [])].includes(path));
-    return [...(this.deriversOf.get(path) ?? []), ...floating];
+  derivers(path: StorePath): Promise<StorePath[]> {
+    return this.derivations.of(path);
   }
 
-  /** @throws UpstreamError; then the next caller tries again */
-  private async readDerivations(): Promise<void> {
-    const fresh = [...this.unread];
-    // Of each the outputs only, as soon as it was read: views are large.
-    const read = await Promise.all(
-      fresh.map((path) =>
-        this.derivation(path).then(
-          (derivation) => derivation && [...staticOutputs(derivation).values()],
-          (error) => {
-            // A file with such a name that is not a derivation: it has no known outputs.
-            if (error instanceof DerivationError) return undefined;
-            throw error;
-          },
-        ),
-      ),
-    );
-    this.unread = this.unread.slice(fresh.length);
-    read.forEach((outputs, i) => {
-      if (outputs === undefined) return;
-      if (outputs.includes("")) this.floating.push(fresh[i]!);
-      else for (const output of outputs) append(this.deriversOf, output, fresh[i]!);
-    });
+  isResolved(path: StorePath): Promise<boolean> {
+    return this.derivations.isResolved(path);
   }
 
   async derivation(path: StorePath): Promise<Derivation | undefined> {
@@ -138,30 +115,19 @@ export class ClosedView implements View {
     return this.infos.has(path) ? this.store.remembered(path) : undefined;
   }
 
-  async isResolved(path: StorePath): Promise<boolean> {
-    for (const derivation of this.derivationsNamed.get(storePathName(path)) ?? []) {
-      const { resolved } = await this.store.resolution(derivation).catch(unlessNoDerivation);
-      if (resolved === path) return true;
-    }
-    return false;
-  }
-
-  async outputs(path: StorePath): Promise<OutputPaths | undefined> {
+  async outputs(path: StorePath, question?: object): Promise<OutputPaths | undefined> {
+    const known = this.complete.get(path);
+    if (known) return known;
     const derivation = await this.derivation(path);
     if (!derivation) return undefined;
     const outputs = staticOutputs(derivation);
     if (![...outputs.values()].includes("") || !this.outputMapKnown()) return outputs;
-    const resolved = await this.store.outputMap(path);
+    const resolved = await this.store.outputMap(path, this.store.resolverFor(question, this.completeOutputs));
     for (const [name, output] of resolved)
       if (outputs.get(name) === "" && this.infos.has(output)) outputs.set(name, output);
+    if (![...outputs.values()].includes("")) this.complete.set(path, outputs);
     return outputs;
   }
-}
-
-/** Any text can have such a name. @throws the error if it is another one */
-function unlessNoDerivation(error: Error): Pick<Resolution, "resolved"> {
-  if (error instanceof DerivationError) return { resolved: undefined };
-  throw error;
 }
 
 function append(lists: Map<StorePath, StorePath[]>, key: StorePath, value: StorePath): void {
@@ -257,10 +223,11 @@ export class StoreView implements View {
     return this.store.remembered(path);
   }
 
-  async outputs(path: StorePath): Promise<OutputPaths | undefined> {
+  async outputs(path: StorePath, question?: object): Promise<OutputPaths | undefined> {
     const derivation = await this.derivation(path);
     if (!derivation) return undefined;
     const outputs = staticOutputs(derivation);
-    return [...outputs.values()].includes("") && this.outputMapKnown() ? this.store.outputMap(path) : outputs;
+    if (![...outputs.values()].includes("") || !this.outputMapKnown()) return outputs;
+    return this.store.outputMap(path, this.store.resolverFor(question));
   }
 }

@@ -3,6 +3,7 @@ import type { ReplyOf } from "../../protocol/operations.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
+import type { Resolver } from "../upstream/resolver.ts";
 import { type Approval, approve, type WantedOutputs } from "./approve.ts";
 import { type Built, censoredResults, realisedBy, reportedOutputs, requireAllBuilt } from "./build-censor.ts";
 import { buildLog } from "./build-log.ts";
@@ -88,8 +89,9 @@ async function approvedBuild(
     if ([...runs.values()].some(({ optsIn }) => optsIn)) await leaveMark(exchange, upstream);
     const outcomes = await new BuildRun(exchange, upstream, runs, log).build(targets);
     const entering: StorePath[] = [];
+    const resolver = exchange.store.resolver();
     for (const target of targets) {
-      const outputs = await outputPaths(exchange, target, asked, outcomes.get(target.derivation));
+      const outputs = await outputPaths(exchange, target, asked, outcomes.get(target.derivation), resolver);
       record(target.derivation, outputs);
       for (const output of outputs.values()) entering.push(output);
     }
@@ -129,6 +131,7 @@ async function outputPaths(
   { derivation, outputs: names }: NamedOutputs,
   asked: Approval["asked"],
   outcome: Outcome | undefined,
+  resolver: Resolver,
 ): Promise<Map<string, StorePath>> {
   if (outcome?.kind !== "built") return new Map();
   const paths = new Map(names.map((name) => [name, asked.get(derivation)?.get(name) ?? ""]));
@@ -136,7 +139,7 @@ async function outputPaths(
     for (const [name, path] of reportedOutputs(outcome, exchange.sandbox.view.storeDir))
       if (paths.get(name) === "") paths.set(name, path);
   if ([...paths.values()].includes("")) {
-    const resolved = await exchange.store.outputMap(derivation);
+    const resolved = await exchange.store.outputMap(derivation, resolver);
     for (const [name, path] of paths) if (path === "") paths.set(name, resolved.get(name) ?? "");
   }
   for (const [name, path] of paths)

@@ -75,7 +75,7 @@ class GraphCheck {
   private async addInputs({ inputSrcs, inputDrvs }: Derivation): Promise<void> {
     for (const input of inputSrcs) this.pending.push(input);
     for (const [path, names] of inputDrvs) {
-      const outputs = this.runs.get(path)?.outputs ?? (await this.sandbox.view.outputs(path));
+      const outputs = this.runs.get(path)?.outputs ?? (await this.sandbox.view.outputs(path, this));
       for (const name of names) {
         const output = outputs?.get(name);
         if (output) this.pending.push(output);

@@ -24,7 +24,7 @@ import type { UpstreamConnection } from "./connection.ts";
 import { UpstreamRefusal } from "./connection.ts";
 import { Lease, type Leased } from "./lease.ts";
 import { QueryChannel } from "./query-channel.ts";
-import { type Resolution, Resolver } from "./resolver.ts";
+import { Resolver, type ResolverOptions } from "./resolver.ts";
 
 /** Before this version the daemon does not know QueryDerivationOutputMap (nor floating outputs). */
 export const OUTPUT_MAP_SINCE = 22;
@@ -32,6 +32,9 @@ export const OUTPUT_MAP_SINCE = 22;
 const MOST_KEPT = 32 * 1024 * 1024;
 /** A few huge ones must not evict all others. Bytes. */
 const LARGEST_KEPT = 1024 * 1024;
+
+/** Of one question, for which derivations are resolved. */
+const MOST_RESOLVED = 50_000;
 
 /** A derivation that was read or added, and its info, neither of which can change. */
 interface Remembered {
@@ -49,6 +52,7 @@ export class UpstreamStore {
   /** The oldest first. */
   private readonly derivations = new Map<StorePath, Remembered>();
   private readonly lease: Lease;
+  private readonly resolvers = new WeakMap<object, Resolver>();
   private kept = 0;
   private readonly memory: MemoryBudget;
   private readonly pace: Pace = new Lane();
@@ -192,22 +196,35 @@ export class UpstreamStore {
     }
   }
 
-  /** Output names and paths as upstream currently knows them; "" if the path is not known yet. */
-  async outputMap(path: StorePath): Promise<Map<string, StorePath | "">> {
+  /**
+   * Output names and paths as upstream currently knows them; "" if the path is not known yet.
+   * @param resolver of the question that this is part of
+   */
+  async outputMap(path: StorePath, resolver = this.resolver()): Promise<Map<string, StorePath | "">> {
     const outputs = await this.channel.ask("QueryDerivationOutputMap", { path });
     if (![...outputs.values()].includes("") || !(await this.realisesByPath())) return outputs;
-    const resolved = (await this.resolution(path)).outputs;
+    const resolved = (await resolver.resolution(path)).outputs;
     for (const [name, output] of outputs) if (output === "") outputs.set(name, resolved.get(name) ?? "");
     return outputs;
   }
 
-  /** What a derivation resolves to, where upstream names realisations by derivations. */
-  resolution(path: StorePath): Promise<Resolution> {
-    return new Resolver({
-      derivation: (one) => this.derivation(one),
-      text: (one, longest) => this.text(one, longest),
-      realisation: (request) => this.channel.ask("QueryRealisation", request),
-    }).resolution(path);
+  /** The one of a question: what many derivations need is looked at once. */
+  resolverFor(question: object = {}, known?: ResolverOptions["known"]): Resolver {
+    const resolver = this.resolvers.get(question) ?? this.resolver(known && { known });
+    this.resolvers.set(question, resolver);
+    return resolver;
+  }
+
+  /** Finds out what derivations resolve to, where upstream names realisations by derivations. */
+  resolver({ most = MOST_RESOLVED, known = () => undefined }: Partial<ResolverOptions> = {}): Resolver {
+    return new Resolver(
+      {
+        derivation: (one) => this.derivation(one),
+        text: (one, longest) => this.text(one, longest),
+        realisation: (request) => this.channel.ask("QueryRealisation", request),
+      },
+      { pace: this.pace, most, known },
+    );
   }
 
   /** Whether upstream names realisations by derivations, not by hashes: such a one may keep those of resolved ones only. */
