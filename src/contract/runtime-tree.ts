@@ -76,6 +76,11 @@ export function linkerSocket(config: RootConfig): string {
   return `${config.runtimeDir}/linker.sock`;
 }
 
+/** Where the compiled hooks ask the linker. */
+export function hooksSocket(config: RootConfig): string {
+  return `${config.runtimeDir}/hooks.sock`;
+}
+
 /**
  * Creates missing folders above the sandboxes, and checks existing ones.
  *

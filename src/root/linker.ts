@@ -8,20 +8,29 @@ import type { Server } from "node:net";
 import { LinkError } from "../contract/link-error.ts";
 import type { LinkerRequest, LinkerStatus } from "../contract/linker-protocol.ts";
 import { type RootConfig, type ServiceAccount, serviceAccount } from "../contract/root-config.ts";
-import { ensureTree, linkerSocket, type SandboxId, sandboxesFolder } from "../contract/runtime-tree.ts";
+import {
+  ensureTree,
+  hooksSocket,
+  linkerSocket,
+  type SandboxId,
+  sandboxesFolder,
+} from "../contract/runtime-tree.ts";
 import { errorText } from "../contract/trusted-file.ts";
 import { type Derivation, DerivationError } from "../store/derivation.ts";
 import type { StorePath } from "../store/store-path.ts";
 import { identifyBuild } from "./build-identity.ts";
 import { DaemonQuery } from "./daemon-query.ts";
 import { readAskingDerivation } from "./derivation-file.ts";
+import { listenForHooks } from "./hook-server.ts";
+import { Hooks } from "./hooks.ts";
 import { listenForService } from "./linker-server.ts";
 import { makeNoDaemonFolder } from "./no-daemon.ts";
 import { type OptIn, optIn, SYSTEM_FEATURE } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { Questions } from "./questions.ts";
 import { judgement, recordOf, registerSandbox } from "./registration.ts";
-import { SandboxTable, type Settle } from "./sandbox-table.ts";
+import { SandboxTable } from "./sandbox-table.ts";
+import type { Settle } from "./settlers.ts";
 import { storeProblem } from "./store-mount.ts";
 import { Turns } from "./turns.ts";
 
@@ -48,7 +57,8 @@ export class Linker {
   private readonly notAsking = new Map<string, LinkError>();
   private readonly questions = new Questions();
   private linked = 0;
-  private server: Server | undefined;
+  private readonly hooks: Hooks;
+  private readonly servers: Server[] = [];
   private watcher: FSWatcher | undefined;
   private timer: NodeJS.Timeout | undefined;
 
@@ -56,6 +66,7 @@ export class Linker {
     this.config = config;
     this.service = serviceAccount(config.serviceUser);
     this.table = new SandboxTable(config, this.service, settle);
+    this.hooks = new Hooks(config, settle);
     this.upstream = new DaemonQuery(config.upstreamSocket, config.storeDir);
   }
 
@@ -72,18 +83,18 @@ export class Linker {
       this.table.scan();
       void this.table.tend(Date.now());
     }, TEND_MS);
-    this.server = await listenForService(
-      linkerSocket(this.config),
-      this.service.gid,
-      this.config.storeDir,
-      (request) => this.handle(request),
+    this.servers.push(
+      await listenForHooks(hooksSocket(this.config), (name, pid) => this.hooks.answer(name, pid)),
+      await listenForService(linkerSocket(this.config), this.service.gid, this.config.storeDir, (request) =>
+        this.handle(request),
+      ),
     );
   }
 
   stop(): void {
     clearInterval(this.timer);
     this.watcher?.close();
-    this.server?.close();
+    for (const server of this.servers) server.close();
     this.table.close();
     this.upstream.close();
   }

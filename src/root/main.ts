@@ -1,13 +1,15 @@
-/** The root programs: `pre-build-hook DRV [CHROOT]`, `post-build-hook`, `linker`, and `settle ID` for the linker's own use. */
-import { spawn } from "node:child_process";
+/** The root programs: `pre-build-hook DRV [CHROOT]`, `post-build-hook`, `linker`, `settle ID`, and `settler` for the linker's own use. */
 import { loadRootConfig, type RootConfig, RootConfigError } from "../contract/root-config.ts";
-import { isSandboxId, type SandboxId } from "../contract/runtime-tree.ts";
 import { errorText, UntrustedFileError } from "../contract/trusted-file.ts";
+import { noPause } from "../store/slices.ts";
+import { readAskingDerivation } from "./derivation-file.ts";
+import { ownCall } from "./hook-call.ts";
 import { Linker } from "./linker.ts";
 import { postBuildHook } from "./post-build-hook.ts";
 import { preBuildHook } from "./pre-build-hook.ts";
-import { readDurable, readSandbox } from "./registration.ts";
 import { settle } from "./settle.ts";
+import { serveLinker, settleById } from "./settler.ts";
+import { Settlers } from "./settlers.ts";
 import { remountStore } from "./store-mount.ts";
 
 const USAGE = `usage: nix-broker-root [--config FILE] COMMAND
@@ -32,6 +34,9 @@ async function main(argv: readonly string[]): Promise<number | undefined> {
       return undefined;
     case "settle":
       return settleOne(loadRootConfig(), args[0] ?? "");
+    case "settler":
+      serveLinker();
+      return undefined;
     default:
       process.stderr.write(USAGE);
       return 2;
@@ -41,7 +46,9 @@ async function main(argv: readonly string[]): Promise<number | undefined> {
 /** The shell script that started it acts on a failure, and runs the next hook. */
 async function runPreBuildHook(args: readonly string[]): Promise<number> {
   try {
-    process.stdout.write(await preBuildHook(loadRootConfig(), args));
+    const config = loadRootConfig();
+    const read = (base: string) => readAskingDerivation(config, base, noPause);
+    process.stdout.write(await preBuildHook(config, ownCall(args), read));
     return 0;
   } catch (error) {
     process.stderr.write(`nix-broker: no sandbox for ${args[0] ?? "this build"}: ${errorText(error)}\n`);
@@ -52,7 +59,12 @@ async function runPreBuildHook(args: readonly string[]): Promise<number> {
 /** Never fails. The shell script that started it runs the next hook. */
 async function runPostBuildHook(): Promise<number> {
   try {
-    await postBuildHook(loadRootConfig(), process.env.DRV_PATH ?? "");
+    const config = loadRootConfig();
+    const call = ownCall([]);
+    const { messages } = await postBuildHook(config, call, (record) =>
+      settle(config, record, call.setting("secret-key-files")),
+    );
+    for (const message of messages) process.stderr.write(`nix-broker: ${message}\n`);
   } catch (error) {
     process.stderr.write(`nix-broker: ${errorText(error)}\n`);
   }
@@ -61,7 +73,7 @@ async function runPostBuildHook(): Promise<number> {
 
 async function runLinker(config: RootConfig, remount: boolean): Promise<void> {
   if (remount) remountStore(config.storeReal);
-  const linker = new Linker(config, settleInChild);
+  const linker = new Linker(config, new Settlers(process.argv[1]!).settle);
   await linker.start();
   const stop = (): never => {
     linker.stop();
@@ -71,25 +83,11 @@ async function runLinker(config: RootConfig, remount: boolean): Promise<void> {
   process.on("SIGINT", stop);
 }
 
-/** In a separate process: it reads whole outputs, and waits for nix-store. */
-function settleInChild(id: SandboxId): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [process.argv[1]!, "settle", id], { stdio: "inherit" });
-    child.once("error", reject);
-    child.once("exit", (code, signal) =>
-      code === 0 ? resolve() : reject(new Error(`settling ended with ${signal ?? code}`)),
-    );
-  });
-}
-
 async function settleOne(config: RootConfig, id: string): Promise<number> {
-  if (!isSandboxId(id)) throw new Error(`"${id}" is not the id of a sandbox`);
-  const record = readDurable(config, id) ?? readSandbox(config, id);
-  if (!record) return 0;
-  const { outcome, error } = await settle(config, record);
-  if (outcome === "pending")
-    process.stderr.write(`nix-broker: sandbox ${id} of ${record.drvPath}: ${error}\n`);
-  return outcome === "pending" ? 1 : 0;
+  const end = await settleById(config, id);
+  if (end?.outcome !== "pending") return 0;
+  process.stderr.write(`nix-broker: sandbox ${id}: ${end.error}\n`);
+  return 1;
 }
 
 // A full disk behind it, or a reader that is gone: there is nowhere to say so, and builds go on.

@@ -7,11 +7,17 @@ const MAX_INCLUDES = 64;
 /**
  * The value of a setting: from `NIX_CONFIG`, which holds all settings in hooks of 2.4 and later, else from nix.conf. Of
  * several lines the last one counts (src/libutil/configuration.cc in the Nix tree).
+ * @param read the text of a settings file
  */
-export function nixSetting(name: string, environment: NodeJS.ProcessEnv = process.env): string {
+export function nixSetting(
+  name: string,
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+  read: (path: string) => string = textIfReadable,
+): string {
   const inherited = environment.NIX_CONFIG;
   const file = `${environment.NIX_CONF_DIR ?? "/etc/nix"}/nix.conf`;
-  const lines = inherited === undefined ? fileLines(file, { left: MAX_INCLUDES }) : inherited.split("\n");
+  const lines =
+    inherited === undefined ? fileLines(file, read, { left: MAX_INCLUDES }) : inherited.split("\n");
   let value = "";
   for (const line of lines) {
     const words = wordsOf(line);
@@ -22,19 +28,24 @@ export function nixSetting(name: string, environment: NodeJS.ProcessEnv = proces
   return value;
 }
 
-/** The lines of a settings file, including those of the files that it includes, in order. */
-function fileLines(path: string, includes: { left: number }): string[] {
-  let text: string;
+/** What this process cannot read, the daemon that called it could not read either. */
+function textIfReadable(path: string): string {
   try {
-    text = readFileSync(path, "utf8");
+    return readFileSync(path, "utf8");
   } catch {
-    return [];
+    return "";
   }
-  return text.split("\n").flatMap((line) => {
-    const [word, included] = wordsOf(line);
-    if ((word !== "include" && word !== "!include") || included === undefined) return [line];
-    return includes.left-- > 0 ? fileLines(resolve(dirname(path), included), includes) : [];
-  });
+}
+
+/** The lines of a settings file, including those of the files that it includes, in order. */
+function fileLines(path: string, read: (path: string) => string, includes: { left: number }): string[] {
+  return read(path)
+    .split("\n")
+    .flatMap((line) => {
+      const [word, included] = wordsOf(line);
+      if ((word !== "include" && word !== "!include") || included === undefined) return [line];
+      return includes.left-- > 0 ? fileLines(resolve(dirname(path), included), read, includes) : [];
+    });
 }
 
 function wordsOf(line: string): string[] {

@@ -1,36 +1,48 @@
-/** `post-build-hook`, called as root by nix-daemon after each successful build: settles the sandboxes of the build. */
-import { existsSync } from "node:fs";
+/**
+ * `post-build-hook`, called as root by nix-daemon after each successful build: settles the sandboxes of the build. As with the
+ * pre-build hook, by the linker or by a program of its own.
+ */
 import type { RootConfig } from "../contract/root-config.ts";
-import { sandboxPlaces } from "../contract/runtime-tree.ts";
+import type { SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorText } from "../contract/trusted-file.ts";
 import { isStorePath, storePathBase } from "../store/store-path.ts";
+import type { HookCall } from "./hook-call.ts";
 import { readSandbox, sandboxesOf } from "./registration.ts";
-import { settle } from "./settle.ts";
+import { isEnded, isPending, type SandboxEnd } from "./sandbox-end.ts";
 
-/**
- * Never throws: a failing hook would end other people's builds. Errors go to stderr, which Nix shows to
- * whoever asked for the build.
- * @param drvPath the derivation that was built, as given by Nix (`DRV_PATH`)
- */
-export async function postBuildHook(config: RootConfig, drvPath: string): Promise<void> {
-  if (!isStorePath(drvPath, config.storeDir)) return;
+/** What is to be said to whoever asked for the build. */
+export interface PostBuild {
+  readonly messages: readonly string[];
+  /** Whether all is done that was to be done. */
+  readonly isDone: boolean;
+}
+
+/** Never throws: a failing hook would end other people's builds. */
+export async function postBuildHook(
+  config: RootConfig,
+  { environment }: HookCall,
+  settle: (record: SandboxRecord) => Promise<Pick<SandboxEnd, "outcome" | "violations" | "error">>,
+): Promise<PostBuild> {
+  const { DRV_PATH: drvPath = "" } = environment;
+  const messages: string[] = [];
+  if (!isStorePath(drvPath, config.storeDir)) return { messages, isDone: true };
+  let isDone = true;
   for (const id of sandboxesOf(config, storePathBase(drvPath))) {
     try {
       const record = readSandbox(config, id);
       // Nix runs the hook twice for some kinds of derivation.
-      if (record?.drvPath !== drvPath || existsSync(sandboxPlaces(config, id).ended)) continue;
-      const end = await settle(config, record);
-      for (const violation of end.violations) complain(`WARNING: ${violation} (${drvPath})`);
-      if (end.outcome === "pending")
-        complain(
-          `the references of ${drvPath} are not registered yet, and will be tried again: ${end.error}`,
-        );
+      if (record?.drvPath !== drvPath || (isEnded(config, id) && !isPending(config, id))) continue;
+      const end = await settle(record);
+      for (const violation of end.violations) messages.push(`WARNING: ${violation} (${drvPath})`);
+      if (end.outcome !== "pending") continue;
+      isDone = false;
+      messages.push(
+        `the references of ${drvPath} are not registered yet, and will be tried again: ${end.error}`,
+      );
     } catch (error) {
-      complain(`sandbox ${id} of ${drvPath}: ${errorText(error)}`);
+      isDone = false;
+      messages.push(`sandbox ${id} of ${drvPath}: ${errorText(error)}`);
     }
   }
-}
-
-function complain(message: string): void {
-  process.stderr.write(`nix-broker: ${message}\n`);
+  return { messages, isDone };
 }

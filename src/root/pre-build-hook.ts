@@ -1,6 +1,7 @@
 /**
  * `pre-build-hook DRV [CHROOT]`, called as root by nix-daemon before each build: registers a sandbox for builds that
- * opted in, waits until linker and service are ready for it, and prints the folders to map into the build.
+ * opted in, waits until linker and service are ready for it, and prints the folders to map into the build. The linker does
+ * this for the compiled hook, which asks it to; otherwise a program of its own does.
  */
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,12 +9,11 @@ import { type RootConfig, type ServiceAccount, serviceAccount } from "../contrac
 import { sandboxPlaces } from "../contract/runtime-tree.ts";
 import { isChrootPath, isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
 import { readTrusted } from "../contract/trusted-file.ts";
-import { noPause } from "../store/slices.ts";
+import type { Derivation } from "../store/derivation.ts";
 import { parseStorePath, type StorePath, storePathBase } from "../store/store-path.ts";
 import { clashInside } from "./clashing-paths.ts";
-import { readAskingDerivation } from "./derivation-file.ts";
+import type { HookCall } from "./hook-call.ts";
 import { hasCaller } from "./hook-caller.ts";
-import { nixSetting } from "./nix-settings.ts";
 import { type OptIn, optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { explainMissingSocket, judgement, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
@@ -26,29 +26,33 @@ const POLL_MS = 2;
 const MAX_LINKED = 4096;
 
 /**
- * @param argv the arguments that Nix gave
+ * @param read the derivation of that file name, if it may ask for a sandbox
  * @returns what to print for Nix: "" for a build that did not opt in.
  * @throws any error: the shell script that called us then makes sure that the build finds no daemon, and no other store either.
  */
-export async function preBuildHook(config: RootConfig, argv: readonly string[]): Promise<string> {
-  const [path = "", chrootPath] = argv;
+export async function preBuildHook(
+  config: RootConfig,
+  { args, parent, setting, warn }: HookCall,
+  read: (base: string) => Promise<Derivation | undefined>,
+): Promise<string> {
+  const [path = "", chrootPath] = args;
   const drvPath = parseStorePath(path, config.storeDir);
-  const derivation = await readAskingDerivation(config, storePathBase(drvPath), noPause);
+  const derivation = await read(storePathBase(drvPath));
   if (!derivation) return "";
   const chroot = relativeChroot(config, drvPath, chrootPath);
-  const worker = daemonWorker(process.ppid);
+  const worker = daemonWorker(parent);
   const answer = optIn(derivation, { hasChroot: chroot !== null, hasWorker: worker !== undefined });
   if (answer.kind === "none") return "";
   const registration = recordOf(config, drvPath, derivation);
   const mayBeOrphan = chroot !== null && worker === undefined;
-  if (mayBeOrphan && !hasCaller(process.ppid, Object.values(registration.outputs))) return "";
+  if (mayBeOrphan && !hasCaller(parent, Object.values(registration.outputs))) return "";
 
-  const sandboxPaths = nixSetting("sandbox-paths");
+  const sandboxPaths = setting("sandbox-paths");
   const hiddenSettings = clashInside(SETTINGS_FOLDER, sandboxPaths);
   const hiddenSocket = clashInside(DAEMON_SOCKET_FOLDER, sandboxPaths);
   const hides = hiddenSettings !== undefined && answer.kind === "ok";
   // Nothing that is mapped could reach its clients: Nix ends the build, with a message about a file alone.
-  if (hiddenSocket !== undefined) process.stderr.write(`nix-broker: ${path}: ${clashText(hiddenSocket)}\n`);
+  if (hiddenSocket !== undefined) warn(`${path}: ${clashText(hiddenSocket)}`);
 
   const service = serviceAccount(config.serviceUser);
   const record: SandboxRecord = {

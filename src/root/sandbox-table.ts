@@ -1,5 +1,5 @@
 /** The sandboxes that the linker knows: added when their folder appears, settled when their build is over. */
-import { existsSync, lstatSync, statSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
 import { type SandboxId, sandboxesFolder, sandboxPlaces } from "../contract/runtime-tree.ts";
@@ -19,14 +19,11 @@ import {
   removeSandbox,
   removeUnfinishedRecords,
 } from "./registration.ts";
+import { isEnded, isPending } from "./sandbox-end.ts";
+import type { Settle } from "./settlers.ts";
 import { Turns } from "./turns.ts";
 
-/** Settles a sandbox whose build is over, and writes `ended`; resolves when that is done or failed. */
-export type Settle = (id: SandboxId) => Promise<void>;
-
 const MAX_LINKED = 4096;
-/** The longest `ended` of a pending sandbox. Bytes. */
-const MAX_PENDING = 64 * 1024;
 /**
  * How long the service has, after the end, before the folder is removed; also the time between two attempts
  * to settle.
@@ -149,7 +146,7 @@ export class SandboxTable {
       if (!record) return undefined;
       const sandbox = new LinkedSandbox(this.config, record);
       this.entries.set(id, { sandbox, due: undefined });
-      if (this.hasEnded(id)) sandbox.close("the sandbox is over");
+      if (isEnded(this.config, id)) sandbox.close("the sandbox is over");
       else if (record.kind === "ok") this.open(sandbox);
       return sandbox;
     } catch (error) {
@@ -161,7 +158,7 @@ export class SandboxTable {
   /** The sandbox of the build that runs in that chroot now. */
   inChroot(chroot: string): LinkedSandbox | undefined {
     this.scan();
-    return this.all.find((sandbox) => sandbox.livesIn(chroot) && !this.hasEnded(sandbox.record.id));
+    return this.all.find((sandbox) => sandbox.livesIn(chroot) && !isEnded(this.config, sandbox.record.id));
   }
 
   /** Ends what is over. Called about every second; a call during another one does nothing. */
@@ -196,9 +193,9 @@ export class SandboxTable {
   private tendOne(id: SandboxId, entry: Entry, now: number, newest: ReadonlyMap<string, number>): void {
     const { sandbox } = entry;
     const waits = entry.due !== undefined && now < entry.due;
-    const ended = this.hasEnded(id);
+    const ended = isEnded(this.config, id);
     if (ended) sandbox.close("the sandbox is over");
-    if (ended && !this.isPending(id)) {
+    if (ended && !isPending(this.config, id)) {
       if (entry.due === undefined) entry.due = now + LINGER_MS;
       else if (!waits) {
         entry.due = Number.POSITIVE_INFINITY;
@@ -230,8 +227,8 @@ export class SandboxTable {
   /** Removes the folder of a sandbox that has ended. @throws LinkError */
   async release(id: SandboxId): Promise<void> {
     if (!this.find(id)) throw new LinkError("unknown-sandbox", `there is no sandbox ${id}`);
-    if (!this.hasEnded(id)) throw new LinkError("not-ended", `the build of sandbox ${id} is not over`);
-    if (this.isPending(id))
+    if (!isEnded(this.config, id)) throw new LinkError("not-ended", `the build of sandbox ${id} is not over`);
+    if (isPending(this.config, id))
       throw new LinkError("not-ended", `the references of sandbox ${id} are not registered yet`);
     await this.remove(id);
   }
@@ -257,6 +254,9 @@ export class SandboxTable {
   private settleSoon(id: SandboxId): Promise<void> {
     this.settling = this.settling
       .then(() => this.settle(id))
+      .then(({ outcome, error }) => {
+        if (outcome === "pending") complain(`sandbox ${id} is not settled: ${error}`);
+      })
       .catch((error: unknown) => {
         complain(`cannot settle sandbox ${id}: ${errorText(error)}`);
       });
@@ -275,23 +275,6 @@ export class SandboxTable {
       entry.due = Date.now() + LINGER_MS;
       complain(`cannot remove sandbox ${id}: ${errorText(error)}`);
     }
-  }
-
-  /**
-   * Whether the build is over, but its references are not registered: until they are, the folder tells this
-   * to the service.
-   */
-  private isPending(id: SandboxId): boolean {
-    const { ended } = sandboxPlaces(this.config, id);
-    // A longer one lists registered references.
-    if ((statSync(ended, { throwIfNoEntry: false })?.size ?? 0) > MAX_PENDING) return false;
-    const text = readTrusted(ended, MAX_PENDING);
-    const value: unknown = text === undefined ? undefined : JSON.parse(text);
-    return isObject(value) && value.outcome === "pending";
-  }
-
-  private hasEnded(id: SandboxId): boolean {
-    return existsSync(sandboxPlaces(this.config, id).ended);
   }
 }
 

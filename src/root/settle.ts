@@ -14,7 +14,6 @@ import { DaemonQuery } from "./daemon-query.ts";
 import { parseDatabaseRecord, printDatabaseRecord, withReferences } from "./database-record.ts";
 import { readDerivation } from "./derivation-file.ts";
 import { gainsOf } from "./gains.ts";
-import { nixSetting } from "./nix-settings.ts";
 import { NixStoreCommand } from "./nix-store-command.ts";
 import { mentionedPaths } from "./output-scan.ts";
 import { type CheckedOutput, referenceViolations } from "./reference-checks.ts";
@@ -26,12 +25,19 @@ const MAX_ERROR = 4096;
 /** Paths of one question to the daemon. */
 const QUESTION = 10_000;
 
-/** Settles a sandbox, removes its roots unless that failed, and records it in `ended`. */
-export async function settle(config: RootConfig, record: SandboxRecord): Promise<SandboxEnd> {
+/**
+ * Settles a sandbox, removes its roots unless that failed, and records it in `ended`.
+ * @param keyFiles the daemon's `secret-key-files`
+ */
+export async function settle(
+  config: RootConfig,
+  record: SandboxRecord,
+  keyFiles: string,
+): Promise<SandboxEnd> {
   const { folder } = sandboxPlaces(config, record.id);
   let end: SandboxEnd;
   try {
-    end = await registerReferences(config, record);
+    end = await registerReferences(config, record, keyFiles);
     // What a hook left that was killed while it made the folder. The durable record stays until that is gone.
     if (!existsSync(folder)) await removeSandbox(config, record);
     await releaseRoots(config, record.id);
@@ -42,7 +48,11 @@ export async function settle(config: RootConfig, record: SandboxRecord): Promise
   return end;
 }
 
-async function registerReferences(config: RootConfig, record: SandboxRecord): Promise<SandboxEnd> {
+async function registerReferences(
+  config: RootConfig,
+  record: SandboxRecord,
+  keyFiles: string,
+): Promise<SandboxEnd> {
   const daemon = new DaemonQuery(config.upstreamSocket, config.storeDir);
   try {
     const outputs = Object.entries(record.outputs).filter(([, path]) => path !== "");
@@ -68,7 +78,7 @@ async function registerReferences(config: RootConfig, record: SandboxRecord): Pr
         // Including what an earlier attempt added that was interrupted before it signed or checked.
         references[path] = mentioned.sort();
       }
-      signAgain(config, nix, Object.keys(references));
+      signAgain(config, nix, Object.keys(references), keyFiles);
     }
     const violations = await violationsOf(config, record, built, references, daemon);
     return { ...nothingDone("registered"), references, violations };
@@ -100,10 +110,14 @@ function addReferences(
 }
 
 /** The signatures covered the old references, and were dropped with them. */
-function signAgain(config: RootConfig, nix: NixStoreCommand, paths: readonly StorePath[]): void {
+function signAgain(
+  config: RootConfig,
+  nix: NixStoreCommand,
+  paths: readonly StorePath[],
+  keyFiles: string,
+): void {
   if (paths.length === 0) return;
-  const keys =
-    config.secretKeyFiles.length > 0 ? config.secretKeyFiles : nixSetting("secret-key-files").split(" ");
+  const keys = config.secretKeyFiles.length > 0 ? config.secretKeyFiles : keyFiles.split(" ");
   for (const key of keys) if (key !== "") nix.sign(key, paths);
 }
 

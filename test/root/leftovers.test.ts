@@ -10,7 +10,8 @@ import {
   type SandboxRecord,
 } from "../../src/contract/sandbox-record.ts";
 import { processStat } from "../../src/root/process-tree.ts";
-import { SandboxTable, type Settle } from "../../src/root/sandbox-table.ts";
+import { SandboxTable } from "../../src/root/sandbox-table.ts";
+import type { Settle } from "../../src/root/settlers.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -21,7 +22,9 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-function newTable(settle: Settle = () => Promise.resolve()): SandboxTable {
+const registered = { outcome: "registered", violations: [], error: "" } as const;
+
+function newTable(settle: Settle = async () => registered): SandboxTable {
   const text = `runtime_dir=${folder}/run\ngcroots_dir=${folder}/gcroots/roots\nstore_real=${folder}/store\n`;
   return new SandboxTable(parseRootConfig(text, "test"), { uid: 0, gid: 0 }, settle);
 }
@@ -68,6 +71,7 @@ test("G6: a build that is just being registered is not considered over", async (
   const settled: string[] = [];
   const table = newTable(async (id) => {
     settled.push(id);
+    return registered;
   });
   table.scan();
   await table.tend(Date.now());
