@@ -46,11 +46,13 @@ const provided = ["/nix", "/proc", "/sys", "/dev"];
 
 /**
  * @param forbidden what no folder may be or contain, nor be in
+ * @param storeDir the store, whose contents may be shown elsewhere
  * @throws JailError for one that is not there, or would open the jail
  */
 export function jailFolder(
   { path, option, writable }: FolderRequest,
   forbidden: readonly Forbidden[],
+  storeDir: string,
 ): JailFolder {
   const target = resolve(path);
   const said = option === "" ? `the current folder, ${target},` : `${option} ${target}:`;
@@ -64,7 +66,10 @@ export function jailFolder(
   if (option === "" && !statSync(source).isDirectory()) throw new JailError(`${said} is not a folder`);
   // Both by their names and by where they lead: /home is a link on some systems.
   const secrets = forbidden.flatMap((one) => [one, { ...one, path: leadsTo(one.path) }]);
+  // Settings in the home are often links into the store, which the jail can read anyway.
+  const isStored = !writable && source !== storeDir && isWithin(source, storeDir);
   for (const each of [source, target]) {
+    if (each === source && source !== target && isStored) continue;
     const clash = provided.find((folder) => isWithin(each, folder));
     if (clash !== undefined)
       throw new JailError(`${said} is in ${clash}, which the jail has of its own${advice}`);

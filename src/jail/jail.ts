@@ -139,7 +139,8 @@ function foldersOf(options: JailOptions, cwd: string, user: JailUser, config: Co
     ...(options.roBind ?? []).map((path) => ({ path, option: "--ro-bind", writable: false })),
     ...(options.bind ?? []).map((path) => ({ path, option: "--bind", writable: true })),
   ];
-  return requests.map((request) => jailFolder(request, forbidden(user, config, options.config)));
+  const { storeDir } = config.upstream;
+  return requests.map((request) => jailFolder(request, forbidden(user, config, options.config), storeDir));
 }
 
 /** The folder that is the jail's home; it is made if it is not there. @throws JailError */
@@ -150,7 +151,7 @@ function keptHome(path: string, options: JailOptions, user: JailUser, config: Co
     throw new JailError(`--home ${path}: ${(error as Error).message}`);
   }
   const request = { path, option: "--home", writable: true };
-  const folder = jailFolder(request, forbidden(user, config, options.config));
+  const folder = jailFolder(request, forbidden(user, config, options.config), config.upstream.storeDir);
   return { ...folder, target: user.home };
 }
 

@@ -29,7 +29,9 @@ describe("folders", () => {
     { path: home, what: "your home", inParts: true },
     { path: join(home, "state"), what: "the folder of the audits" },
   ];
-  const given = (path: string, option = "--bind") => jailFolder({ path, option, writable: true }, forbidden);
+  const storeDir = join(home, "store");
+  const given = (path: string, option = "--bind") =>
+    jailFolder({ path, option, writable: true }, forbidden, storeDir);
 
   test("are mounted at their own paths, from where links lead", () => {
     expect(given(join(home, "project"))).toEqual({
@@ -53,6 +55,14 @@ describe("folders", () => {
     expect(() => given(join(home, path))).toThrow(message);
   });
 
+  test("settings that are links into the store can be given, read-only", () => {
+    symlinkSync("/proc/self", join(home, "project/settings"));
+    const settings = (writable: boolean) =>
+      jailFolder({ path: join(home, "project/settings"), option: "--bind", writable }, forbidden, "/proc");
+    expect(settings(false)).toMatchObject({ target: join(home, "project/settings"), writable: false });
+    expect(() => settings(true)).toThrow("is in /proc");
+  });
+
   test.each(["/", "/nix", "/nix/var/nix/daemon-socket", "/dev/shm"])("%s cannot be given", (path) => {
     expect(() => given(path)).toThrow(JailError);
   });
@@ -65,10 +75,12 @@ describe("folders", () => {
     ];
     try {
       for (const path of [home, join(home, "project")])
-        expect(() => jailFolder({ path, option: "", writable: true }, byLink)).toThrow("is or contains");
-      expect(jailFolder({ path: join(home, "run"), option: "", writable: true }, byLink).source).toBe(
-        join(home, "run"),
-      );
+        expect(() => jailFolder({ path, option: "", writable: true }, byLink, storeDir)).toThrow(
+          "is or contains",
+        );
+      expect(
+        jailFolder({ path: join(home, "run"), option: "", writable: true }, byLink, storeDir).source,
+      ).toBe(join(home, "run"));
     } finally {
       rmSync(`${home}-link`);
     }
