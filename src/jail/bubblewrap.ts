@@ -23,6 +23,8 @@ export interface JailPlan {
   readonly filter: Buffer | undefined;
   readonly withNetwork: boolean;
   readonly ownSession: boolean;
+  /** Whether the keys of the terminal, Ctrl-C among them, are for the command alone. */
+  readonly leavesInterrupts: boolean;
   readonly cwd: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly command: readonly string[];
@@ -102,10 +104,24 @@ export function jailArguments(plan: JailPlan): { args: string[]; inputs: JailInp
   return { args, inputs };
 }
 
+/** With these words before it, a command gets the signals of the terminal's keys again that bwrap ignores. */
+export const restoringInterrupts = ["/usr/bin/env", "--default-signal=INT,QUIT"] as const;
+
 /** The command as bwrap gets it: a shell that tells when it was started, and leaves its place to the command. */
-export function announced(command: readonly string[]): string[] {
+export function announced({ command, leavesInterrupts }: JailPlan): string[] {
   const script = `echo >&${READY_FD}; exec ${READY_FD}>&-; exec "$@"`;
-  return ["/bin/sh", "-c", script, "nix-broker jail", ...command];
+  const before = leavesInterrupts ? restoringInterrupts : [];
+  return [...before, "/bin/sh", "-c", script, "nix-broker jail", ...command];
+}
+
+/**
+ * The program that makes the jail, and its arguments. Ctrl-C reaches all programs at the terminal, and would end bwrap
+ * and with it whatever command takes it for itself.
+ */
+export function startedAs({ bwrap, leavesInterrupts }: JailPlan, args: readonly string[]): string[] {
+  return leavesInterrupts
+    ? ["/bin/sh", "-c", 'trap "" INT QUIT; exec "$@"', "sh", bwrap, ...args]
+    : [bwrap, ...args];
 }
 
 /** A word as a shell takes it. */

@@ -1,4 +1,5 @@
 /** Makes a jail, runs a command in it, and takes it down. */
+import { spawnSync } from "node:child_process";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { AuditError } from "../audit/error.ts";
@@ -8,7 +9,7 @@ import { currentUser, ownPlaces } from "../config/places.ts";
 import { makeFolders } from "../host/make-folders.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
-import { type JailPlan, jailLines } from "./bubblewrap.ts";
+import { type JailPlan, jailLines, restoringInterrupts } from "./bubblewrap.ts";
 import { callFilter, hasCallFilter } from "./call-filter.ts";
 import { clientFiles } from "./client-files.ts";
 import { jailConfig, jailProfile } from "./config.ts";
@@ -74,6 +75,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     await broker.end();
   }
   if (options.audit) tellAudit(broker.summary.lines(), broker.audit);
+  if (end.interrupted) process.kill(process.pid, "SIGINT");
   if (end.started || end.code > 128) return end.code;
   const trouble = troubleHere();
   console.error(
@@ -170,6 +172,8 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
   const { storeDir } = config.upstream;
   const withNetwork = options.net === true;
   const filters = hasCallFilter(process.arch);
+  // A terminal is only for who sits at it; then the filter keeps the jail from typing.
+  const ownSession = !(process.stdin.isTTY && filters);
   return {
     bwrap: bwrapFor(options, [
       ...folders.filter(({ writable }) => writable).map(({ source }) => source),
@@ -185,8 +189,8 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
     files: ownFiles({ user, ...clientFiles(user, process.env), withNetwork }),
     filter: filters ? callFilter(process.arch) : undefined,
     withNetwork,
-    // A terminal is only for who sits at it; then the filter keeps the jail from typing.
-    ownSession: !(process.stdin.isTTY && filters),
+    ownSession,
+    leavesInterrupts: !ownSession && canRestoreInterrupts(),
     cwd,
     environment: jailEnvironment(options.env ?? [], {
       environment: process.env,
@@ -196,6 +200,12 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
     }),
     command,
   };
+}
+
+/** Whether this machine's `env` can: busybox' cannot. */
+function canRestoreInterrupts(): boolean {
+  const [env, option] = restoringInterrupts;
+  return spawnSync(env, [option, env], { stdio: "ignore", env: {} }).status === 0;
 }
 
 /** @throws JailError */

@@ -2,7 +2,14 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { Writable } from "node:stream";
-import { announced, type JailInput, type JailPlan, jailArguments, READY_FD } from "./bubblewrap.ts";
+import {
+  announced,
+  type JailInput,
+  type JailPlan,
+  jailArguments,
+  READY_FD,
+  startedAs,
+} from "./bubblewrap.ts";
 
 /** How a jail ended. */
 export interface JailEnd {
@@ -10,16 +17,21 @@ export interface JailEnd {
   readonly started: boolean;
   /** As a shell has it: 128 + the number of a signal. */
   readonly code: number;
+  /** Ctrl-C ended it: whoever started this program is to know, or a loop of a shell would go on. */
+  readonly interrupted: boolean;
 }
 
 const passedOn = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+/** Keys of the terminal send these, to every program at it. */
+const ofTerminal: ReadonlySet<NodeJS.Signals> = new Set(["SIGINT", "SIGQUIT"]);
 /** How often is looked whether the process that started this one is still there. */
 const LOOK_MS = 500;
 
 /** @param onStart called when all is mounted, before the command runs for long */
 export async function runJail(plan: JailPlan, onStart: () => void): Promise<JailEnd> {
   const { args, inputs } = jailArguments(plan);
-  const child = spawn(plan.bwrap, [...args, "--", ...announced(plan.command)], {
+  const [program = "", ...words] = startedAs(plan, [...args, "--", ...announced(plan)]);
+  const child = spawn(program, words, {
     env: {},
     stdio: ["inherit", "inherit", "inherit", "pipe", ...inputs.map(() => "pipe" as const)],
   });
@@ -29,14 +41,20 @@ export async function runJail(plan: JailPlan, onStart: () => void): Promise<Jail
     onStart();
   });
   for (const input of inputs) feed(child, input);
-  const stopPassing = passSignals(child);
+  let interrupts = 0;
+  const stopPassing = passSignals(child, (signal) => {
+    if (!plan.leavesInterrupts || !ofTerminal.has(signal)) return false;
+    interrupts += 1;
+    return true;
+  });
   const stopWatching = endWithParent(child);
   try {
     const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
       child.once("error", reject);
       child.once("close", (...end) => resolve(end));
     });
-    return { started, code: signal === null ? (code ?? 1) : 128 + constants.signals[signal] };
+    const ended = signal === null ? (code ?? 1) : 128 + constants.signals[signal];
+    return { started, code: ended, interrupted: interrupts > 0 && ended === 128 + constants.signals.SIGINT };
   } finally {
     stopWatching();
     stopPassing();
@@ -51,10 +69,13 @@ function feed(child: ChildProcess, { fd, contents }: JailInput): void {
   stream.end(Array.isArray(contents) ? contents.map((word) => `${word}\0`).join("") : contents);
 }
 
-/** A signal for this process is one for the jail; bwrap takes everything in it along. */
-function passSignals(child: ChildProcess): () => void {
+/**
+ * A signal for this process is one for the jail; bwrap takes everything in it along.
+ * @param isTheirs whether the command has it already
+ */
+function passSignals(child: ChildProcess, isTheirs: (signal: NodeJS.Signals) => boolean): () => void {
   const pass = (signal: NodeJS.Signals): void => {
-    child.kill(signal);
+    if (!isTheirs(signal)) child.kill(signal);
   };
   for (const signal of passedOn) process.on(signal, pass);
   return () => {

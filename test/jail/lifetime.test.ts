@@ -156,6 +156,26 @@ describe("at a terminal", () => {
     expect(stdout).toContain("ended with 5");
   });
 
+  // As the terminal does it: all processes of the group get the signal, bwrap and nix-broker among them.
+  const pressesCtrlC = "kill -INT 0";
+
+  test("Ctrl-C is for the command, which may go on", async () => {
+    const takes = `trap "echo caught" INT; ${pressesCtrlC}; echo goes on; exit 3`;
+    const { stdout } = await atTerminal("", jails.commandLine(["bash", "-c", takes]));
+    expect(stdout).toMatch(/caught\s+goes on/);
+    expect(stdout).toContain("ended with 3");
+  });
+
+  test("a jail that Ctrl-C ended tells the shell so, and leaves nothing behind", async () => {
+    const { stdout } = await atTerminal(
+      "",
+      jails.commandLine(["bash", "-c", `${pressesCtrlC}; echo goes on`]),
+    );
+    expect(stdout).not.toContain("goes on");
+    expect(stdout).toContain("ended by signal 2");
+    await until(() => running().length === 0);
+  });
+
   test.each(["0x5412", "0x7f00005412", "0x541c"])(
     "nothing in it can type into the terminal: ioctl %s",
     async (command) => {

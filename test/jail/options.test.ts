@@ -253,6 +253,7 @@ describe("the command line", () => {
     files: new Map([["/etc/passwd", "it's\n"]]),
     filter: callFilter("x64"),
     withNetwork: false,
+    leavesInterrupts: false,
     ownSession: false,
     cwd: "/work",
     environment: { PATH: "/bin" },

@@ -29,4 +29,4 @@ print $text while sysread $master, $text, 4096;
 waitpid $child, 0;
 my $status = $?;
 kill "KILL", $feeder;
-print "\nended with ", $status >> 8, "\n";
+print $status & 127 ? "\nended by signal " . ($status & 127) : "\nended with " . ($status >> 8), "\n";
