@@ -24,6 +24,8 @@ const BACKSLASH = 0x5c;
 const BYTES_A_SLICE = 64 * 1024;
 /** Bytes that are searched, which is fast, between two yields. */
 const SEARCHED_A_SLICE = 1024 * 1024;
+/** A string of which the end is looked for byte by byte. */
+const SHORT = 64;
 /** Items of a list between two yields. */
 const ITEMS_A_SLICE = 256;
 
@@ -33,10 +35,10 @@ for (const [character, letter] of ['""', "\\\\", "\nn", "\rr", "\tt"])
   byteOfLetter[letter!.charCodeAt(0)] = character!.charCodeAt(0);
 
 const NEVER_AS_SUCH = [
-  ["\n", "a newline"],
-  ["\r", "a carriage return"],
-  ["\t", "a tab"],
-  ["\0", "a NUL"],
+  [0x0a, "a newline"],
+  [0x0d, "a carriage return"],
+  [0x09, "a tab"],
+  [0x00, "a NUL"],
 ] as const;
 
 /** A string in the text, between its quotes. */
@@ -75,8 +77,8 @@ export class AtermReader {
     for (let start = 0; start < this.bytes.length; start += SEARCHED_A_SLICE) {
       if (start > 0) yield;
       const part = this.bytes.subarray(start, start + SEARCHED_A_SLICE);
-      for (const [character, name] of NEVER_AS_SUCH) {
-        const at = part.indexOf(character, 0, "latin1");
+      for (const [byte, name] of NEVER_AS_SUCH) {
+        const at = part.indexOf(byte);
         if (at >= 0)
           throw new AtermError(`Byte ${start + at} is ${name}, which this format never holds as such.`);
       }
@@ -98,13 +100,23 @@ export class AtermReader {
   /** Takes a piece of the text by functions of this reader that take tokens at once. @throws AtermError */
   *piece<T>(take: () => T): Slices<T> {
     const before = this.at;
-    for (;;) {
+    try {
+      return take();
+    } catch (error) {
+      return yield* this.again(error, before, take);
+    }
+  }
+
+  /** Takes a piece again that was given up with this error. @throws AtermError, and the error if it is another one */
+  private *again<T>(reason: unknown, before: number, take: () => T): Slices<T> {
+    for (let error = reason; ; ) {
+      if (error !== TOO_LONG_FOR_NOW) throw error;
+      yield* this.measure(this.toMeasure);
+      this.at = before;
       try {
         return take();
-      } catch (error) {
-        if (error !== TOO_LONG_FOR_NOW) throw error;
-        yield* this.measure(this.toMeasure);
-        this.at = before;
+      } catch (next) {
+        error = next;
       }
     }
   }
@@ -113,7 +125,7 @@ export class AtermReader {
   span(): Span {
     this.expect('"');
     const start = this.at;
-    const close = this.bytes.indexOf(QUOTE, start);
+    const close = this.nextQuote(start);
     if (close < 0) throw this.error("expected a string, which has no end");
     if (this.nextBackslash(start) > close) {
       this.at = close + 1;
@@ -177,7 +189,14 @@ export class AtermReader {
         this.looked = 0;
         yield;
       }
-      const rest = yield* this.piece(item);
+      // As `piece` does, without a generator for each of many items.
+      const before = this.at;
+      let rest: ReturnType<typeof item>;
+      try {
+        rest = item();
+      } catch (error) {
+        rest = yield* this.again(error, before, item);
+      }
       if (rest) yield* rest;
     } while (this.skip(","));
     this.expect("]");
@@ -254,6 +273,14 @@ export class AtermReader {
     }
     if (at < length) return { at, escapes };
     throw this.error("expected a string, which has no end");
+  }
+
+  /** Negative if there is none. Most strings are shorter than it takes to call what searches fast. */
+  private nextQuote(from: number): number {
+    const { bytes } = this;
+    const near = Math.min(from + SHORT, bytes.length);
+    for (let at = from; at < near; at++) if (bytes[at] === QUOTE) return at;
+    return bytes.indexOf(QUOTE, near);
   }
 
   private nextBackslash(from: number): number {

@@ -33,14 +33,15 @@ export function base32Length(bytes: number): number {
 
 /** Writes bytes as base 32. */
 export function encodeBase32(bytes: Uint8Array): string {
-  let text = "";
-  for (let digit = base32Length(bytes.length) - 1; digit >= 0; digit--) {
+  const length = base32Length(bytes.length);
+  const text = Buffer.allocUnsafe(length);
+  for (let digit = 0; digit < length; digit++) {
     const bit = digit * 5;
     const index = bit >> 3;
     const pair = bytes[index]! | ((bytes[index + 1] ?? 0) << 8);
-    text += BASE32_ALPHABET[(pair >> (bit & 7)) & 31];
+    text[length - 1 - digit] = BASE32_ALPHABET.charCodeAt((pair >> (bit & 7)) & 31);
   }
-  return text;
+  return text.toString("latin1");
 }
 
 /**

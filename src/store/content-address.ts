@@ -4,11 +4,11 @@
  * `protocols/store-path.md`.
  */
 
-import { createHash } from "node:crypto";
+import { hash as hashAtOnce } from "node:crypto";
 import { encodeBase32 } from "./base32.ts";
 import { type Hash, type HashAlgorithm, HashError, isHashAlgorithm, parseHash, printHash } from "./hash.ts";
 import { quote } from "./quote.ts";
-import { parseStoreName, type StorePath, storePathBase } from "./store-path.ts";
+import { parseStoreName, type StorePath } from "./store-path.ts";
 
 /**
  * What of a store object is hashed. `text`: the bytes of a file whose references count (derivations, `toFile`);
@@ -119,7 +119,7 @@ export function contentAddressPath(
   selfReference = false,
 ): StorePath {
   const { method, hash } = address;
-  const others = sortedByBase(references);
+  const others = sorted(references);
   if (method === "text") {
     if (hash.algorithm !== "sha256")
       throw new ContentAddressError(`A text is addressed by sha256 only, not by ${hash.algorithm}.`);
@@ -166,11 +166,12 @@ function fold(digest: Buffer, length: number): Buffer {
 }
 
 function sha256(text: string): Buffer {
-  return createHash("sha256").update(text, "latin1").digest();
+  return hashAtOnce("sha256", Buffer.from(text, "latin1"), "buffer");
 }
 
-function sortedByBase(paths: Iterable<StorePath>): StorePath[] {
-  return [...new Set(paths)].sort((a, b) => (storePathBase(a) < storePathBase(b) ? -1 : 1));
+/** All are in the same folder, so they have the order of their file names. */
+function sorted(paths: Iterable<StorePath>): StorePath[] {
+  return [...new Set(paths)].sort();
 }
 
 function parseHashedBy(

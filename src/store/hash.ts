@@ -2,7 +2,7 @@
  * Hashes and their texts. Formats: `src/libutil/hash.cc` in the Nix tree; blake3 is known to Nix 2.30 and later.
  */
 
-import { createHash } from "node:crypto";
+import { createHash, hash as hashAtOnce } from "node:crypto";
 import { base32Length, decodeBase32, encodeBase32 } from "./base32.ts";
 import { quote } from "./quote.ts";
 import type { Slices } from "./slices.ts";
@@ -37,6 +37,7 @@ const HASHED_A_SLICE = 1024 * 1024;
 
 /** The SHA-256 digest. */
 export function* sha256(bytes: Buffer): Slices<Buffer> {
+  if (bytes.length <= HASHED_A_SLICE) return hashAtOnce("sha256", bytes, "buffer");
   const hash = createHash("sha256");
   for (let start = 0; start < bytes.length; start += HASHED_A_SLICE) {
     if (start > 0) yield;
