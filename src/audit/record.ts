@@ -121,12 +121,7 @@ export function boundRecord(record: AuditRecord): AuditRecord {
   const listed = listedSubjects(subjects);
   const omitted = subjects.length - listed + (record.moreSubjects ?? 0);
   const detail = boundDetail(omitted > 0 ? { ...record.detail, subjectsOmitted: omitted } : record.detail);
-  const withinBounds =
-    detail === record.detail &&
-    subjects.every(isBounded) &&
-    TEXTS.every((field) => isBounded(record[field])) &&
-    NUMBERS.every((field) => isStorable(record[field]));
-  if (withinBounds) return record;
+  if (detail === record.detail && subjects.every(isBounded) && hasBoundedFields(record)) return record;
   const bounded: Record<string, unknown> = { ...record };
   for (const field of TEXTS) {
     const text = record[field];
@@ -145,6 +140,10 @@ export function boundRecord(record: AuditRecord): AuditRecord {
 
 /** Roughly what a record takes besides its texts. */
 const FIXED_SIZE = 256;
+/** Likewise each value of a detail, as JSON: more than its quotes and the comma, or than a number has digits. */
+const VALUE_SIZE = 24;
+/** As JSON: a control character, which is six. */
+const LONGEST_CHARACTER = 6;
 
 /**
  * Roughly how large a record is in memory and in the store: the characters of its texts, plus what it takes
@@ -153,7 +152,16 @@ const FIXED_SIZE = 256;
 export function recordSize(record: AuditRecord): number {
   let size = FIXED_SIZE + (record.reason?.length ?? 0) + (record.upstreamError?.length ?? 0);
   for (const subject of record.subjects ?? []) size += subject.length;
-  return record.detail === undefined ? size : size + JSON.stringify(record.detail).length;
+  return size + lengthWithin(record.detail);
+}
+
+/** Roughly the characters in a value. */
+function lengthWithin(value: JsonValue | undefined): number {
+  if (typeof value === "string") return value.length + VALUE_SIZE;
+  let length = VALUE_SIZE;
+  if (typeof value === "object" && value !== null)
+    for (const [name, part] of Object.entries(value)) length += name.length + lengthWithin(part);
+  return length;
 }
 
 /** How many subjects, from the first, are listed. */
@@ -166,6 +174,27 @@ function listedSubjects(subjects: readonly string[]): number {
     listed++;
   }
   return listed;
+}
+
+/** By name: going over `TEXTS` and `NUMBERS` takes several times as long, and every record is looked at. */
+function hasBoundedFields(record: AuditRecord): boolean {
+  return (
+    isBounded(record.op) &&
+    isBounded(record.sandbox) &&
+    isBounded(record.outer) &&
+    isBounded(record.protocol) &&
+    isBounded(record.reason) &&
+    isBounded(record.upstreamError) &&
+    isStorable(record.time) &&
+    isStorable(record.connection) &&
+    isStorable(record.uid) &&
+    isStorable(record.pid) &&
+    isStorable(record.durationUs) &&
+    isStorable(record.bytesIn) &&
+    isStorable(record.bytesOut) &&
+    isStorable(record.count) &&
+    isStorable(record.intent)
+  );
 }
 
 function isBounded(text: string | undefined): boolean {
@@ -181,7 +210,7 @@ function storable(value: number): number {
 }
 
 function boundDetail(detail: JsonObject | undefined): JsonObject | undefined {
-  if (detail === undefined) return undefined;
+  if (detail === undefined || lengthWithin(detail) * LONGEST_CHARACTER <= MAX_DETAIL) return detail;
   // It writes lone surrogates as escapes, so that its output is well-formed.
   const json = JSON.stringify(detail);
   return json.length > MAX_DETAIL ? { cut: json.slice(0, MAX_DETAIL).toWellFormed() } : detail;

@@ -286,8 +286,6 @@ export class AuditStore {
 
   /** One transaction for both: most of what it takes to write a record is the commit. */
   private writeWithPending(record: AuditRecord): ChainHead {
-    clearTimeout(this.batchTimer);
-    this.batchTimer = undefined;
     const pending = this.queue.first(this.options.batchRecords);
     const head = this.write([...pending, record]);
     this.queue.drop(pending.length);

@@ -263,7 +263,11 @@ export function toWireText(text: string): string {
   return Buffer.from(text, "utf8").toString("latin1");
 }
 
+/** What every encoding writes alike. */
+const ASCII = /^[\0-\x7f]*$/;
+
 /** A byte string of the wire as text for people; bytes that are not UTF-8 become U+FFFD. */
 export function fromWireText(text: string): string {
+  if (ASCII.test(text)) return text;
   return Buffer.from(text, "latin1").toString("utf8");
 }

@@ -1,6 +1,6 @@
 /** Passes what connections report on to the audit store and the metrics. */
 import { type Asker as AuditAsker, buildRecord, fetchRecord, sandboxRecord } from "../audit/events.ts";
-import { type AuditRecord, MAX_SUBJECTS } from "../audit/record.ts";
+import { MAX_SUBJECTS } from "../audit/record.ts";
 import type { AuditStore } from "../audit/store.ts";
 import { nowMicroseconds } from "../audit/time.ts";
 import type { OperationName } from "../protocol/operations.ts";
@@ -31,13 +31,21 @@ export class AuditRecorder implements Recorder {
   }
 
   intend(asker: Asker, operation: OperationName, subjects: readonly string[]): number {
+    const { sandbox, outer, connection, uid, pid, protocol } = auditAsker(asker);
+    const { listed, more } = bounded(subjects);
     return this.store.appendCommitted({
-      ...auditAsker(asker),
       kind: "intent",
-      op: operation,
       time: nowMicroseconds(),
+      op: operation,
+      sandbox,
+      outer,
+      connection,
+      uid,
+      pid,
+      protocol,
       verdict: "forward",
-      ...bounded(subjects),
+      subjects: listed,
+      moreSubjects: more,
     });
   }
 
@@ -47,14 +55,23 @@ export class AuditRecorder implements Recorder {
 
   request(record: RequestRecord): void {
     const durationUs = Math.round(record.durationMs * 1000);
+    // Field by field, here and above: V8 spreads objects ten times as slowly.
+    const { sandbox, outer, connection, uid, pid, protocol } = auditAsker(record.asker);
+    const { listed, more } = bounded(record.subjects);
     this.store.append({
-      ...auditAsker(record.asker),
       kind: "request",
-      op: record.operation,
       time: nowMicroseconds() - durationUs,
+      op: record.operation,
+      sandbox,
+      outer,
+      connection,
+      uid,
+      pid,
+      protocol,
       verdict: record.verdict,
       reason: record.reason || undefined,
-      ...bounded(record.subjects),
+      subjects: listed,
+      moreSubjects: more,
       durationUs,
       bytesIn: record.bytesIn,
       bytesOut: record.bytesOut,
@@ -136,9 +153,12 @@ export class AuditRecorder implements Recorder {
 }
 
 /** A request may name half a million: those that would not be listed are not looked at. */
-function bounded(subjects: readonly string[]): Pick<AuditRecord, "subjects" | "moreSubjects"> {
+function bounded(subjects: readonly string[]): {
+  readonly listed: readonly string[];
+  readonly more: number | undefined;
+} {
   const listed = subjects.slice(0, MAX_SUBJECTS).map(subjectText);
-  return { subjects: listed, moreSubjects: subjects.length - listed.length || undefined };
+  return { listed, more: subjects.length - listed.length || undefined };
 }
 
 function subjectText(subject: string): string {
