@@ -206,7 +206,7 @@ export class RawClient<L extends Line = PulledLine> {
     this.line.destroy();
   }
 
-  read<T>(codec: Compiled<T>): Promise<T> {
+  async read<T>(codec: Compiled<T>): Promise<T> {
     return this.reader.read(codec);
   }
 

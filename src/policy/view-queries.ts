@@ -106,11 +106,13 @@ export async function amongView(
 /** @returns the paths, each once. @throws NotInView naming the first that is not */
 export async function requireInView(
   view: ViewQueries,
-  paths: Iterable<StorePath>,
+  paths: readonly StorePath[],
   pace: Pace,
 ): Promise<StorePath[]> {
-  const all = [...(await distinct(paths, pace))];
-  const found = await amongView(view, all, pace);
+  const isShort = paths.length <= ASKED_AT_ONCE;
+  const all = [...(isShort ? new Set(paths) : await distinct(paths, pace))];
+  const among = isShort ? view.among(all) : amongView(view, all, pace);
+  const found = among instanceof Promise ? await among : among;
   if (found.size < all.length) for (const path of all) if (!found.has(path)) throw new NotInView(path);
   return all;
 }

@@ -23,6 +23,8 @@ export type Reading<T> = Generator<number, T, undefined>;
 
 /** A codec compiled for one dialect. */
 export interface Compiled<T> {
+  /** No value takes fewer bytes. */
+  readonly least: number;
   /** @throws UNDERFLOW when the bytes end before the value; WireError when they are not such a value. */
   decode(decoder: Decoder): T;
   /**
@@ -47,6 +49,7 @@ function fixed<T>(
   encode: (encoder: Encoder, value: unknown) => void,
 ): Compiled<unknown> {
   return {
+    least: 8,
     decode,
     *read(d) {
       while (!d.has(8)) yield 8;
@@ -61,6 +64,7 @@ function stringLike<T>(
   encode: (encoder: Encoder, value: unknown) => void,
 ): Compiled<unknown> {
   return {
+    least: 8,
     decode,
     *read(d) {
       while (!d.has(8)) yield 8;
@@ -73,6 +77,7 @@ function stringLike<T>(
 }
 
 const stringCodec: Compiled<unknown> = {
+  least: 8,
   decode: (d) => d.string(),
   *read(d) {
     while (!d.has(8)) yield 8;
@@ -150,6 +155,7 @@ function storePathCodec(optional: boolean, storeDir: string): Compiled<unknown> 
 
 function listCodec(of: Compiled<unknown>): Compiled<unknown> {
   return {
+    least: 8,
     decode(d) {
       const values: unknown[] = [];
       for (let left = d.count(); left > 0; left--) values.push(of.decode(d));
@@ -192,6 +198,7 @@ function listCodec(of: Compiled<unknown>): Compiled<unknown> {
 function mapCodec(key: Compiled<unknown>, value: Compiled<unknown>): Compiled<unknown> {
   const repeated = (): WireError => new WireError("a map has the same key twice");
   return {
+    least: 8,
     decode(d) {
       const entries = new Map<unknown, unknown>();
       for (let left = d.entries(); left > 0; left--) {
@@ -234,6 +241,7 @@ function mapCodec(key: Compiled<unknown>, value: Compiled<unknown>): Compiled<un
 
 function optionalCodec(of: Compiled<unknown>): Compiled<unknown> {
   return {
+    least: 8,
     decode: (d) => (decodeBool(d) ? of.decode(d) : undefined),
     *read(d) {
       while (!d.has(8)) yield 8;
@@ -254,6 +262,7 @@ function optionalCodec(of: Compiled<unknown>): Compiled<unknown> {
 
 function structCodec(fields: ReadonlyArray<readonly [string, Compiled<unknown>]>): Compiled<unknown> {
   return {
+    least: fields.reduce((sum, [, field]) => sum + field.least, 0),
     decode(d) {
       const value: Record<string, unknown> = {};
       for (const [name, field] of fields) value[name] = field.decode(d);
@@ -286,6 +295,7 @@ function variantCodec(cases: ReadonlyArray<Compiled<unknown>>): Compiled<unknown
     return found;
   };
   return {
+    least: 8,
     decode(d) {
       const tag = d.u64();
       return { tag, value: chosen(tag).decode(d) };
@@ -312,6 +322,7 @@ function variantCodec(cases: ReadonlyArray<Compiled<unknown>>): Compiled<unknown
 
 function absentCodec(absent: unknown): Compiled<unknown> {
   return {
+    least: 0,
     decode: () => absent,
     // biome-ignore lint/correctness/useYield: nothing has to arrive.
     *read() {

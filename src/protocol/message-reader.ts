@@ -59,8 +59,13 @@ export class MessageReader {
     return this.read(codec);
   }
 
-  /** Like `readOrEnd`, but the end of the stream is an error, too. */
-  async read<T>(codec: Compiled<T>): Promise<T> {
+  /**
+   * Like `readOrEnd`, but the end of the stream is an error, too.
+   * @returns the message itself if it has arrived: nothing has to be waited for then
+   */
+  read<T>(codec: Compiled<T>): T | Promise<T> {
+    // Trying in vain costs more than reading most messages.
+    if (this.source.available.length < codec.least) return this.readGradually(codec);
     this.look(0, WINDOW);
     try {
       const value = codec.decode(this.decoder);

@@ -82,6 +82,7 @@ export class Connection {
   private release: (() => void) | undefined;
   private linger: Deadline | undefined;
   private leaving: NodeJS.Timeout | undefined;
+  private isGone = false;
   private quiet: Deadline | undefined;
   private idle: Deadline | undefined;
 
@@ -175,10 +176,11 @@ export class Connection {
     const look = (): void => {
       if (!this.client.hungUp) return;
       clearInterval(this.leaving);
+      this.isGone = true;
       this.leave();
     };
-    this.leaving = setInterval(look, LOOK_MS);
     look();
+    if (!this.isGone) this.leaving = setInterval(look, LOOK_MS);
   }
 
   /** The client is gone: requests made for it are abandoned. */
@@ -201,6 +203,10 @@ export class Connection {
   /** Sends what was written, but does not wait for a client that does not hang up. */
   private hangUp(): void {
     this.idle?.clear();
+    if (this.isGone) {
+      this.client.destroy();
+      return;
+    }
     if (this.release)
       this.linger = new Deadline(LINGER_SECONDS, () => {
         this.client.destroy();
@@ -233,6 +239,7 @@ export class Connection {
   private served(minor: number): Client {
     const { client, reader, replies, audit, sandbox, memory } = this;
     const { store, recorder, waits, fetchers } = this.services;
+    const dialect = upstreamDialect(replies.table);
     return {
       transport: client,
       reader,
@@ -247,7 +254,7 @@ export class Connection {
       memory,
       options: noOptions(),
       minor,
-      upstream: () => this.upstream.take(upstreamDialect(replies.table)),
+      upstream: () => this.upstream.take(dialect),
     };
   }
 

@@ -46,7 +46,8 @@ export async function decide<N extends OperationName>(
   requireAudit(recorder);
   sandbox.quota.checkAuditRows();
   requirePermitted(operation, sandbox);
-  await sandbox.admitFixedOutputs(exchange.subjects);
+  const admitting = sandbox.admitFixedOutputs(exchange.subjects);
+  if (admitting) await admitting;
   const rule: Rule<N> = rules[operation];
   const telling = operation === "QueryPathInfos" ? await pathsInInfos(exchange) : pathsToTell(exchange);
   const waiting = exchange.memory.reachReply(telling);

@@ -48,8 +48,8 @@ export class MemoryBudget {
    * @param owner whom it counts for
    * @param length of its text, in bytes
    */
-  toParse(owner: object, length: number): Promise<Share> {
-    return length <= UNCOUNTED ? Promise.resolve(NOTHING) : this.parsing.take(owner, length * PARSING_COST);
+  toParse(owner: object, length: number): Share | Promise<Share> {
+    return length <= UNCOUNTED ? NOTHING : this.parsing.take(owner, length * PARSING_COST);
   }
 
   /**

@@ -34,30 +34,33 @@ export class Replies {
   async reply<N extends OperationName>(operation: BoundOperation<N>, reply: ReplyOf<N>): Promise<number> {
     this.encoder.u64(STDERR.last);
     let sent = 0;
-    if (operation.reply.write) sent = await this.sendAlong(operation.reply.write(this.encoder, reply));
-    else operation.reply.encode(this.encoder, reply);
+    const writing = operation.reply.write?.(this.encoder, reply);
+    if (!writing) operation.reply.encode(this.encoder, reply);
+    else if (!writing.next().done) sent = await this.sendAlong(writing);
     const message = this.encoder.finish();
     const { length } = message;
-    await this.deliver(message);
+    const waiting = this.deliver(message);
+    if (waiting) await waiting;
     return sent + length;
   }
 
   /**
    * Sends what is being written whenever it has become long.
    *
+   * @param writing has been begun
    * @returns how many bytes were sent; the last ones are left
    */
   private async sendAlong(writing: Slices<void>): Promise<number> {
     const { encoder, sandbox } = this;
     let sent = 0;
-    while (!writing.next().done) {
+    do {
       if (encoder.size >= PIECE) {
         const message = encoder.finish();
         sent += message.length;
         await this.deliver(message);
       }
       if (sandbox.pace.due) await sandbox.pace.pause();
-    }
+    } while (!writing.next().done);
     return sent;
   }
 
@@ -76,13 +79,13 @@ export class Replies {
   }
 
   /** Disconnects a client that does not read. */
-  private async deliver(message: Buffer): Promise<void> {
+  private deliver(message: Buffer): undefined | Promise<void> {
     const waiting = this.client.write(message);
-    if (!waiting) return;
+    if (!waiting) return undefined;
     const deadline = new Deadline(this.sandbox.profile.limits.requestDeadline, () => {
       this.sandbox.quota.onLimit("requestDeadline");
       this.client.destroy();
     });
-    await waiting.finally(() => deadline.clear());
+    return waiting.finally(() => deadline.clear());
   }
 }

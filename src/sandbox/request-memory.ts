@@ -39,7 +39,9 @@ export class RequestMemory {
   /** So long may the request become without asking. */
   private covered = UNCOUNTED;
   private timer: NodeJS.Timeout | undefined;
-  private readonly gone = new AbortController();
+  private isGone = false;
+  /** Ends a wait when the client leaves. */
+  private waiting: AbortController | undefined;
 
   constructor(budget: MemoryBudget, options: RequestMemoryOptions) {
     this.budget = budget;
@@ -87,7 +89,8 @@ export class RequestMemory {
 
   /** The client is gone: does not wait any more. */
   leave(): void {
-    this.gone.abort(new EndOfStream());
+    this.isGone = true;
+    this.waiting?.abort(new EndOfStream());
   }
 
   private async enlarge(length: number): Promise<void> {
@@ -100,7 +103,9 @@ export class RequestMemory {
     const medium = length <= MEDIUM_REQUEST;
     const covered = medium ? Math.min(MEDIUM_REQUEST, longest) : longest;
     const line = medium ? this.budget.medium : this.budget.long;
-    const share = await line.take(owner, covered * REQUEST_COST, this.gone.signal);
+    if (this.isGone) throw new EndOfStream();
+    this.waiting ??= new AbortController();
+    const share = await line.take(owner, covered * REQUEST_COST, this.waiting.signal);
     this.share?.release();
     this.share = share;
     this.line = line;

@@ -35,7 +35,7 @@ export interface Client {
   readonly options: ClientOptions;
   /** Its own newest version. */
   readonly minor: number;
-  upstream(): Promise<UpstreamConnection>;
+  upstream(): UpstreamConnection | Promise<UpstreamConnection>;
 }
 
 /**
@@ -56,10 +56,9 @@ export async function respond<N extends OperationName>(
   const exchange = exchangeOf(client, operation, subjects, reader.consumed - before);
   let judged: Judged;
   let usable = true;
-  if (operation.body !== "none") transport.bulk(true);
   try {
     const reply = await decide(exchange, request);
-    await exchange.body.drain();
+    if (!exchange.body.done) await exchange.body.drain();
     if (reply !== REPLIED) exchange.bytesOut += await replies.reply(operation, reply);
     const { reason = "", upstreamError } = exchange.failed ?? {};
     judged = { verdict: rules[operation.name].verdict, reason, upstreamError };
@@ -73,7 +72,7 @@ export async function respond<N extends OperationName>(
     if (usable) await exchange.body.drain();
     if (!exchange.replying) await replies.error(refusal.message, refusal.status);
   } finally {
-    if (operation.body !== "none") transport.bulk(false);
+    exchange.body.close();
   }
   client.audit.request(operation.name, subjects, judged, started, exchange);
   return usable;

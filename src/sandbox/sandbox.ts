@@ -219,8 +219,12 @@ export class Sandbox {
    * outputs: paths that follow from a hash of their contents, and refer to nothing. Names may be anything.
    * @throws as `admit`
    */
-  async admitFixedOutputs(names: readonly string[]): Promise<void> {
-    if (!this.profile.admitFixedOutputs || !this.view.closed) return;
+  admitFixedOutputs(names: readonly string[]): undefined | Promise<void> {
+    if (!this.profile.admitFixedOutputs || !this.view.closed) return undefined;
+    return this.admitFixedAmong(names);
+  }
+
+  private async admitFixedAmong(names: readonly string[]): Promise<void> {
     const infos = await mapInSlices(names, this.pace, async (name) =>
       !isStorePath(name, this.view.storeDir) || isDerivationPath(name) || this.inMemory(name)
         ? undefined

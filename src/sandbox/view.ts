@@ -186,11 +186,15 @@ export class StoreView implements View {
     return held ? { ...held, deriver: "" } : this.store.madeInfo(path);
   };
 
-  async among(paths: readonly StorePath[]): Promise<ReadonlySet<StorePath>> {
-    const found = new Set(paths.filter((path) => this.held.get(path)));
-    const unheld = paths.filter((path) => !found.has(path));
-    if (unheld.length > 0) for (const path of await this.store.among(unheld)) found.add(path);
-    return found;
+  among(paths: readonly StorePath[]): MaybePromise<ReadonlySet<StorePath>> {
+    const found = new Set<StorePath>();
+    const unheld: StorePath[] = [];
+    for (const path of paths)
+      if (this.held.get(path)) found.add(path);
+      else unheld.push(path);
+    return unheld.length === 0
+      ? found
+      : this.store.among(unheld).then((more) => new Set([...found, ...more]));
   }
 
   isResolved(): boolean {

@@ -26,12 +26,17 @@ export function atOnce<T>(work: Slices<T>): T {
   }
 }
 
-/** Does it turn by turn. @throws what the work throws */
-export async function inSlices<T>(work: Slices<T>, pace: Pace): Promise<T> {
+/** Does it turn by turn; what one slice does is done at once. @throws what the work throws */
+export function inSlices<T>(work: Slices<T>, pace: Pace): T | Promise<T> {
+  const step = work.next();
+  return step.done ? step.value : goOn(work, pace);
+}
+
+async function goOn<T>(work: Slices<T>, pace: Pace): Promise<T> {
   for (;;) {
+    if (pace.due) await pace.pause();
     const step = work.next();
     if (step.done) return step.value;
-    if (pace.due) await pace.pause();
   }
 }
 

@@ -27,6 +27,8 @@ export class MemorySource implements ByteSource {
     return Promise.resolve(true);
   }
 
+  bulk(): void {}
+
   /** What was neither consumed nor handed out. */
   get rest(): Buffer {
     return Buffer.concat([this.available, ...this.chunks.slice(this.next)]);

@@ -19,20 +19,19 @@ import type { Deadline } from "../deadline.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { isKept, OUTPUT_MAP_SINCE, pathInfo } from "../upstream/store.ts";
-import { type Exchange, guarded, outcomeWithBody, recordIntent, refusedByUpstream } from "./exchange.ts";
+import { type Exchange, guarded, recordIntent, refusedByUpstream, replyWithBody } from "./exchange.ts";
 import { ownAddress } from "./own-address.ts";
 
 /**
  * How contents may be addressed. An unknown method makes upstream answer before it reads the body, and weak
  * hashes let two contents share a path.
  */
-export const ALLOWED_METHODS = new Set([
-  "text:sha256",
-  "fixed:sha256",
-  "fixed:r:sha256",
-  "fixed:sha512",
-  "fixed:r:sha512",
-]);
+export const ALLOWED_METHODS: ReadonlyMap<string, HashedBy> = new Map(
+  ["text:sha256", "fixed:sha256", "fixed:r:sha256", "fixed:sha512", "fixed:r:sha512"].map((text) => [
+    text,
+    parseContentAddressMethod(text),
+  ]),
+);
 const TEXT: HashedBy = { method: "text", algorithm: "sha256" };
 const DERIVATION_SUFFIX = ".drv";
 
@@ -57,7 +56,7 @@ export async function addToStore(
   recordIntent(exchange, [name]);
   const upstream = await exchange.upstream();
   const limit = by.method === "text" ? textLimit(exchange) : exchange.body.limit;
-  await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+  const reply = await replyWithBody(exchange, upstream, "AddToStore", async (deadline, stopped) => {
     upstream.gather();
     void upstream.send(
       "AddToStore",
@@ -67,7 +66,7 @@ export async function addToStore(
     );
     await passBody(exchange, upstream, deadline, stopped, limit);
   });
-  return told(exchange, await admitAdded(exchange, upstream, "AddToStore", by));
+  return told(exchange, await admitAdded(exchange, upstream, reply, by));
 }
 
 export async function addTextToStore(
@@ -159,7 +158,7 @@ async function addText(
   recordIntent(exchange, [name]);
   const upstream = await exchange.upstream();
   if (upstream.table.minor >= NEW_FORM_SINCE) {
-    await outcomeWithBody(exchange, upstream, async () => {
+    const reply = await replyWithBody(exchange, upstream, "AddToStore", async () => {
       upstream.gather();
       void upstream.send("AddToStore", {
         name,
@@ -174,9 +173,9 @@ async function addText(
       }
       await upstream.flush();
     });
-    return admitAdded(exchange, upstream, "AddToStore", TEXT);
+    return admitAdded(exchange, upstream, reply, TEXT);
   }
-  await guarded(exchange, upstream, "requestDeadline", async () => {
+  const reply = await guarded(exchange, upstream, "requestDeadline", async () => {
     void upstream.send("AddTextToStore", {
       name,
       text: text.toString("latin1"),
@@ -184,18 +183,18 @@ async function addText(
     });
     const refused = await upstream.outcome({});
     if (refused !== undefined) throw refusedByUpstream(exchange, refused);
+    return upstream.reply("AddTextToStore");
   });
-  return admitAdded(exchange, upstream, "AddTextToStore", TEXT);
+  return admitAdded(exchange, upstream, reply, TEXT);
 }
 
-/** Reads which path upstream has just added, and what it is where the reply tells that, and adds it to the view. */
+/** Adds to the view what upstream has just added, by its reply: which path that is, and what it is if the reply tells that. */
 export async function admitAdded(
   exchange: Exchange,
   upstream: UpstreamConnection,
-  operation: "AddToStore" | "AddTextToStore",
+  reply: ReplyOf<"AddToStore" | "AddTextToStore">,
   by: HashedBy,
 ): Promise<PathInfo> {
-  const reply = await guarded(exchange, upstream, "requestDeadline", () => upstream.reply(operation));
   const address = (info: PathInfo): MaybePromise<string> => ownAddress(exchange, info, by);
   if (!("narHash" in reply)) return admitOne(exchange, reply.path, address);
   return exchange.sandbox.admitAdded(pathInfo(reply.path, reply), upstream, address);
@@ -242,11 +241,11 @@ async function passBody(
 
 /** How the contents are to be hashed. @throws Refusal unless that is among `ALLOWED_METHODS` */
 export function methodOf(text: string): HashedBy {
-  if (!ALLOWED_METHODS.has(text))
-    throw new Refusal(
-      `the content-address method '${text.slice(0, 100)}' is not allowed; these are: ${[...ALLOWED_METHODS].join(", ")}`,
-    );
-  return parseContentAddressMethod(text);
+  const by = ALLOWED_METHODS.get(text);
+  if (by) return by;
+  throw new Refusal(
+    `the content-address method '${text.slice(0, 100)}' is not allowed; these are: ${[...ALLOWED_METHODS.keys()].join(", ")}`,
+  );
 }
 
 /** Before 1.25: `fixed` unset means sha256 of the NAR, whatever the other fields say. */

@@ -11,6 +11,12 @@ import { tooLong } from "../refusal.ts";
 import type { RequestMemory } from "../request-memory.ts";
 import { GrowingBuffer } from "./growing-buffer.ts";
 
+/** What a body is read from. */
+interface BodySource extends ByteSource {
+  /** Reads in large pieces, or no longer. */
+  bulk(on: boolean): void;
+}
+
 type Write = (bytes: Buffer) => undefined | Promise<void>;
 
 export interface PassOptions {
@@ -29,13 +35,15 @@ export class Body {
   readonly kind: BodyKind;
   /** Longest body, in bytes. */
   readonly limit: number;
-  private readonly source: ByteSource;
+  private readonly source: BodySource;
   private readonly memory: RequestMemory;
+  private waited = false;
   // Most requests have no body and need no walker.
   private readonly frames: FrameWalker | undefined;
   private readonly nar: NarWalker | undefined;
 
-  constructor(kind: BodyKind, source: ByteSource, limit: number, memory: RequestMemory) {
+  /** @param source what it is read from, with large buffers as soon as more of it has to be waited for */
+  constructor(kind: BodyKind, source: BodySource, limit: number, memory: RequestMemory) {
     this.kind = kind;
     this.source = source;
     this.memory = memory;
@@ -58,8 +66,22 @@ export class Body {
     while (!this.done) {
       const taken = this.push(this.source.available);
       this.source.consume(taken);
-      if (!this.done && !(await this.source.fill())) throw new EndOfStream();
+      if (!this.done) await this.more();
     }
+  }
+
+  /** It is not read any more. */
+  close(): void {
+    if (this.waited) this.source.bulk(false);
+  }
+
+  /** Waits for more of it: most bodies have arrived with their requests. @throws EndOfStream */
+  private async more(): Promise<void> {
+    if (!this.waited) {
+      this.waited = true;
+      this.source.bulk(true);
+    }
+    if (!(await this.source.fill())) throw new EndOfStream();
   }
 
   /**
@@ -77,7 +99,7 @@ export class Body {
       if (this.done) return false;
       this.source.consume(this.push(this.source.available, watched.see));
       watched.requireGood();
-      if (!found && !this.done && !(await this.source.fill())) throw new EndOfStream();
+      if (!found && !this.done) await this.more();
     }
     return true;
   }
@@ -91,7 +113,7 @@ export class Body {
       const taken = this.push(this.source.available, (slice) => collected.append(slice));
       this.source.consume(taken);
       if (this.length > limit) throw tooLong("textBytes", limit);
-      if (!this.done && !(await this.source.fill())) throw new EndOfStream();
+      if (!this.done) await this.more();
     }
     this.memory.arrived();
     return collected.held;
@@ -127,7 +149,7 @@ export class Body {
       }
       const flushed = flush();
       if (flushed) await flushed;
-      if (!this.done && !(await this.source.fill())) throw new EndOfStream();
+      if (!this.done) await this.more();
     }
   }
 
@@ -135,7 +157,7 @@ export class Body {
     while (this.source.available.length < HEADER + OPENING) {
       const { available } = this.source;
       if (available.length >= HEADER && available.readBigUInt64LE(0) <= BigInt(OPENING)) return;
-      if (!(await this.source.fill())) throw new EndOfStream();
+      await this.more();
     }
     const first = this.source.available.subarray(0, HEADER + OPENING);
     const length = Number(first.readBigUInt64LE(0));

@@ -2,7 +2,7 @@
 
 import type { DialectTable } from "../../protocol/dialect-table.ts";
 import type { MessageReader } from "../../protocol/message-reader.ts";
-import type { OperationName } from "../../protocol/operations.ts";
+import type { OperationName, ReplyOf } from "../../protocol/operations.ts";
 import type { ClientOptions } from "../client-options.ts";
 import { Deadline } from "../deadline.ts";
 import type { DetailOf } from "../detail.ts";
@@ -55,7 +55,7 @@ export interface Exchange<N extends OperationName = OperationName> {
   /** For the audit. */
   readonly detail: DetailOf<N>;
   /** This client's own upstream connection, taken from the pool when first needed. It is destroyed when the client leaves. */
-  upstream(): Promise<UpstreamConnection>;
+  upstream(): UpstreamConnection | Promise<UpstreamConnection>;
 }
 
 export type BuildExchange = Exchange<"BuildPaths" | "BuildPathsWithResults">;
@@ -96,21 +96,22 @@ function unrecorded(error: Error): Refusal {
 export type Pull = (length: number, deadline: Deadline) => Promise<void>;
 
 /**
- * Waits for upstream's outcome while `sending` passes the body on; either may end first.
+ * Waits for upstream's reply while `sending` passes request and body on; upstream may answer before that ends.
  *
  * After an error upstream may not have read the body, and would take it for requests: such a connection is
  * always destroyed.
  * @throws Refusal when upstream answers with an error or breaks off, and what `sending` throws.
  */
-export async function outcomeWithBody(
+export async function replyWithBody<N extends OperationName>(
   exchange: Exchange,
   upstream: UpstreamConnection,
+  operation: N,
   sending: (deadline: Deadline, stopped: () => boolean) => Promise<void>,
   pull?: Pull,
-): Promise<void> {
+): Promise<ReplyOf<N>> {
   let answered = false;
   let finished = false;
-  await guarded(exchange, upstream, "requestDeadline", async (deadline) => {
+  return guarded(exchange, upstream, "requestDeadline", async (deadline) => {
     const outcome = upstream.outcome(pull ? { pull: (length) => pull(length, deadline) } : {}).then(
       (error) => {
         answered = true;
@@ -124,23 +125,21 @@ export async function outcomeWithBody(
       },
     );
     outcome.catch(() => undefined);
-    // For the larger send buffer: upstream hashes while it reads, and takes the data in bursts.
-    upstream.transport.bulk(true);
     try {
       await sending(deadline, () => answered);
       finished = !answered;
     } catch (error) {
       if (!answered) throw error;
-    } finally {
-      upstream.transport.bulk(false);
     }
     const refused = await outcome;
+    upstream.transport.bulk(false);
     if (refused !== undefined) throw refusedByUpstream(exchange, refused);
     if (!finished)
       throw new Refusal("upstream answered before it had read the data", {
         verdict: "forward",
         upstreamError: "answered before the body was sent",
       });
+    return upstream.reply(operation);
   });
 }
 
@@ -166,7 +165,7 @@ export async function guarded<T>(
   exchange: Exchange,
   upstream: UpstreamConnection,
   limit: "requestDeadline" | Timeout,
-  work: (deadline: Deadline) => Promise<T>,
+  work: (deadline: Deadline) => T | Promise<T>,
 ): Promise<T> {
   const timeout = typeof limit === "string" ? upstreamTimeout(exchange, limit) : limit;
   const deadline = new Deadline(timeout.seconds, () => upstream.destroy());

@@ -25,7 +25,7 @@ import type { Transport, UpstreamConnection } from "../upstream/connection.ts";
 import { NEW_FORM_SINCE } from "./add.ts";
 import { refused } from "./approve.ts";
 import { buildTimeout } from "./build-timeouts.ts";
-import { type BuildExchange, guarded, outcomeWithBody, recordIntent } from "./exchange.ts";
+import { type BuildExchange, guarded, recordIntent, replyWithBody } from "./exchange.ts";
 import { say } from "./say.ts";
 
 /** A derivation with a fixed output that is not there. */
@@ -302,7 +302,7 @@ async function add(
   const by = { method: address.method, algorithm: address.hash.algorithm };
   const name = storePathName(plan.output);
   const framed = takesFrames(upstream);
-  await outcomeWithBody(exchange, upstream, async (_deadline, stopped) => {
+  const reply = await replyWithBody(exchange, upstream, "AddToStore", async (_deadline, stopped) => {
     void upstream.send(
       "AddToStore",
       framed
@@ -317,9 +317,7 @@ async function add(
     });
     if (framed) await upstream.write(END_OF_FRAMES);
   });
-  const { path: added } = await guarded(exchange, upstream, "requestDeadline", () =>
-    upstream.reply("AddToStore"),
-  );
+  const { path: added } = reply;
   if (added !== plan.output)
     throw refused(path, "what was fetched does not have the hash that the derivation names");
   await sandbox.admit([added], (info) => (info.path === added ? printContentAddress(address) : ""));

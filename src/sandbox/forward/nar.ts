@@ -25,7 +25,7 @@ import { Refusal, tooLong } from "../refusal.ts";
 import { MOST_ELEMENTS } from "../request-bounds.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import { addDerivation, admitOne, methodOf } from "./add.ts";
-import { type Exchange, outcomeWithBody, type Pull, recordIntent } from "./exchange.ts";
+import { type Exchange, type Pull, recordIntent, replyWithBody } from "./exchange.ts";
 import { FramedSource } from "./framed-source.ts";
 import { NarCheck } from "./nar-check.ts";
 import { NarText } from "./nar-text.ts";
@@ -61,7 +61,7 @@ export async function addToStoreNar(
       stopped,
     });
   };
-  await outcomeWithBody(exchange, upstream, sending, pull);
+  await replyWithBody(exchange, upstream, "AddToStoreNar", sending, pull);
   await admitShown(exchange, upstream, forwarded);
   return undefined;
 }
@@ -153,7 +153,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
   const { check, forwarded } = await judge(exchange, info);
   recordIntent(exchange, [info.path]);
   const upstream = await exchange.upstream();
-  await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+  await replyWithBody(exchange, upstream, "AddToStoreNar", async (deadline, stopped) => {
     upstream.gather();
     void upstream.send("AddToStoreNar", forwarded);
     const frames = new FrameWriter();

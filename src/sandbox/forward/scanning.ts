@@ -14,7 +14,7 @@ import { ReferenceScanner } from "../../store/reference-scanner.ts";
 import { storePathHash } from "../../store/store-path.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import { admitAdded, methodOf, requireName, told } from "./add.ts";
-import { type Exchange, outcomeWithBody, recordIntent } from "./exchange.ts";
+import { type Exchange, recordIntent, replyWithBody } from "./exchange.ts";
 import { GrowingBuffer } from "./growing-buffer.ts";
 
 export async function addToStoreScanning(
@@ -35,7 +35,7 @@ export async function addToStoreScanning(
       );
     recordIntent(exchange, [name]);
     const upstream = await exchange.upstream();
-    await outcomeWithBody(exchange, upstream, async (deadline, stopped) => {
+    const reply = await replyWithBody(exchange, upstream, "AddToStore", async (deadline, stopped) => {
       void upstream.send("AddToStore", { name, method, references: references.sort(), repair: false });
       const frames = new FrameWriter();
       for await (const chunk of file.createReadStream({ start: 0, autoClose: false })) {
@@ -45,7 +45,7 @@ export async function addToStoreScanning(
       }
       await upstream.write(END_OF_FRAMES);
     });
-    return told(exchange, await admitAdded(exchange, upstream, "AddToStore", by));
+    return told(exchange, await admitAdded(exchange, upstream, reply, by));
   } finally {
     await file.close();
   }

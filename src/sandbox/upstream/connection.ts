@@ -250,7 +250,8 @@ export class UpstreamConnection {
     );
   }
 
-  async reply<N extends OperationName>(name: N): Promise<ReplyOf<N>> {
+  /** Reads the reply; returns itself what has arrived. @throws UpstreamError when it breaks off */
+  reply<N extends OperationName>(name: N): ReplyOf<N> | Promise<ReplyOf<N>> {
     return this.read<ReplyOf<N>>(this.table.byName[name].reply);
   }
 
@@ -306,6 +307,8 @@ export class UpstreamConnection {
       // In order: whoever waits for the second waits for the first.
       void this.flush();
     }
+    // For the larger send buffer: upstream hashes while it reads, and takes the data in bursts.
+    this.transport.bulk(true);
     return this.pass(bytes);
   }
 
@@ -326,17 +329,23 @@ export class UpstreamConnection {
     if (!more) throw new UpstreamError("it closed the connection in the middle of a reply");
   }
 
-  private readLog<T>(codec: Compiled<T>): Promise<T> {
+  private readLog<T>(codec: Compiled<T>): T | Promise<T> {
     return this.read(codec, this.logReader);
   }
 
-  private async read<T>(codec: Compiled<T>, reader = this.reader): Promise<T> {
+  private read<T>(codec: Compiled<T>, reader = this.reader): T | Promise<T> {
     try {
-      return await reader.read(codec);
+      const message = reader.read(codec);
+      return message instanceof Promise ? message.catch((error) => this.cannotRead(error)) : message;
     } catch (error) {
-      this.destroy();
-      throw new UpstreamError("what it says cannot be read", explained(error as Error), { cause: error });
+      return this.cannotRead(error as Error);
     }
+  }
+
+  /** @throws UpstreamError always */
+  private cannotRead(error: Error): never {
+    this.destroy();
+    throw new UpstreamError("what it says cannot be read", explained(error), { cause: error });
   }
 
   destroy(): void {

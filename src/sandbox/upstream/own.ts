@@ -17,10 +17,14 @@ export class OwnUpstream {
   }
 
   /** A new one if the last one is gone or out of step. @throws UpstreamError */
-  async take(dialect: Dialect): Promise<UpstreamConnection> {
+  take(dialect: Dialect): UpstreamConnection | Promise<UpstreamConnection> {
     const { held } = this;
     if (held && !held.destroyed && !held.outOfStep) return held;
     held?.destroy();
+    return this.takeAnother(dialect);
+  }
+
+  private async takeAnother(dialect: Dialect): Promise<UpstreamConnection> {
     const kept = this.kept.take(dialectName(dialect), (connection) => this.pool.isCurrent(connection));
     const taken = kept ?? (await this.pool.take(dialect));
     if (this.gone) taken.destroy();

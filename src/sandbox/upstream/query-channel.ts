@@ -30,6 +30,8 @@ export class QueryChannel {
   private readonly answerSeconds: number;
   private readonly isOutlived: (connection: UpstreamConnection) => boolean;
   private lane: Promise<Lane> | undefined;
+  /** The same, once it has been opened. */
+  private opened: Lane | undefined;
   private closed = false;
 
   /**
@@ -71,20 +73,27 @@ export class QueryChannel {
     void this.lane?.then(({ connection }) => connection.destroy()).catch(() => undefined);
   }
 
-  private async enqueue<N extends OperationName>(
+  private enqueue<N extends OperationName>(
     name: N,
     request: RequestOf<N>,
     body: Pending["body"],
   ): Promise<unknown> {
-    const lane = await this.usableLane();
-    const { connection, pending } = lane;
-    return new Promise((resolve, reject) => {
-      // First: nobody may wait for the answer to what was not sent.
-      connection.send(name, request);
-      pending.push({ name, body, resolve, reject });
-      if (pending.length === 1)
-        void answer(connection, pending, this.answerSeconds).then(() => closeIfRetired(lane));
-    });
+    const askOn = (lane: Lane): Promise<unknown> => {
+      const { connection, pending } = lane;
+      return new Promise((resolve, reject) => {
+        // First: nobody may wait for the answer to what was not sent.
+        connection.send(name, request);
+        pending.push({ name, body, resolve, reject });
+        if (pending.length === 1)
+          void answer(connection, pending, this.answerSeconds).then(() => closeIfRetired(lane));
+      });
+    };
+    const { opened } = this;
+    return opened && this.isCurrent(opened) ? askOn(opened) : this.usableLane().then(askOn);
+  }
+
+  private isCurrent(lane: Lane): boolean {
+    return !this.closed && isUsable(lane) && !this.isOutlived(lane.connection);
   }
 
   /** Many may wait for it at once, and must all get the same. @throws UpstreamError */
@@ -94,13 +103,16 @@ export class QueryChannel {
       this.lane ??= this.open().then((connection) => ({ connection, pending: [], retired: false }));
       const { lane } = this;
       const opened = await lane.catch((error: Error) => error);
-      const usable = !(opened instanceof Error) && isUsable(opened) && !this.closed;
-      if (usable && !this.isOutlived(opened.connection)) return opened;
+      const isOpen = !(opened instanceof Error);
+      if (isOpen && this.isCurrent(opened)) {
+        if (this.lane === lane) this.opened = opened;
+        return opened;
+      }
       // Upstream may have hung up while nothing was asked, which is not an error. But the connection that is
       // forgotten must not be one that somebody else has meanwhile begun to open.
-      if (this.lane === lane) this.lane = undefined;
-      if (opened instanceof Error) throw opened;
-      if (usable) retire(opened);
+      if (this.lane === lane) this.lane = this.opened = undefined;
+      if (!isOpen) throw opened;
+      if (isUsable(opened) && !this.closed) retire(opened);
       else opened.connection.destroy();
     }
     throw new UpstreamError(

@@ -182,11 +182,9 @@ export class UpstreamStore {
   /** Avoids reading back what was parsed when it was added. Only what is named by its text is remembered. */
   remember(info: PathInfo, derivation: Derivation): void {
     const { path } = info;
-    if (!isKept(derivation) || this.derivations.has(path)) return;
-    const length = info.references.reduce(
-      (size, reference) => size + 32 + reference.length,
-      sizeOf(derivation),
-    );
+    const size = sizeOf(derivation);
+    if (size > LARGEST_KEPT || this.derivations.has(path)) return;
+    const length = info.references.reduce((sum, reference) => sum + 32 + reference.length, size);
     this.derivations.set(path, { derivation, info, length });
     this.kept += length;
     for (const [oldest, { length: freed }] of this.derivations) {
