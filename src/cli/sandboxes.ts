@@ -158,7 +158,7 @@ async function end(name: string, _own: unknown, command: Command): Promise<void>
 function endCommand(): Command {
   return new Command("end")
     .description(
-      "End a named jail ([jails.NAME]): close its connections and let go of its roots. Its socket stays, and its next client begins with a new, empty jail.",
+      "End a named jail ([jails.NAME]): close its connections and release its roots. Its socket stays, and its next client begins with a new, empty jail.",
     )
     .argument("<NAME>", "its name")
     .addOption(configOption())

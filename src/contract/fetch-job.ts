@@ -97,5 +97,5 @@ function isAttempt(value: unknown): value is Attempt {
 }
 
 function noReply(): Error {
-  return new Error("what it says is no reply");
+  return new Error("its message is not a reply");
 }

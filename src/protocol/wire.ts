@@ -121,7 +121,7 @@ export class Decoder {
     // No element is shorter than eight bytes.
     if (count > this.limit / 8) throw new TooLongError(`a list of ${count} elements is too long`);
     if (count > this.mostElements)
-      throw new WireError(`a list has ${count} elements; ${this.mostElements} are the most that are taken`);
+      throw new WireError(`a list has ${count} elements; at most ${this.mostElements} are accepted`);
     return count;
   }
 
@@ -133,7 +133,7 @@ export class Decoder {
   entries(): number {
     const count = this.count();
     if (count > MOST_ENTRIES)
-      throw new WireError(`a map has ${count} entries; ${MOST_ENTRIES} are the most that are taken`);
+      throw new WireError(`a map has ${count} entries; at most ${MOST_ENTRIES} are accepted`);
     return count;
   }
 

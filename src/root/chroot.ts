@@ -151,5 +151,5 @@ function requireSame(found: FolderIdentity, known: FolderIdentity | undefined): 
 function requireOwned(stats: Stats, name: string, shared: boolean): void {
   if (stats.uid !== owner()) throw new ChrootError(`${name} belongs to user ${stats.uid}, not to root`);
   if ((stats.mode & 0o022) !== 0 && !(shared && (stats.mode & STICKY) !== 0))
-    throw new ChrootError(`${name} is writable for others`);
+    throw new ChrootError(`${name} is writable by others`);
 }

@@ -50,7 +50,7 @@ export class LinkedSandbox {
   open(known: FolderIdentity | undefined): FolderIdentity {
     const { chroot: path, storeDir, worker } = this.record;
     if (path === null || storeDir !== this.config.storeDir)
-      throw new ChrootError("the sandbox is not one of this store");
+      throw new ChrootError("the sandbox belongs to another store");
     // What is at its place now may be the chroot of the same derivation, built again.
     const isSettled = !existsSync(sandboxPlaces(this.config, this.record.id).gains);
     if (isSettled || (worker && hasEnded(worker))) throw new ChrootError("its build is over");

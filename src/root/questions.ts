@@ -16,7 +16,7 @@ export class Questions {
   async ask<T>(uid: number, answer: () => Promise<T>): Promise<T> {
     const queue = this.queues.get(uid) ?? { tail: Promise.resolve(), waiting: 0 };
     if (queue.waiting >= MAX_WAITING)
-      throw new LinkError("limit", `too many connections of user ${uid} wait to be told apart`);
+      throw new LinkError("limit", `too many connections of user ${uid} are waiting to be identified`);
     this.queues.set(uid, queue);
     queue.waiting++;
     const answered = queue.tail.then(answer);

@@ -114,7 +114,10 @@ class Copy {
 
   async entry(source: Buffer, stats: Stats, target: Buffer): Promise<void> {
     if (++this.entries > this.options.budget.entries)
-      throw new LinkError("limit", "as many files and folders are linked into this sandbox as it may have");
+      throw new LinkError(
+        "limit",
+        "no more files and folders can be linked into this sandbox (max_entries in root.conf)",
+      );
     if (stats.isSymbolicLink()) {
       symlinkSync(readlinkSync(source, "buffer"), target);
       lutimesSync(target, STORE_TIME, STORE_TIME);
@@ -143,7 +146,7 @@ class Copy {
   private async contents(source: Buffer, stats: Stats, target: Buffer): Promise<void> {
     this.bytes += stats.size;
     if (this.bytes > this.options.budget.bytes)
-      throw new LinkError("limit", "as many bytes are copied into this sandbox as it may have");
+      throw new LinkError("limit", "no more bytes can be copied into this sandbox (max_bytes in root.conf)");
     await promisify(copyFile)(source, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
     chownSync(target, owner(), process.getegid?.() ?? 0);
     chmodSync(target, stats.mode & 0o555);

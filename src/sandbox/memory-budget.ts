@@ -75,7 +75,7 @@ export class MemoryBudget {
     const most = memoryForNames(this.size);
     if (held > most)
       throw new Refusal(
-        `the build requests of this sandbox name too much at once: ${Math.floor(most / REQUEST_COST)} bytes are the most (runtime.memory / 32); ask for less at a time`,
+        `the build requests of this sandbox name too many paths at once: together they may have at most ${Math.floor(most / REQUEST_COST)} bytes (runtime.memory / 32); ask for less at a time`,
       );
     this.names.set(owner, held);
     return () => {

@@ -68,9 +68,12 @@ export class KeptRoots implements Roots {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code !== "EEXIST")
-        throw new Refusal("the root of a path cannot be made: the machine's administrator has to look", {
-          reason: `cannot make a root of the jail: ${(error as Error).message}`,
-        });
+        throw new Refusal(
+          "nix-broker cannot keep this path from the garbage collector; the administrator must look into it",
+          {
+            reason: `cannot make a root of the jail: ${(error as Error).message}`,
+          },
+        );
     }
     // A link that is not followed, because upstream failed, is when its path is named again, or the service restarted.
     await this.followLink(link);

@@ -135,11 +135,11 @@ export class StaticSockets {
     const names = new Set(entries.flatMap(({ jail }) => jail?.name ?? []));
     try {
       for (const jail of this.jails.removeOthers(names))
-        this.services.log.info({ jail }, "the roots of a jail that is no longer in [jails] were let go of");
+        this.services.log.info({ jail }, "the roots of a jail that is no longer in [jails] were released");
     } catch (error) {
       this.services.log.error(
         { error: (error as Error).message },
-        "the roots of jails that are no longer in [jails] cannot be let go of",
+        "the roots of jails that are no longer in [jails] cannot be released",
       );
     }
   }

@@ -67,11 +67,11 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
 
   test.each<[attribute: string, told: RegExp]>([
     ["exit", /the builder of '\S+-exit\.drv' failed with exit code 3/],
-    ["nothing", /the builder of '\S+-nothing\.drv' did not make its output/],
+    ["nothing", /the builder of '\S+-nothing\.drv' did not produce its output/],
     ["forbidden", /refers to paths which the derivation forbids: \S+-dep/],
     ["forbiddenBelow", /refers to paths which the derivation forbids: \S+-dep/],
     ["notAllowed", /refers to paths which the derivation forbids: \S+-dep/],
-    ["cycle", /made outputs that refer to each other/],
+    ["cycle", /produced outputs that refer to each other/],
     [
       "depends",
       /build of '\S+-depends\.drv' failed: the builder of '\S+-below\.drv' failed with exit code 4/,
@@ -98,7 +98,7 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
     const failed = await build("odd");
     expect(failed.code).not.toBe(0);
     expect(failed.stderr).toMatch(
-      /-odd\.drv' (?:made a file of a type|was killed|failed|may not)|-odd\.drv' failed/,
+      /-odd\.drv' (?:produced a file of a type|was killed|failed|may not)|-odd\.drv' failed/,
     );
   });
 
@@ -119,7 +119,9 @@ describe.each(lab.versions)("a build that fails [daemon %s]", (version) => {
       expect(stderr).not.toMatch(/got|specified|wanted|a line of a fetcher|exit code/);
     }
     const told = await build("wrongHash", [], jail);
-    expect(told.stderr).toMatch(/made contents of another hash: specified sha256[:-]\S+, got sha256[:-]\S+/);
+    expect(told.stderr).toMatch(
+      /produced contents with another hash: specified sha256[:-]\S+, got sha256[:-]\S+/,
+    );
     expect((await build("fetcher", [], jail)).stderr).toMatch(/a line of a fetcher/);
   });
 

@@ -134,7 +134,7 @@ describeAttack("framing", ({ version, minor, bare, brokered, broker, hostPath })
       const { error } = await client.ask("AddToStoreNar", { ...info, repair: false, dontCheckSigs: false }, [
         nar,
       ]);
-      if (executable) expect(error).toContain("not a regular file that is not executable");
+      if (executable) expect(error).toContain("must be a regular file that is not executable");
       else expect(error).toBeUndefined();
     }
   });

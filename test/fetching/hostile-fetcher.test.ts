@@ -41,7 +41,7 @@ describe(`a fetcher that was taken over [daemon ${version}]`, () => {
   });
 
   test.each<[string, unknown, RegExp]>([
-    ["nothing", "", /what fetches for nix-broker ended early/],
+    ["nothing", "", /the process that fetches for nix-broker ended early/],
     ["no JSON", "x\n", /ended early/],
     ["null", null, /ended early/],
     ["no URLs", { ok: true, length: 1 }, /ended early/],

@@ -261,7 +261,7 @@ describe("a builder that owns parts of its chroot (uid-range)", () => {
   test("a store folder that is not sticky is refused", () => {
     const { relative, inside } = makeChroot();
     chmodSync(inside, 0o775);
-    expect(() => sandbox(relative).open(undefined)).toThrow("is writable for others");
+    expect(() => sandbox(relative).open(undefined)).toThrow("is writable by others");
   });
 
   test("the chroot that was opened stays the one that is written to, whatever is renamed later", async () => {

@@ -21,17 +21,17 @@ test.each([
   [
     "2.3",
     `builder for '${derivation}' failed to produce output path '${output}'`,
-    `did not make its output '${output}'`,
+    `did not produce its output '${output}'`,
   ],
   [
     "2.34",
     `builder for '${derivation}' failed to produce output path for output 'out' at "${derivation}.chroot/root${output}"`,
-    "did not make its output 'out'",
+    "did not produce its output 'out'",
   ],
   [
     "2.8",
     `error: cycle detected in build of '${derivation}' in the references of output 'a' from output 'b'`,
-    "made outputs that refer to each other: 'a' and 'b'",
+    "produced outputs that refer to each other: 'a' and 'b'",
   ],
   [
     "2.8",
@@ -51,7 +51,7 @@ test.each([
   [
     "2.34",
     `error: file "${derivation}.chroot/root${output}" has an unsupported type`,
-    "made a file of a type that the store cannot hold",
+    "produced a file of a type that the store cannot hold",
   ],
   [
     "2.26",
@@ -86,7 +86,7 @@ test("reads which paths an output must not refer to, and the hashes of contents"
   ).toEqual([
     {
       of: output,
-      what: "made an output that refers to paths which the derivation forbids",
+      what: "produced an output that refers to paths which the derivation forbids",
       paths: [forbidden],
     },
   ]);
@@ -95,6 +95,10 @@ test("reads which paths an output must not refer to, and the hashes of contents"
       `error: hash mismatch in fixed-output derivation '${derivation}':\n         specified: sha256-a\n            got:    sha256-b`,
     ),
   ).toEqual([
-    { of: derivation, what: "made contents of another hash: specified sha256-a, got sha256-b", paths: [] },
+    {
+      of: derivation,
+      what: "produced contents with another hash: specified sha256-a, got sha256-b",
+      paths: [],
+    },
   ]);
 });

@@ -124,7 +124,7 @@ export async function addDerivation(
   if (announced !== undefined && path !== announced) refuse(`its text does not make the path '${announced}'`);
   const info = await addText(exchange, name, references, text);
   if (info.path !== path)
-    throw new Refusal(`upstream named '${name}' otherwise than its text says`, { verdict: "forward" });
+    throw new Refusal(`the nix-daemon gave '${name}' another path than its text has`, { verdict: "forward" });
   if (derivation) exchange.store.remember(info, derivation);
   return info;
 }

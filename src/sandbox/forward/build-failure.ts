@@ -46,25 +46,25 @@ const kinds: readonly Kind[] = [
       `builder for ${DERIVATION} failed to produce output path (?:for output )?'([^']+)'`,
       "g",
     ),
-    what: (output) => `did not make its output '${output}'`,
+    what: (output) => `did not produce its output '${output}'`,
   },
   {
     pattern: new RegExp(
       `cycle detected in build of ${DERIVATION} in the references of output '([^']{1,200})' from output '([^']{1,200})'`,
       "g",
     ),
-    what: (a, b) => `made outputs that refer to each other: '${a}' and '${b}'`,
+    what: (a, b) => `produced outputs that refer to each other: '${a}' and '${b}'`,
   },
   {
     pattern: new RegExp(`cycle detected in the references of ${ANY_PATH} from '/[^']+'`, "g"),
-    what: () => "made outputs that refer to each other",
+    what: () => "produced outputs that refer to each other",
   },
   {
     pattern: new RegExp(
       `output ${ANY_PATH} is not allowed to refer to the following paths:((?:\\s+/\\S+)+)`,
       "g",
     ),
-    what: () => "made an output that refers to paths which the derivation forbids",
+    what: () => "produced an output that refers to paths which the derivation forbids",
     paths: (list) => list.trim().split(/\s+/),
   },
   {
@@ -72,7 +72,7 @@ const kinds: readonly Kind[] = [
       `output ${ANY_PATH} is not allowed to refer to (?:path|output) ['"](/[^'"]+)['"]`,
       "g",
     ),
-    what: () => "made an output that refers to paths which the derivation forbids",
+    what: () => "produced an output that refers to paths which the derivation forbids",
     paths: (path) => [path],
   },
   {
@@ -81,7 +81,7 @@ const kinds: readonly Kind[] = [
       "g",
     ),
     what: (size, limit) =>
-      `made an output of ${size} bytes, more than the ${limit} that the derivation allows`,
+      `produced an output of ${size} bytes, more than the ${limit} that the derivation allows`,
   },
   {
     pattern: new RegExp(
@@ -106,14 +106,14 @@ const kinds: readonly Kind[] = [
   },
   {
     pattern: new RegExp(`file ${ANY_PATH} has an unsupported type`, "g"),
-    what: () => "made a file of a type that the store cannot hold",
+    what: () => "produced a file of a type that the store cannot hold",
   },
   {
     pattern: new RegExp(
       `hash mismatch in fixed-output derivation ${ANY_PATH}:\\s+(?:wanted|specified): +(\\S{1,200})\\s+got: +(\\S{1,200})`,
       "g",
     ),
-    what: (wanted, got) => `made contents of another hash: specified ${wanted}, got ${got}`,
+    what: (wanted, got) => `produced contents with another hash: specified ${wanted}, got ${got}`,
   },
   {
     pattern: /building of '(?<of>\/[^'!^]+\.drv)[^']*'(?: from \.drv file)? timed out after (\d+) seconds/g,

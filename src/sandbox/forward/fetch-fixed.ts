@@ -210,7 +210,7 @@ async function startFetcher(
   } catch (error) {
     if (unwanted.aborted) throw brokenFetcher(error as Error);
     throw new Refusal(
-      "nix-broker cannot start what fetches for it; the reason is in its audit log, and the administrator can see it with 'nix-broker doctor'",
+      "nix-broker cannot start the process that fetches for it; the reason is in its audit log, and the administrator can see it with 'nix-broker doctor'",
       { verdict: "forward", reason: `cannot start a fetcher: ${(error as Error).message}` },
     );
   }
@@ -256,7 +256,7 @@ async function readLine(from: Transport): Promise<string> {
 }
 
 function brokenFetcher(error: Error): Refusal {
-  return new Refusal("what fetches for nix-broker ended early; try again", {
+  return new Refusal("the process that fetches for nix-broker ended early; try again", {
     verdict: "forward",
     reason: `a fetcher ended early: ${error.message}`,
   });

@@ -53,7 +53,7 @@ export class NarCheck {
     if (!this.walker.done || this.walker.length < this.size) throw this.wrongSize("shorter");
     if (this.flat && this.walker.rootType !== "regular")
       throw new Refusal(
-        "the contents are not a regular file that is not executable, as their content address says",
+        "the contents must be a regular file that is not executable, as their content address says",
       );
     if (this.hash && !this.hash.digest().equals(this.address.hash.digest))
       throw new Refusal("the contents do not have the content address that was given for them");

@@ -45,7 +45,7 @@ export class NarText {
   /** @throws Refusal unless it was a file that is not executable, and as long as was said. */
   text(): Buffer {
     if (this.walker.rootType !== "regular")
-      throw new Refusal("a derivation has to be a regular file that is not executable");
+      throw new Refusal("a derivation must be a regular file that is not executable");
     if (this.walker.length !== this.size)
       throw new Refusal(`the NAR is not as long as the ${this.size} bytes that were announced`);
     return this.collected.held;

@@ -244,7 +244,7 @@ function pullFrom(exchange: Exchange): (asked: number, see: (piece: Buffer) => v
     const piece = await clientReader.read(pieceCodec);
     exchange.bytesIn += piece.length;
     if (piece.length > asked || piece.length === 0)
-      throw new Refusal("the client sent a piece of another size than was asked for", { fatal: true });
+      throw new Refusal("the client sent a piece of a different size than it was asked for", { fatal: true });
     see(piece);
     return piece;
   };
@@ -277,7 +277,7 @@ async function judge(exchange: Exchange, info: ValidPathInfo | RequestOf<"AddToS
   const address = addressOf(info.contentAddress);
   const references = await requireInView(sandbox.view, info.references, sandbox.pace);
   const expected = contentAddressPath(sandbox.view.storeDir, storePathName(path), address, references);
-  if (expected !== path) throw new Refusal(`'${path}' is not the path that its content address makes`);
+  if (expected !== path) throw new Refusal(`'${path}' is not the path that follows from its content address`);
   const narHash = hashOf(info.narHash);
   if (
     address.method === "nar" &&
