@@ -96,6 +96,18 @@ export function isHungUp(fd: number): boolean {
 /** int flock(int, int): 0, or -1 and errno. */
 export const flock: (fd: number, operation: number) => number = libc.func("flock", "int", ["int", "int"]);
 
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+
+const fcntl: (fd: number, command: number, type: "int", value: number) => number = libc.func(
+  "int fcntl(int fd, int command, ...)",
+);
+
+/** Has a descriptor closed in programs that are started, except where one is given as such. One that is closed is none. */
+export function closeOnExec(fd: number): void {
+  fcntl(fd, F_SETFD, "int", FD_CLOEXEC);
+}
+
 /** The error of the last call that failed. */
 export function lastErrno(): number {
   return koffi.errno();

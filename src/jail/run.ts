@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { Writable } from "node:stream";
+import { keepInheritedDescriptors } from "../host/inherited-descriptors.ts";
 import {
   announced,
   type JailInput,
@@ -30,6 +31,8 @@ const LOOK_MS = 500;
 /** @param onStart called when all is mounted, before the command runs for long */
 export async function runJail(plan: JailPlan, onStart: () => void): Promise<JailEnd> {
   const { args, inputs } = jailArguments(plan);
+  // A folder that is open is a way out, and a socket a way to somebody.
+  keepInheritedDescriptors();
   const [program = "", ...words] = startedAs(plan, [...args, "--", ...announced(plan)]);
   const child = spawn(program, words, {
     env: {},

@@ -166,6 +166,16 @@ describeEachVersion(
       expect(await jails.asRoot("ls /home/alice")).not.toContain("told");
     });
 
+    test("what was open where it was started from is not open in it", async () => {
+      const argv = jails.commandLine(["bash", "-c", "ls /proc/self/fd /proc/self/fd/9/ /proc/self/fd/251/"]);
+      const { stdout, stderr } = await daemon().run(
+        ["bash", "-c", 'exec 9< / 251< /home; exec "$@"', "bash", ...argv],
+        { user: "alice", cwd: "/home/alice/project", env: { PATH: "/var/bwrap:/usr/bin:/bin" } },
+      );
+      expect(stdout, stderr).toMatch(/^\/proc\/self\/fd:\n0\n1\n2\n3\n$/m);
+      expect(stderr).toMatch(/fd\/9\/.*No such file[\s\S]*fd\/251\/.*No such file/);
+    });
+
     test("the configuration that the next jail is made by cannot be written to", async () => {
       const owned = "/home/alice/owned";
       await jails.asAlice(
