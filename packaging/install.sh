@@ -3,7 +3,7 @@
 #
 #   install.sh             installs it, or replaces an installed version while builds run
 #   install.sh --remove    takes the hooks from Nix and removes it; configuration, audit and user stay
-#   install.sh --purge     removes these as well
+#   install.sh --purge     removes these as well; asks before it removes the audit
 set -e
 umask 022
 version=@VERSION@
@@ -115,6 +115,17 @@ remove() {
   if [ "$1" = keeps ]; then say "the audit in /var/lib/nix-broker, its user and /etc/nix-broker stay; --purge removes them"; fi
 }
 
+# Who cannot be asked has not said yes.
+is_audit_to_go() {
+  [ -d /var/lib/nix-broker/audit ] || return 0
+  printf 'Remove the audit in /var/lib/nix-broker as well? Nobody can get it back. [yes/no] '
+  read -r answer || answer=
+  case $answer in
+    y | yes | Y | YES | Yes) ;;
+    *) return 1 ;;
+  esac
+}
+
 usage() {
   sed -n 's/^#   //p' "$0"
 }
@@ -133,6 +144,7 @@ case $1 in
     # After --remove, too.
     [ ! -e "$list" ] || remove
     forget_runs
-    forget_all
+    forget_configuration
+    if is_audit_to_go; then forget_audit; else say_audit_stays; fi
     ;;
 esac

@@ -24,14 +24,21 @@ export const asRoot = [
   "DEBIAN_FRONTEND=noninteractive",
 ];
 
-const roots = new Map<Suite, string>();
-for (const suite of suites) {
+/** The folder of a system with these packages; where they cannot be had undefined, with the reason on stderr. */
+export async function debianWith(suite: Suite, packages: readonly string[]): Promise<string | undefined> {
   try {
-    roots.set(suite, await lab.debian(suite, ["nix-setup-systemd", "bubblewrap"]));
+    return await lab.debian(suite, packages);
   } catch (error) {
     if (!(error instanceof LabError)) throw error;
     process.stderr.write(`Tests on Debian ${suite} are skipped: ${error.message}\n`);
+    return undefined;
   }
+}
+
+const roots = new Map<Suite, string>();
+for (const suite of suites) {
+  const root = await debianWith(suite, ["nix-setup-systemd", "bubblewrap"]);
+  if (root !== undefined) roots.set(suite, root);
 }
 
 /** Describes tests for each suite. Where Debian's packages cannot be had they are skipped, with the reason on stderr. */

@@ -12,13 +12,13 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { startProcess } from "../../lab/command.ts";
+import { runCommand, shellQuote, startProcess } from "../../lab/command.ts";
 import { architectureOf } from "../../packaging/architecture.ts";
 import { makeDeb } from "../../packaging/deb.ts";
 import { makeTarball } from "../../packaging/tarball.ts";
 import { layOut } from "../../packaging/tree.ts";
 import { buildAll } from "../../scripts/build.ts";
-import { asRoot, describeEachDebian, packageFolder, startDebian } from "./debian.ts";
+import { asRoot, debianWith, describeEachDebian, packageFolder, startDebian } from "./debian.ts";
 import type { Systemd } from "./init.ts";
 import { outerBuild, slowInnerBuilds } from "./nested-builds.ts";
 import { changesOf, snapshot } from "./snapshot.ts";
@@ -27,6 +27,8 @@ const architecture = architectureOf(process.arch);
 const packages = mkdtempSync(join(tmpdir(), "nix-broker-debs-"));
 const debOf = (version: string): string => `nix-broker_${version}_${architecture.debian}.deb`;
 const versions = ["1.0.0", "1.0.1"] as const;
+
+const lintian = await debianWith("trixie", ["lintian"]);
 
 /** As in another version: no piece of the bundle has the name that it had. */
 function renameChunks(programs: string): void {
@@ -94,6 +96,26 @@ test.each([
   });
   expect(hashes[1]).toBe(hashes[0]);
 });
+
+/** As here, to save time. */
+const notCompressed = ["control", "data"].map((part) => `uses-no-compression-for-${part}-tarball`).join(",");
+
+test.skipIf(lintian === undefined)("lintian finds no error in the Debian package", async () => {
+  const at = (path: string): string => shellQuote(join(lintian ?? "", path));
+  const script = [
+    `mount -t tmpfs tmpfs ${at("tmp")}`,
+    `mkdir ${at("tmp/packages")}`,
+    `mount --bind ${shellQuote(packages)} ${at("tmp/packages")}`,
+    `mount -t proc proc ${at("proc")}`,
+    `exec chroot ${at("")} /usr/bin/env -i PATH=/usr/bin:/bin LC_ALL=C lintian --allow-root --fail-on error --suppress-tags ${notCompressed} /tmp/packages/${debOf(versions[0])}`,
+  ];
+  const { code, stdout, stderr } = await runCommand(["unshare", "--mount", "sh", "-ec", script.join("\n")]);
+  expect(`${stdout}${stderr}`).not.toMatch(/^E: /m);
+  expect(code, stderr).toBe(0);
+});
+
+/** What a user who was made leaves changed. */
+const accounts = ["group", "gshadow", "passwd", "shadow"].map((name) => `changed /etc/${name}`);
 
 /** What the tests of both kinds of installation do on a system. */
 class Machine {
@@ -262,16 +284,24 @@ describeEachDebian("the package, on a clean system with Debian's own Nix", ["tri
     // Our own connections are no clients that would have to connect again.
     expect(printed).not.toContain("go on with the hooks");
     const changes = changesOf(before, await snapshot(systemd));
-    expect(changes.filter((line) => !/ \/(etc|var\/lib)\/nix-broker(\/|$)/.test(line))).toEqual([
-      "changed /etc/group",
-      "changed /etc/gshadow",
-      "changed /etc/passwd",
-      "changed /etc/shadow",
-    ]);
+    expect(changes.filter((line) => !/ \/(etc|var\/lib)\/nix-broker(\/|$)/.test(line))).toEqual(accounts);
     await must(...outerBuild("plain", { feature: false }));
   });
 
-  test("after a purge the machine is as it was", async () => {
+  test("after a purge that nobody was asked about, the audit stays with its user, and nothing else", async () => {
+    await apt("purge", "nix-broker");
+    const changes = changesOf(before, await snapshot(systemd));
+    expect(changes).toEqual([
+      ...accounts,
+      ...changes.filter((line) => / \/var\/lib\/nix-broker(\/|$)/.test(line)),
+    ]);
+    expect(changes).toContain("new /var/lib/nix-broker/audit");
+    expect(await must("cat", "/etc/nix/nix.conf")).toBe(nixConf);
+  });
+
+  test("after a purge of the audit, too, the machine is as it was", async () => {
+    await install(versions[1]);
+    await must("sh", "-c", "echo nix-broker nix-broker/remove-audit boolean true | debconf-set-selections");
     await apt("purge", "nix-broker");
     expect(changesOf(before, await snapshot(systemd))).toEqual([]);
   });
@@ -340,16 +370,14 @@ describeEachDebian("the archive's script, without dpkg's database", ["trixie"], 
     expect(await machine.mainPid()).not.toBe(old);
   });
 
-  test("--remove leaves configuration and audit with their user, --purge nothing", async () => {
+  test("--remove leaves configuration and audit with their user; --purge asks about the audit", async () => {
     await machine.must("/usr/local/lib/nix-broker/install.sh", "--remove");
     const changes = changesOf(before, await snapshot(systemd));
-    expect(changes.filter((line) => !/ \/(etc|var\/lib)\/nix-broker(\/|$)/.test(line))).toEqual([
-      "changed /etc/group",
-      "changed /etc/gshadow",
-      "changed /etc/passwd",
-      "changed /etc/shadow",
-    ]);
-    await machine.must(`${packageFolder}/nix-broker-${versions[1]}/install.sh`, "--purge");
+    expect(changes.filter((line) => !/ \/(etc|var\/lib)\/nix-broker(\/|$)/.test(line))).toEqual(accounts);
+    const script = `${packageFolder}/nix-broker-${versions[1]}/install.sh`;
+    expect(await machine.must(script, "--purge")).toContain("the audit in /var/lib/nix-broker stays");
+    expect(changesOf(before, await snapshot(systemd))).toContain("new /var/lib/nix-broker/audit");
+    await machine.must("sh", "-c", `echo yes | ${script} --purge`);
     expect(changesOf(before, await snapshot(systemd))).toEqual([]);
   });
 });
