@@ -15,7 +15,7 @@ export const PARSING_COST = 6;
 /** So much of a request, or of a derivation's text, is not counted: connections are limited, and so is this. Bytes. */
 export const UNCOUNTED = 64 * KiB;
 /** What a path takes that contents are scanned for. Bytes. */
-export const SCANNED_PATH_COST = 200;
+export const SCANNED_PATH_COST = 250;
 /** So many such paths are not counted. */
 export const UNCOUNTED_PATHS = 1000;
 /** Longer requests wait in another line. Bytes. */

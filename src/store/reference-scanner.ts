@@ -2,19 +2,33 @@
  * Finds references in a stream of bytes, as Nix does: a reference is the 32-character hash part of a store path,
  * wherever it stands. Nix's own: `src/libstore/references.cc`.
  *
- * The bytes are untrusted, so the time must be linear whatever they are. Ordinary bytes are passed over by
- * stride: a window of 32 bytes is read from its end, and the first byte that is no base 32 digit moves the window
- * past it. Within long runs of digits, where that does not help, a rolling hash of the window is looked up. It has
- * random coefficients: a prefix table could be flooded by somebody who searches for paths with a common prefix.
+ * The bytes are untrusted, so the time must be linear whatever they are. Of every 28 bytes, five are looked at: each window of
+ * 32 bytes holds five such, and only if these occur in a hash part that is wanted, a rolling hash of the windows around them
+ * is looked up. It has random coefficients: a prefix table could be flooded by somebody who searches for paths with a common
+ * prefix.
  */
 
 import { randomFillSync } from "node:crypto";
-import { isBase32Digit } from "./base32.ts";
+import { BASE32_ALPHABET } from "./base32.ts";
 import { quote } from "./quote.ts";
 import { HASH_PART_LENGTH, isHashPart, StorePathError } from "./store-path.ts";
 
-/** 1 for bytes that are base 32 digits. */
-const isDigit = Uint8Array.from({ length: 256 }, (_, byte) => (isBase32Digit(byte) ? 1 : 0));
+/** Larger than the number that any five digits make. */
+const NO_DIGIT = 1 << 25;
+/** The value of each byte as a base 32 digit. */
+const digitOf = Int32Array.from({ length: 256 }, (_, byte) => {
+  const value = BASE32_ALPHABET.indexOf(String.fromCharCode(byte));
+  return value < 0 ? NO_DIGIT : value;
+});
+
+/** This many bytes are looked at together. */
+const SAMPLE = 5;
+/** How far one sample is from the next: each window holds exactly one. */
+const STRIDE = HASH_PART_LENGTH - SAMPLE + 1;
+/** Bits of the table of samples for each hash part, which holds 28 different ones. Powers of two: 8 KiB to 4 MiB. */
+const SAMPLE_BITS_EACH = 16 * STRIDE;
+const MIN_SAMPLE_BITS = 16;
+const MAX_SAMPLE_BITS = 5 * SAMPLE;
 
 /** Bits of the filter for each hash part that is looked for: about one window in 50 passes it by chance. */
 const FILTER_BITS_EACH = 16;
@@ -37,6 +51,9 @@ export class ReferenceScanner {
    */
   private filter = new Int32Array();
   private filterShift = 0;
+  /** Which samples occur in what is wanted: by their lowest bits, a bit for each. */
+  private samples = new Int32Array();
+  private sampleMask = 0;
   private readonly factor: number;
   /** What a byte adds to the rolling hash when it enters the window. */
   private readonly entering = new Int32Array(256);
@@ -82,7 +99,7 @@ export class ReferenceScanner {
   }
 
   /**
-   * Takes the next bytes. The worst input is scanned at about 0.1 GB/s, so on an event loop that serves
+   * Takes the next bytes. The worst input, made of what is looked for, is scanned at about 0.1 GB/s, so on an event loop that serves
    * others a chunk should not be larger than a mebibyte.
    */
   push(chunk: Buffer): void {
@@ -103,20 +120,27 @@ export class ReferenceScanner {
 
   private makeRoom(count: number): void {
     this.wantedCount = count;
-    const bits = Math.ceil(Math.log2(count * FILTER_BITS_EACH + 1));
-    const words = Math.min(Math.max(bits, MIN_FILTER_BITS), MAX_FILTER_BITS) - 5;
+    const words = bitsFor(count * FILTER_BITS_EACH, MIN_FILTER_BITS, MAX_FILTER_BITS) - 5;
     this.filter = new Int32Array(2 ** words);
     this.filterShift = 32 - words;
+    const sampleBits = bitsFor(count * SAMPLE_BITS_EACH, MIN_SAMPLE_BITS, MAX_SAMPLE_BITS);
+    this.samples = new Int32Array(2 ** (sampleBits - 5));
+    this.sampleMask = 2 ** sampleBits - 1;
   }
 
   private want(hashPart: string): void {
     if (!isHashPart(hashPart))
       throw new StorePathError(`${quote(hashPart)} is not the hash part of a store path.`);
-    const hash = this.hashOf(Buffer.from(hashPart, "latin1"), 0);
+    const bytes = Buffer.from(hashPart, "latin1");
+    const hash = this.hashOf(bytes, 0);
     this.filter[hash >>> this.filterShift]! |= filterBits(hash);
     const same = this.wanted.get(hash);
     if (same === undefined) this.wanted.set(hash, [hashPart]);
     else same.push(hashPart);
+    for (let at = 0; at < STRIDE; at++) {
+      const sample = sampleAt(bytes, at) & this.sampleMask;
+      this.samples[sample >>> 5]! |= 1 << sample;
+    }
   }
 
   private hashOf(bytes: Buffer, start: number): number {
@@ -127,39 +151,48 @@ export class ReferenceScanner {
   }
 
   private scan(bytes: Buffer, length: number): void {
-    let start = 0;
-    while (start + HASH_PART_LENGTH <= length) {
-      let at = start + HASH_PART_LENGTH - 1;
-      while (at >= start && isDigit[bytes[at]!] === 1) at--;
-      start = at < start ? this.scanRun(bytes, start, length) : at + 1;
+    const samples = this.samples;
+    const mask = this.sampleMask;
+    const last = length - HASH_PART_LENGTH;
+    let hash = 0;
+    /** The first window whose rolling hash is not known. */
+    let next = -1;
+    for (let first = 0; first <= last; first += STRIDE) {
+      const sample = sampleAt(bytes, first + STRIDE - 1);
+      if (sample >= NO_DIGIT || (samples[(sample & mask) >>> 5]! & (1 << sample)) === 0) continue;
+      const end = Math.min(first + STRIDE, last + 1);
+      hash = this.scanWindows(bytes, first, end, first === next ? hash : undefined);
+      next = end;
     }
   }
 
-  /** Looks up every window of a run of digits, of which the first window is known. Gives the position after the run. */
-  private scanRun(bytes: Buffer, start: number, length: number): number {
+  /**
+   * Looks up windows that follow each other.
+   * @param before the rolling hash of the window before the first, if it is known
+   * @returns that of the last
+   */
+  private scanWindows(bytes: Buffer, first: number, end: number, before: number | undefined): number {
     const filter = this.filter;
     const shift = this.filterShift;
     const factor = this.factor;
     const entering = this.entering;
     const leaving = this.leaving;
-    let hash = this.hashOf(bytes, start);
-    let end = start + HASH_PART_LENGTH;
-    while (true) {
-      const bits = filterBits(hash);
-      if ((filter[hash >>> shift]! & bits) === bits) this.lookUp(hash, bytes, end);
-      if (end >= length) return end;
-      const next = bytes[end]!;
-      if (isDigit[next] === 0) return end + 1;
-      const change = (entering[next]! - leaving[bytes[end - HASH_PART_LENGTH]!]!) | 0;
+    let hash = before ?? this.hashOf(bytes, first);
+    let start = first;
+    if (before === undefined) this.lookUp(hash, bytes, start++);
+    for (; start < end; start++) {
+      const change = (entering[bytes[start + HASH_PART_LENGTH - 1]!]! - leaving[bytes[start - 1]!]!) | 0;
       hash = (Math.imul(hash, factor) + change) | 0;
-      end++;
+      const bits = filterBits(hash);
+      if ((filter[hash >>> shift]! & bits) === bits) this.lookUp(hash, bytes, start);
     }
+    return hash;
   }
 
-  private lookUp(hash: number, bytes: Buffer, end: number): void {
+  private lookUp(hash: number, bytes: Buffer, start: number): void {
     const candidates = this.wanted.get(hash);
     if (candidates === undefined) return;
-    const seen = bytes.toString("latin1", end - HASH_PART_LENGTH, end);
+    const seen = bytes.toString("latin1", start, start + HASH_PART_LENGTH);
     const index = candidates.indexOf(seen);
     if (index < 0) return;
     // Removed, so that a stream that repeats one reference is not scanned more slowly than others.
@@ -168,6 +201,23 @@ export class ReferenceScanner {
     this.wantedCount--;
     this.found.add(seen);
   }
+}
+
+/** The power of two, within bounds, that so many need. */
+function bitsFor(count: number, least: number, most: number): number {
+  return Math.min(Math.max(Math.ceil(Math.log2(count + 1)), least), most);
+}
+
+/** Five digits as one number; at least {@link NO_DIGIT} where they are not digits. The last one tells most of the time. */
+function sampleAt(bytes: Buffer, at: number): number {
+  const last = digitOf[bytes[at + 4]!]!;
+  if (last >= NO_DIGIT) return NO_DIGIT;
+  const first = digitOf[bytes[at]!]!;
+  const second = digitOf[bytes[at + 1]!]!;
+  const third = digitOf[bytes[at + 2]!]!;
+  const fourth = digitOf[bytes[at + 3]!]!;
+  if ((first | second | third | fourth) >= NO_DIGIT) return NO_DIGIT;
+  return (first << 20) | (second << 15) | (third << 10) | (fourth << 5) | last;
 }
 
 /** Shifts count modulo 32. */
