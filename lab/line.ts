@@ -1,6 +1,7 @@
 /** The connection of a raw client. */
 import { once } from "node:events";
 import net from "node:net";
+import type { Duplex } from "node:stream";
 import type { ByteSink, ByteSource } from "../src/protocol/byte-stream.ts";
 import { labUser } from "./system.ts";
 
@@ -33,10 +34,10 @@ export class PulledLine implements Line {
   available: Buffer = Buffer.alloc(0);
   /** All bytes that were consumed since they were taken last; undefined keeps none. */
   private seen: Buffer[] | undefined = [];
-  private readonly socket: net.Socket;
+  private readonly socket: Duplex;
   private wake: () => void = () => undefined;
 
-  constructor(socket: net.Socket) {
+  constructor(socket: Duplex) {
     this.socket = socket;
     for (const event of ["readable", "end", "close"]) socket.on(event, () => this.wake());
   }

@@ -1,10 +1,11 @@
-/** The service's own log. */
+/** What the service and root's programs write on standard error, when that cannot be written. */
 import { spawnSync } from "node:child_process";
 import { openSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 
 const source = join(import.meta.dirname, "../../src/service");
+const root = join(import.meta.dirname, "../../src/root/main.ts");
 
 /** What the lines of code print, with standard error on a full disk. */
 function run(code: string): string {
@@ -40,4 +41,12 @@ test("G8: what fails, and nobody waited for, is told, and does not end the servi
   ).toBe(
     "a bug of nix-broker: something failed that nobody waited for; please report it Error: a fault\nserves\n0",
   );
+});
+
+test("G8: a full disk behind the log of root's programs ends nothing either", () => {
+  const { status } = spawnSync(process.execPath, [root, "nonsense"], {
+    stdio: ["ignore", "ignore", openSync("/dev/full", "w")],
+  });
+  // What it says of its usage, and not 1, for an error that nobody caught.
+  expect(status).toBe(2);
 });
