@@ -49,6 +49,19 @@ function checkEnvironment(perBuild: boolean): Finding[] {
   ];
 }
 
+/** As said to somebody who makes jails: what does not run is a matter for those who administer the machine. */
+function unneeded(findings: readonly Finding[]): Finding[] {
+  return findings.map((finding) =>
+    finding.state === "problem"
+      ? warning(
+          finding.topic,
+          `${finding.text.replace(/\.$/, "")}; jails do not need it`,
+          `as root: ${finding.advice}`,
+        )
+      : finding,
+  );
+}
+
 /** Everything that `nix-broker doctor` checks, in the order in which it is printed. */
 export async function diagnose(configPath: string | undefined): Promise<Finding[]> {
   const { config, findings } = await loadOrDefaults(configPath);
@@ -88,12 +101,12 @@ export async function diagnose(configPath: string | undefined): Promise<Finding[
       ...checkDaemonsLists(config, settings, currentUser().uid, users),
       ...checkJail(config, problem),
     ];
+  const running = [...service.findings, ...(await checkLinker(config, service.status, perBuild))];
   return [
     ...findings,
-    ...service.findings,
+    ...(makesJails ? unneeded(running) : running),
     upstream.finding,
     ...checkLix(upstream.nix, settings),
-    ...(await checkLinker(config, service.status, perBuild)),
     ...checkAudit(config, service.status),
     ...checkNix(config, settings),
     ...checkRestarted(settings.changed, await daemonStarted(config)),

@@ -267,6 +267,11 @@ test("without a service, doctor checks what a jail needs, and status advises non
       cwd: "/home/alice/project",
       env: { PATH: "/var/bwrap:/usr/bin:/bin", ...env },
     });
+  const installed = await run("doctor");
+  expect(installed.stdout).toMatch(
+    /^WARNING +service: .*; jails do not need it\n.*→ as root: systemctl start/m,
+  );
+  expect(installed).toMatchObject({ code: 0, stdout: expect.stringContaining("\n0 problems, ") });
   // As if nothing were installed.
   await jails.asRoot("mv /var/lib/nix-broker /var/lib/set-aside");
   try {
