@@ -233,8 +233,12 @@ function told(error: Error, audit: string): never {
     throw new JailError(
       "the nix-daemon trusts you (trusted-users in its nix.conf), so a bug in nix-broker would open it to the jail. Take yourself out of trusted-users, use another user, or say --allow-trusted",
     );
+  const inBuild =
+    process.env.NIX_BUILD_TOP === undefined
+      ? ""
+      : " In a build of Nix there is none, unless nix-broker serves that build";
   throw new JailError(
-    `the nix-daemon cannot be used: ${explained(error)}. Is Nix installed for all users, and nix-daemon running (systemctl start nix-daemon)?`,
+    `the nix-daemon cannot be used: ${explained(error)}. Is Nix installed for all users, and nix-daemon running (systemctl start nix-daemon)?${inBuild}`,
   );
 }
 

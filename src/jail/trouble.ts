@@ -1,5 +1,5 @@
 /** Why bwrap could not make a jail, as far as the machine's settings tell. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 
 interface Setting {
   /** Below /proc/sys. */
@@ -29,9 +29,24 @@ const settings: readonly Setting[] = [
   },
 ];
 
-/** @param read the value of a setting by its name below /proc/sys; undefined if this kernel does not have it */
-export function troubleWith(read: (name: string) => string | undefined): string | undefined {
-  return settings.find(({ name, isTrouble }) => isTrouble(read(name) ?? ""))?.advice;
+const inContainer =
+  "this is a container, and most keep programs in them from making namespaces or from mounting /proc: start the jail outside; or start the container with `--security-opt seccomp=unconfined` and `--security-opt systempaths=unconfined` (docker) or `--security-opt unmask=ALL` (podman), which weakens it";
+
+/**
+ * @param read the value of a setting by its name below /proc/sys; undefined if this kernel does not have it
+ * @param isContainer whether this runs in a container
+ */
+export function troubleWith(
+  read: (name: string) => string | undefined,
+  isContainer: boolean,
+): string | undefined {
+  const setting = settings.find(({ name, isTrouble }) => isTrouble(read(name) ?? ""));
+  return setting?.advice ?? (isContainer ? inContainer : undefined);
+}
+
+/** Files that docker and podman make, and the variable that podman and systemd-nspawn set. */
+function isContainer(): boolean {
+  return ["/.dockerenv", "/run/.containerenv"].some(existsSync) || process.env.container !== undefined;
 }
 
 /** As `troubleWith`, of this machine. */
@@ -42,5 +57,5 @@ export function troubleHere(): string | undefined {
     } catch {
       return undefined;
     }
-  });
+  }, isContainer());
 }

@@ -323,7 +323,9 @@ describe("where there can be no jail, it says why", () => {
 
   test("bubblewrap fails", async () => {
     await place(daemon, "/var/failing/bwrap", "#!/bin/sh\necho 'bwrap: no' >&2\nexit 1\n");
-    await refused("bubblewrap could not make the jail", { env: { PATH: "/var/failing:/usr/bin:/bin" } });
+    const PATH = "/var/failing:/usr/bin:/bin";
+    await refused("bubblewrap could not make the jail", { env: { PATH } });
+    await refused("this is a container", { env: { PATH, container: "podman" } });
     expect(await folders()).toBe("");
   });
 
@@ -336,6 +338,7 @@ describe("where there can be no jail, it says why", () => {
     await daemon.restart("");
     daemon.kill();
     await refused("Is Nix installed for all users, and nix-daemon running", {});
+    await refused("In a build of Nix there is none", { env: { NIX_BUILD_TOP: "/build" } });
     await daemon.restart();
   });
 });

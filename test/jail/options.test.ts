@@ -302,9 +302,11 @@ test.each([
   [{ "kernel/apparmor_restrict_unprivileged_userns": "1" }, "AppArmor"],
   [{ "kernel/unprivileged_userns_clone": "1", "user/max_user_namespaces": "96365" }, undefined],
 ])("a machine with %j is told of %s", (settings: Record<string, string>, words) => {
-  const advice = troubleWith((name) => settings[name]);
+  const read = (name: string) => settings[name];
+  const advice = troubleWith(read, false);
   if (words === undefined) expect(advice).toBeUndefined();
   else expect(advice).toContain(words);
+  expect(troubleWith(read, true)).toContain(words ?? "this is a container");
 });
 
 describe("the summary", () => {
