@@ -34,9 +34,12 @@ import { MemorySource, pieces, word } from "../protocol/memory-stream.ts";
 /** Numbers read and written, paths looked up: each is well below a microsecond. */
 const MOST_WORK = 10_000;
 /** The bound does not depend on it, so it is smaller than the default. */
-const REQUEST_BYTES = 2 * 1024 * 1024;
+const REQUEST_BYTES = 1024 * 1024;
 const paths = Array.from({ length: 10_000 }, (_, i) => numberedPath(i, "x"));
 const derivation = numberedPath(paths.length, "many.drv");
+
+const many = parseDerivation(manyOutputs());
+const infos = [...paths, derivation].map(infoOf);
 
 let work = 0;
 let most = 0;
@@ -152,9 +155,9 @@ async function ask(table: DialectTable, request: Buffer): Promise<string[]> {
   const quota = new Quota(limits, () => undefined);
   const memory = new MemoryBudget(DEFAULT_MEMORY);
   const store = new UpstreamStore(nobody, () => false, STORE_DIR, limits, memory);
-  store.remember(infoOf(derivation), parseDerivation(manyOutputs()));
+  store.remember(infoOf(derivation), many);
   const view = new ClosedView(store, () => table.minor);
-  view.add([...paths.map(infoOf), infoOf(derivation)]);
+  view.add(infos);
   const sandbox = new Sandbox({
     id: "s",
     profile: { ...build, admitFixedOutputs: false, limits },
