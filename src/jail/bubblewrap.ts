@@ -36,7 +36,7 @@ export interface JailInput {
   readonly contents: string | Buffer | readonly string[];
 }
 
-/** The shell in the jail writes a line here when all is mounted, and closes it. */
+/** The shell in the jail writes a line here when all is mounted, and reads one before it goes on. */
 export const READY_FD = 3;
 const FIRST_INPUT_FD = READY_FD + 1;
 
@@ -107,9 +107,9 @@ export function jailArguments(plan: JailPlan): { args: string[]; inputs: JailInp
 /** With these words before it, a command gets the signals of the terminal's keys again that bwrap ignores. */
 export const restoringInterrupts = ["/usr/bin/env", "--default-signal=INT,QUIT"] as const;
 
-/** The command as bwrap gets it: a shell that tells when it was started, and leaves its place to the command. */
+/** The command as bwrap gets it: a shell that tells when it was started, waits, and leaves its place to the command. */
 export function announced({ command, leavesInterrupts }: JailPlan): string[] {
-  const script = `echo >&${READY_FD}; exec ${READY_FD}>&-; exec "$@"`;
+  const script = `echo >&${READY_FD}; read -r go <&${READY_FD} || exit; exec ${READY_FD}>&-; exec "$@"`;
   const before = leavesInterrupts ? restoringInterrupts : [];
   return [...before, "/bin/sh", "-c", script, "nix-broker jail", ...command];
 }

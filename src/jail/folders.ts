@@ -1,6 +1,7 @@
 /** The folders of the user's that a jail gets, at the paths that they have outside. */
-import { realpathSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
+import { type Identity, lookAt } from "./identity.ts";
 import { JailError } from "./jail-error.ts";
 import { realPathOf } from "./machine.ts";
 
@@ -10,6 +11,8 @@ export interface JailFolder {
   /** Where the jail sees it. */
   readonly target: string;
   readonly writable: boolean;
+  /** Of what was judged. */
+  readonly identity: Identity;
 }
 
 export interface FolderRequest {
@@ -58,8 +61,9 @@ export function jailFolder(
   const said = option === "" ? `the current folder, ${target},` : `${option} ${target}:`;
   const advice = option === "" ? "; change to the folder of one project" : "";
   let source: string;
+  let identity: Identity;
   try {
-    source = realpathSync(target);
+    ({ source, identity } = lookAt(target));
   } catch (error) {
     throw new JailError(`${said} cannot be mounted: ${(error as Error).message}`);
   }
@@ -80,11 +84,14 @@ export function jailFolder(
       else if (inParts === undefined && isWithin(each, secret))
         throw new JailError(`${said} is in ${what}, ${secret}${advice}`);
   }
-  return { source, target, writable };
+  return { source, target, writable, identity };
 }
 
 /** Where a path of the jail is on the machine, if a writable folder has it. The last one that was mounted there counts. */
-export function outsidePath(folders: readonly JailFolder[], inside: string): string | undefined {
+export function outsidePath(
+  folders: readonly Omit<JailFolder, "identity">[],
+  inside: string,
+): string | undefined {
   const folder = folders.findLast(({ target }) => isWithin(inside, target));
   if (folder === undefined || !folder.writable) return undefined;
   return resolve(folder.source, relative(folder.target, inside));

@@ -56,6 +56,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
   const cwd = process.cwd();
   const home = options.home === undefined ? undefined : keptHome(options.home, options, user, config);
   const folders = foldersOf(options, cwd, user, config);
+  const given = home === undefined ? folders : [home, ...folders];
   const plan = planOf({ options, command, user, config, folders, home: home?.source, cwd });
   if (options.print) {
     print(plan, options, join(config.runtime.dir, "jail/socket"));
@@ -65,12 +66,12 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     console.error(
       `nix-broker: the profile '${profile.name}' would give builds the network (fixed_outputs = "allow"), and a jail without --net has none: nix-broker fetches what --allow-url names`,
     );
-  const broker = await startJailBroker(config, profile, (inside) =>
-    outsidePath(home === undefined ? folders : [home, ...folders], inside),
-  ).catch((error: Error) => told(error, config.audit.path));
+  const broker = await startJailBroker(config, profile, (inside) => outsidePath(given, inside)).catch(
+    (error: Error) => told(error, config.audit.path),
+  );
   let end: JailEnd;
   try {
-    end = await runJail({ ...plan, socket: broker.socket }, broker.hide);
+    end = await runJail({ ...plan, socket: broker.socket }, given, broker.hide);
   } finally {
     await broker.end();
   }

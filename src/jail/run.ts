@@ -11,6 +11,9 @@ import {
   READY_FD,
   startedAs,
 } from "./bubblewrap.ts";
+import type { JailFolder } from "./folders.ts";
+import { exchanged } from "./identity.ts";
+import { JailError } from "./jail-error.ts";
 
 /** How a jail ended. */
 export interface JailEnd {
@@ -28,8 +31,16 @@ const ofTerminal: ReadonlySet<NodeJS.Signals> = new Set(["SIGINT", "SIGQUIT"]);
 /** How often is looked whether the process that started this one is still there. */
 const LOOK_MS = 500;
 
-/** @param onStart called when all is mounted, before the command runs for long */
-export async function runJail(plan: JailPlan, onStart: () => void): Promise<JailEnd> {
+/**
+ * @param folders of the user's, as they were judged
+ * @param onStart called when all is mounted, before the command runs
+ * @throws JailError when one of the folders is another one by then
+ */
+export async function runJail(
+  plan: JailPlan,
+  folders: readonly JailFolder[],
+  onStart: () => void,
+): Promise<JailEnd> {
   const { args, inputs } = jailArguments(plan);
   // A folder that is open is a way out, and a socket a way to somebody.
   keepInheritedDescriptors();
@@ -39,9 +50,15 @@ export async function runJail(plan: JailPlan, onStart: () => void): Promise<Jail
     stdio: ["inherit", "inherit", "inherit", "pipe", ...inputs.map(() => "pipe" as const)],
   });
   let started = false;
-  child.stdio[READY_FD]?.once("data", () => {
-    started = true;
+  let refused: JailError | undefined;
+  const shell = child.stdio[READY_FD];
+  shell?.on("error", () => undefined);
+  shell?.once("data", () => {
+    refused = problemOf(child, plan, folders);
+    started = refused === undefined;
     onStart();
+    if (refused) child.kill("SIGKILL");
+    else if (shell instanceof Writable) shell.write("\n");
   });
   for (const input of inputs) feed(child, input);
   let interrupts = 0;
@@ -56,11 +73,34 @@ export async function runJail(plan: JailPlan, onStart: () => void): Promise<Jail
       child.once("error", reject);
       child.once("close", (...end) => resolve(end));
     });
+    if (refused) throw refused;
     const ended = signal === null ? (code ?? 1) : 128 + constants.signals[signal];
     return { started, code: ended, interrupted: interrupts > 0 && ended === 128 + constants.signals.SIGINT };
   } finally {
     stopWatching();
     stopPassing();
+  }
+}
+
+function problemOf(
+  { pid = 0 }: ChildProcess,
+  { files }: JailPlan,
+  folders: readonly JailFolder[],
+): JailError | undefined {
+  try {
+    // What we put in place of the user's is ours.
+    const other = exchanged(
+      pid,
+      folders.filter(({ target }) => !files.has(target)),
+    );
+    return (
+      other &&
+      new JailError(
+        `${other.target} was replaced while the jail was made; see what has done that, and try again`,
+      )
+    );
+  } catch (error) {
+    return new JailError(`what the jail has mounted cannot be looked at: ${(error as Error).message}`);
   }
 }
 

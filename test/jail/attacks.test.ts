@@ -166,6 +166,33 @@ describeEachVersion(
       expect(await jails.asRoot("ls /home/alice")).not.toContain("told");
     });
 
+    test("a folder that is exchanged while the jail is made is not mounted", async () => {
+      // As another jail could, in a folder of its own, between the look at the paths and their mounting.
+      await jails.asRoot(`mkdir -p /var/swap && cat > /var/swap/bwrap <<'END'
+#!/bin/sh
+mv /home/alice/project/inner /home/alice/project/was && ln -s /home/alice /home/alice/project/inner
+exec /var/bwrap/bwrap "$@"
+END
+chmod 755 /var/swap/bwrap`);
+      const path = "/var/swap:/usr/bin:/bin";
+      for (const options of [
+        { cwd: "/home/alice/project/inner" },
+        { args: ["--bind", "/home/alice/project/inner"], cwd: "/home/alice/other" },
+        { args: ["--home", "/home/alice/project/inner"], cwd: "/home/alice/other" },
+      ]) {
+        await jails.asAlice("rm -rf inner was && mkdir -p inner ../other");
+        const { code, stdout, stderr } = await jails.bash("echo ran; ls -a ~ /home/alice/project/inner", {
+          ...options,
+          env: { PATH: path },
+        });
+        expect({ code, stdout }).toEqual({ code: 125, stdout: "" });
+        expect(stderr).toMatch(
+          /nix-broker: \/home\/alice(\/project\/inner)? was replaced while the jail was made/,
+        );
+      }
+      await jails.asAlice("rm -rf inner was");
+    });
+
     test("what was open where it was started from is not open in it", async () => {
       const argv = jails.commandLine(["bash", "-c", "ls /proc/self/fd /proc/self/fd/9/ /proc/self/fd/251/"]);
       const { stdout, stderr } = await daemon().run(

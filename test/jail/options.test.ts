@@ -10,6 +10,7 @@ import { clientFiles } from "../../src/jail/client-files.ts";
 import { type JailUser, jailEnvironment } from "../../src/jail/environment.ts";
 import { findBwrap } from "../../src/jail/find-bwrap.ts";
 import { type Forbidden, jailFolder, outsidePath } from "../../src/jail/folders.ts";
+import { lookAt } from "../../src/jail/identity.ts";
 import { JailError } from "../../src/jail/jail-error.ts";
 import { ownFiles } from "../../src/jail/own-files.ts";
 import { AuditSummary } from "../../src/jail/summary.ts";
@@ -38,6 +39,7 @@ describe("folders", () => {
       source: join(home, "project"),
       target: join(home, "project"),
       writable: true,
+      identity: lookAt(join(home, "project")).identity,
     });
     expect(given(join(home, "to-project")).source).toBe(join(home, "project"));
   });
@@ -245,7 +247,7 @@ describe("the command line", () => {
     machine: [{ kind: "ro-bind", source: "/usr", target: "/usr" }],
     home: "/home/alice",
     keptHome: undefined,
-    folders: [{ source: "/nix-like", target: "/nix-like", writable: true }],
+    folders: [{ source: "/nix-like", target: "/nix-like", writable: true, identity: "" }],
     storeDir: "/nix/store",
     logs: undefined,
     socket: "/run/s",
