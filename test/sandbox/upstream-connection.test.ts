@@ -107,6 +107,30 @@ test("a request and its short body go to the daemon in one write, and what follo
   expect(writes.slice(1)).toEqual([question]);
 });
 
+test("G8: a long request goes out in pieces, between which others have their turns, and a short one at once", async () => {
+  const { connection, writes } = await recorded();
+  const paths = Array.from({ length: 10_000 }, (_, i) => `/nix/store/${String(i).padStart(32, "0")}-x`);
+  connection.send("QueryMissing", { paths });
+  const [whole] = writes.splice(0);
+  let pauses = 0;
+  const pace = {
+    due: true,
+    pause: async () => {
+      pauses++;
+    },
+  };
+  await connection.sendInPieces("QueryMissing", { paths }, pace);
+  expect(Buffer.concat(writes)).toEqual(whole);
+  expect(Math.max(...writes.map(({ length }) => length))).toBeLessThan(100 * 1024);
+  expect(pauses).toBeGreaterThan(30);
+  writes.length = pauses = 0;
+  connection.gather();
+  await connection.sendInPieces("QueryMissing", { paths: paths.slice(0, 10) }, pace);
+  expect([writes.length, pauses]).toEqual([0, 0]);
+  connection.flush();
+  expect(writes).toHaveLength(1);
+});
+
 test("a long piece of a body is not gathered, and stays behind what was", async () => {
   const { connection, writes } = await recorded();
   const long = Buffer.alloc(100_000, "x");

@@ -58,11 +58,12 @@ export async function addToStore(
   const limit = by.method === "text" ? textLimit(exchange) : exchange.body.limit;
   const reply = await replyWithBody(exchange, upstream, "AddToStore", async (deadline, stopped) => {
     upstream.gather();
-    void upstream.send(
+    await upstream.sendInPieces(
       "AddToStore",
       "references" in request
         ? { name, method: printContentAddressMethod(by), references, repair: false }
         : { name, fixed: true, recursive: by.method === "nar", hashAlgorithm: by.algorithm },
+      pace,
     );
     await passBody(exchange, upstream, deadline, stopped, limit);
   });
@@ -160,12 +161,8 @@ async function addText(
   if (upstream.table.minor >= NEW_FORM_SINCE) {
     const reply = await replyWithBody(exchange, upstream, "AddToStore", async () => {
       upstream.gather();
-      void upstream.send("AddToStore", {
-        name,
-        method: "text:sha256",
-        references: [...references],
-        repair: false,
-      });
+      const added = { name, method: "text:sha256", references: [...references], repair: false };
+      await upstream.sendInPieces("AddToStore", added, exchange.sandbox.pace);
       // In frames, the first of which has two bytes (see `protocol/frames.ts`).
       for (const piece of [...new FrameWriter().frames(text), END_OF_FRAMES]) {
         const waiting = upstream.write(piece);
@@ -176,11 +173,8 @@ async function addText(
     return admitAdded(exchange, upstream, reply, TEXT);
   }
   const reply = await guarded(exchange, upstream, "requestDeadline", async () => {
-    void upstream.send("AddTextToStore", {
-      name,
-      text: text.toString("latin1"),
-      references: [...references],
-    });
+    const added = { name, text: text.toString("latin1"), references: [...references] };
+    await upstream.sendInPieces("AddTextToStore", added, exchange.sandbox.pace);
     const refused = await upstream.outcome({});
     if (refused !== undefined) throw refusedByUpstream(exchange, refused);
     return upstream.reply("AddTextToStore");

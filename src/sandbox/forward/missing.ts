@@ -48,6 +48,6 @@ async function askUpstream(exchange: Exchange<"QueryMissing">, targets: readonly
     );
   };
   return guarded(exchange, upstream, "requestDeadline", () =>
-    upstream.ask("QueryMissing", { paths: [...paths] }, Number.POSITIVE_INFINITY, { log }),
+    upstream.ask("QueryMissing", { paths: [...paths] }, Number.POSITIVE_INFINITY, { log }, sandbox.pace),
   );
 }

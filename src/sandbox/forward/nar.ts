@@ -48,7 +48,7 @@ export async function addToStoreNar(
   const pull = body.kind === "pulled" ? pulling(exchange, upstream, check) : undefined;
   const sending = async (deadline: Deadline, stopped: () => boolean): Promise<void> => {
     if (body.kind !== "pulled") upstream.gather();
-    void upstream.send("AddToStoreNar", forwarded);
+    await upstream.sendInPieces("AddToStoreNar", forwarded, exchange.sandbox.pace);
     if (body.kind === "pulled") return;
     await body.pass({
       write(bytes) {
@@ -155,7 +155,7 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
   const upstream = await exchange.upstream();
   await replyWithBody(exchange, upstream, "AddToStoreNar", async (deadline, stopped) => {
     upstream.gather();
-    void upstream.send("AddToStoreNar", forwarded);
+    await upstream.sendInPieces("AddToStoreNar", forwarded, exchange.sandbox.pace);
     const frames = new FrameWriter();
     await walk(source, check, async (slice) => {
       if (check.done) check.finish();

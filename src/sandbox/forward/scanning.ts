@@ -36,7 +36,8 @@ export async function addToStoreScanning(
     recordIntent(exchange, [name]);
     const upstream = await exchange.upstream();
     const reply = await replyWithBody(exchange, upstream, "AddToStore", async (deadline, stopped) => {
-      void upstream.send("AddToStore", { name, method, references: references.sort(), repair: false });
+      const added = { name, method, references: references.sort(), repair: false };
+      await upstream.sendInPieces("AddToStore", added, exchange.sandbox.pace);
       const frames = new FrameWriter();
       for await (const chunk of file.createReadStream({ start: 0, autoClose: false })) {
         if (stopped()) return;

@@ -9,6 +9,7 @@ import { MessageReader } from "../../protocol/message-reader.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../../protocol/operations.ts";
 import type { Dialect } from "../../protocol/version.ts";
 import { Encoder, fromWireText, WireError } from "../../protocol/wire.ts";
+import type { Pace } from "../../store/slices.ts";
 import { Deadline } from "../deadline.ts";
 
 /** The bytes to and from a peer. `host/byte-stream.ts` is one. */
@@ -76,6 +77,8 @@ const LONGEST_LOG_MESSAGE = 16 * 1024 * 1024;
 const LONGEST_LOG_TEXT = 256 * 1024;
 /** Of the pieces that are written as one. Bytes. */
 const MOST_GATHERED = 32 * 1024;
+/** Of a long request, what is written at a time. Bytes. */
+const PIECE = 64 * 1024;
 /** Both ends can hold this many questions and answers in their sockets' buffers. */
 const ASKED_AT_ONCE = 64;
 /**
@@ -190,6 +193,26 @@ export class UpstreamConnection {
     return this.gathering ? undefined : this.transport.write(this.encoder.finish());
   }
 
+  /**
+   * As `send`, for a request that may be long: it goes out in pieces, and others have their turns meanwhile.
+   * @throws UpstreamError
+   */
+  async sendInPieces<N extends OperationName>(name: N, request: RequestOf<N>, pace: Pace): Promise<void> {
+    const { number, request: codec } = this.table.byName[name];
+    if (!codec.write) return this.send(name, request);
+    this.encoder.u64(number);
+    try {
+      for (const _ of codec.write(this.encoder, request)) {
+        if (this.encoder.size >= PIECE) await this.pass(this.encoder.finish());
+        if (pace.due) await pace.pause();
+      }
+    } catch (error) {
+      this.destroy();
+      throw error;
+    }
+    if (!this.gathering) await this.pass(this.encoder.finish());
+  }
+
   /** Until `flush`, requests and short pieces of bulk data are held, to be written as one: each write costs both ends. */
   gather(): void {
     this.gathering = true;
@@ -258,6 +281,7 @@ export class UpstreamConnection {
   /**
    * A request without bodies, from sending to reply.
    * @param seconds how long upstream may take; by default the caller takes care of that
+   * @param pace for a request that may be long
    * @throws UpstreamRefusal with upstream's text when it answers with an error.
    */
   async ask<N extends OperationName>(
@@ -265,10 +289,12 @@ export class UpstreamConnection {
     request: RequestOf<N>,
     seconds = Number.POSITIVE_INFINITY,
     listener: Listener = {},
+    pace?: Pace,
   ): Promise<ReplyOf<N>> {
     const deadline = this.answerDeadline(seconds);
     try {
-      this.send(name, request);
+      if (pace) await this.sendInPieces(name, request, pace);
+      else this.send(name, request);
       const outcome = await this.outcome(listener);
       if (outcome !== undefined) throw new UpstreamRefusal(outcome);
       return await this.reply(name);
