@@ -84,10 +84,6 @@ async function toldOf(path: StorePath, view: ViewQueries): Promise<MadePathInfo 
   return info && { ...info, deriver: "" };
 }
 
-function isKnown(info: PathInfo | undefined): boolean {
-  return info !== undefined;
-}
-
 /** What G3 lets through of a path's info. */
 export function censored(info: PathInfo, deriver: StorePath | "" = "") {
   return {
@@ -140,10 +136,7 @@ const table = {
   IsValidPath: answer({
     summary: "valid if it is in the view, and not otherwise",
     subjects: ofPath,
-    answer: ({ path }, view) => {
-      const info = view.info(path);
-      return info instanceof Promise ? info.then(isKnown) : isKnown(info);
-    },
+    answer: ({ path }, view) => view.has(path),
   }),
   QueryValidPaths: answer({
     summary: "those in the view; nothing is substituted",

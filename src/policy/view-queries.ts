@@ -28,6 +28,8 @@ export interface ViewQueries {
   info(path: StorePath): MaybePromise<PathInfo | undefined>;
   /** As `info`; only where derivers need no hiding. */
   readonly madeInfo?: (path: StorePath) => MaybePromise<MadePathInfo | undefined>;
+  /** Whether a path is in the view. */
+  has(path: StorePath): MaybePromise<boolean>;
   /** Those of these paths that are in the view. Long lists are for `amongView`. */
   among(paths: readonly StorePath[]): MaybePromise<ReadonlySet<StorePath>>;
   all(): MaybePromise<readonly StorePath[]>;

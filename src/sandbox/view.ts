@@ -176,6 +176,10 @@ export class StoreView implements View {
     });
   }
 
+  has(path: StorePath): MaybePromise<boolean> {
+    return this.held.get(path) !== undefined || this.store.has(path);
+  }
+
   info(path: StorePath): MaybePromise<PathInfo | undefined> {
     return this.held.get(path) ?? this.store.info(path);
   }

@@ -44,7 +44,7 @@ class FakeView implements ViewQueries {
     return new Set(paths.filter((path) => this.has(path)));
   }
 
-  private has(path: string): boolean {
+  has(path: string): boolean {
     return this.present.has(path) || path.slice(base("").length) in this.made;
   }
 
