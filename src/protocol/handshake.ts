@@ -12,7 +12,7 @@
  *                               ◄──   log messages, then "last"
  */
 import { set, string, u64 } from "./codec.ts";
-import { compile } from "./compile.ts";
+import { type Compiled, compile } from "./compile.ts";
 import type { MessageReader } from "./message-reader.ts";
 import {
   type Dialect,
@@ -43,6 +43,9 @@ const stringsCodec = compile(set(string), plain);
 /** Sends a whole message. */
 type Send = (message: Buffer) => unknown;
 
+/** As `Send`; the last one may wait until there is more to be sent. */
+type SendGreeting = (message: Buffer, isLast: boolean) => unknown;
+
 export interface ClientGreeting extends Dialect {
   /** The client's own newest version. */
   readonly clientMinor: number;
@@ -59,41 +62,46 @@ export interface DaemonGreeting extends Dialect {
 }
 
 /**
- * The daemon's side: up to and without the log messages at the end.
+ * The daemon's side: up to and without the log messages at the end. What is to be said is sent when the client has to be
+ * waited for, as each write wakes it.
  * @param offered the version and the features to offer
  * @param versionText told to the client as the daemon's version
  * @throws WireError when the client does not speak this protocol.
  */
 export async function greetClient(
   reader: MessageReader,
-  send: Send,
+  send: SendGreeting,
   offered: Dialect,
   versionText: string,
 ): Promise<ClientGreeting> {
   const encoder = new Encoder();
-  const magic = await reader.read(numberCodec);
+  const read = <T>(codec: Compiled<T>): T | Promise<T> => {
+    const message = reader.read(codec);
+    if (message instanceof Promise && encoder.size > 0) send(encoder.finish(), false);
+    return message;
+  };
+  const magic = await read(numberCodec);
   if (magic !== MAGIC_1)
     throw new WireError("the client does not speak the Nix worker protocol (its first bytes are wrong)");
   encoder.u64(MAGIC_2);
   encoder.u64(versionToWire(offered.minor));
-  send(encoder.finish());
-  const clientMinor = versionFromWire(await reader.read(numberCodec));
-  if (clientMinor === undefined)
+  const clientMinor = versionFromWire(await read(numberCodec));
+  if (clientMinor === undefined) {
+    send(encoder.finish(), false);
     throw new WireError("the client speaks another major version of the protocol");
+  }
   const minor = Math.min(clientMinor, offered.minor);
 
   let features = new Set<Dialect["features"] extends ReadonlySet<infer F> ? F : never>();
   if (minor >= FEATURES_SINCE) {
-    features = knownFeatures(await reader.read(stringsCodec), offered.features);
+    features = knownFeatures(await read(stringsCodec), offered.features);
     stringsCodec.encode(encoder, [...offered.features].sort());
-    send(encoder.finish());
   }
-  if (minor >= 14 && (await reader.read(numberCodec)) !== 0) await reader.read(numberCodec);
-  if (minor >= 11) await reader.read(numberCodec);
+  if (minor >= 14 && (await read(numberCodec)) !== 0) await read(numberCodec);
+  if (minor >= 11) await read(numberCodec);
   if (minor >= TEXT_SINCE) encoder.string(versionText);
   if (minor >= TRUST_SINCE) encoder.u64(TRUST.notTrusted);
-  const rest = encoder.finish();
-  if (rest.length > 0) send(rest);
+  if (encoder.size > 0) send(encoder.finish(), true);
   return { minor, features, clientMinor, tooOld: minor < OLDEST_MINOR };
 }
 

@@ -46,7 +46,7 @@ export async function makeOffer(sandbox: Sandbox, pool: UpstreamPool): Promise<O
 export async function agree(client: Transport, replies: Replies, offered: Dialect): Promise<ClientGreeting> {
   const greeting = await greetClient(
     new MessageReader(client, GREETING_BYTES),
-    (message) => client.write(message),
+    (message, isLast) => (isLast ? replies.hold(message) : client.write(message)),
     offered,
     VERSION_TEXT,
   );

@@ -16,12 +16,18 @@ export class Replies {
   private readonly client: Transport;
   private readonly sandbox: Sandbox;
   private readonly encoder = new Encoder();
+  private held: Buffer | undefined;
 
   /** @param table until the client has greeted */
   constructor(client: Transport, sandbox: Sandbox, table: DialectTable) {
     this.client = client;
     this.sandbox = sandbox;
     this.table = table;
+  }
+
+  /** To be sent in front of what is sent next. */
+  hold(bytes: Buffer): void {
+    this.held = bytes;
   }
 
   /** The end of the greeting. */
@@ -80,7 +86,8 @@ export class Replies {
 
   /** Disconnects a client that does not read. */
   private deliver(message: Buffer): undefined | Promise<void> {
-    const waiting = this.client.write(message);
+    const waiting = this.client.write(this.held ? Buffer.concat([this.held, message]) : message);
+    this.held = undefined;
     if (!waiting) return undefined;
     const deadline = new Deadline(this.sandbox.profile.limits.requestDeadline, () => {
       this.sandbox.quota.onLimit("requestDeadline");

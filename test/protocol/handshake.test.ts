@@ -96,6 +96,35 @@ test("the daemon's side, by version", async () => {
   });
 });
 
+test("the daemon's side sends what it has to say only when the client has to be waited for", async () => {
+  const steps: string[] = [];
+  const [hello, ...rest] = [
+    Buffer.concat([MAGIC_1, word(0x126)]),
+    word(0),
+    Buffer.concat([word(0), word(0)]),
+  ];
+  const source = new MemorySource([hello!, ...rest]);
+  const fill = source.fill.bind(source);
+  source.fill = () => {
+    steps.push("wait");
+    return fill();
+  };
+  const send = (bytes: Buffer, isLast: boolean): void =>
+    void steps.push(`${bytes.length}${isLast ? " at last" : ""}`);
+  await greetClient(new MessageReader(source, LIMIT), send, dialect(38), "nix-broker");
+  // It has begun to wait when it says something: nothing that it could have said later is said before.
+  expect(steps).toEqual(["wait", "wait", "16", "wait", "8", "32 at last"]);
+});
+
+test("a client of another major version is told ours before it is refused", async () => {
+  const sent: Buffer[] = [];
+  const reader = new MessageReader(new MemorySource([Buffer.concat([MAGIC_1, word(0x226)])]), LIMIT);
+  await expect(greetClient(reader, (bytes) => sent.push(bytes), dialect(38), "nix-broker")).rejects.toThrow(
+    WireError,
+  );
+  expect(Buffer.concat(sent).equals(Buffer.concat([MAGIC_2, word(0x126)]))).toBe(true);
+});
+
 test("a client's CPU affinity is read and ignored", async () => {
   const bytes = Buffer.concat([MAGIC_1, word(0x115), word(1), word(7), word(0)]);
   expect((await asDaemon([bytes], dialect(38))).greeting.minor).toBe(21);
