@@ -36,25 +36,33 @@ export class FrameWalker {
         this.left -= taken;
         this.length += taken;
         at += taken;
+      } else if (this.have === 0 && chunk.length - at >= HEADER) {
+        this.startFrame(chunk, at);
+        at += HEADER;
       } else {
         const taken = Math.min(HEADER - this.have, chunk.length - at);
         chunk.copy(this.header, this.have, at, at + taken);
         this.have += taken;
         at += taken;
-        if (this.have === HEADER) this.startFrame();
+        if (this.have === HEADER) this.startFrame(this.header, 0);
       }
     }
     return at;
   }
 
-  private startFrame(): void {
-    const length = this.header.readBigUInt64LE(0);
-    if (length > BigInt(MAX_FRAME))
-      throw new WireError(`a frame of ${length} bytes is longer than ${MAX_FRAME} bytes`);
-    this.left = Number(length);
+  /** @param header holds the length, from `at` on */
+  private startFrame(header: Buffer, at: number): void {
+    this.left = frameLength(header, at);
+    if (this.left > MAX_FRAME)
+      throw new WireError(`a frame of ${this.left} bytes is longer than ${MAX_FRAME} bytes`);
     this.have = 0;
     this.done = this.left === 0;
   }
+}
+
+/** How long the next piece is. Far above what any has, the last digits are wrong. */
+export function frameLength(header: Buffer, at = 0): number {
+  return header.readUInt32LE(at + 4) * 0x1_0000_0000 + header.readUInt32LE(at);
 }
 
 /** Eight bytes that say how long the next piece is. */

@@ -4,7 +4,7 @@
  * the middle of it.
  */
 import { type ByteSource, EndOfStream } from "../../protocol/byte-stream.ts";
-import { FrameWalker, frameHeader, HEADER, OPENING } from "../../protocol/frames.ts";
+import { FrameWalker, frameHeader, frameLength, HEADER, OPENING } from "../../protocol/frames.ts";
 import type { Body as BodyKind } from "../../protocol/operations.ts";
 import { NarWalker } from "../../store/nar-walker.ts";
 import { tooLong } from "../refusal.ts";
@@ -156,11 +156,11 @@ export class Body {
   private async passOpening(frames: FrameWalker, write: Write, watched: Watched): Promise<void> {
     while (this.source.available.length < HEADER + OPENING) {
       const { available } = this.source;
-      if (available.length >= HEADER && available.readBigUInt64LE(0) <= BigInt(OPENING)) return;
+      if (available.length >= HEADER && frameLength(available) <= OPENING) return;
       await this.more();
     }
     const first = this.source.available.subarray(0, HEADER + OPENING);
-    const length = Number(first.readBigUInt64LE(0));
+    const length = frameLength(first);
     if (length <= OPENING) return;
     frames.push(first, watched.see);
     const data = first.subarray(HEADER);
