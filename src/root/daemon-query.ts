@@ -11,6 +11,7 @@ import { greetDaemon } from "../protocol/handshake.ts";
 import { logCodecs, STDERR } from "../protocol/log-messages.ts";
 import { MessageReader } from "../protocol/message-reader.ts";
 import type { OperationName, ReplyOf, RequestOf } from "../protocol/operations.ts";
+import type { UnkeyedValidPathInfo } from "../protocol/types.ts";
 import { NEWEST_MINOR } from "../protocol/version.ts";
 import { Encoder, fromWireText, WireError } from "../protocol/wire.ts";
 import type { StorePath } from "../store/store-path.ts";
@@ -24,12 +25,6 @@ export class DaemonQueryError extends Error {
 const MAX_REPLY = 64 * 1024 * 1024;
 /** A daemon that does not answer within this time is given up. Milliseconds. */
 const TIMEOUT = 30_000;
-
-export interface PathReferences {
-  readonly references: readonly StorePath[];
-  /** Bytes of the path's NAR. */
-  readonly narSize: number;
-}
 
 /** Questions to the daemon, one after the other, over a connection that is opened when needed and again when lost. */
 export class DaemonQuery {
@@ -54,9 +49,8 @@ export class DaemonQuery {
   }
 
   /** @returns undefined when the path is not valid. @throws DaemonQueryError */
-  async references(path: StorePath): Promise<PathReferences | undefined> {
-    const info = await this.ask("QueryPathInfo", { path });
-    return info && { references: info.references, narSize: info.narSize };
+  info(path: StorePath): Promise<UnkeyedValidPathInfo | undefined> {
+    return this.ask("QueryPathInfo", { path });
   }
 
   /** Keeps a path, valid or not, from the garbage collector until the connection closes. @throws DaemonQueryError */

@@ -1,10 +1,10 @@
 /**
- * One record of Nix's database in the form of `nix-store --dump-db` and `--load-db`: one field per line
- * (`makeValidityRegistration`, `decodeValidPathInfo` in src/libstore/path-info.cc and store-api.cc in the Nix
- * tree, the same since 2.3). Pure.
+ * One record of Nix's database in the form of `nix-store --load-db`: one field per line (`decodeValidPathInfo` in
+ * src/libstore/path-info.cc and store-api.cc in the Nix tree, the same since 2.3). Pure.
  *
- * A newline in a "reference" would start another record, so only store paths are written.
+ * A newline in a "reference" would start another record, so only store paths are written, and of the others what they are.
  */
+import type { UnkeyedValidPathInfo } from "../protocol/types.ts";
 import { isStorePath, type StorePath } from "../store/store-path.ts";
 
 export interface DatabaseRecord {
@@ -18,35 +18,27 @@ export interface DatabaseRecord {
   readonly references: readonly StorePath[];
 }
 
-/** A dump that is not exactly the one record that was asked for. */
+/** What cannot be in a record. */
 export class DatabaseRecordError extends Error {
   override name = "DatabaseRecordError";
 }
 
-/** @throws DatabaseRecordError */
-export function parseDatabaseRecord(dump: string, path: StorePath, storeDir: string): DatabaseRecord {
-  const lines = dump.split("\n");
-  const [dumped, narHash = "", narSize = "", deriver = "", count = ""] = lines;
-  const references = lines.slice(5, -1);
-  const isRecord =
-    dumped === path &&
-    /^[0-9a-f]{64}$/.test(narHash) &&
-    /^[0-9]{1,20}$/.test(narSize) &&
-    (deriver === "" || isStorePath(deriver, storeDir)) &&
-    count === String(references.length) &&
-    lines.at(-1) === "" &&
-    references.every((reference) => isStorePath(reference, storeDir));
-  if (!isRecord)
-    throw new DatabaseRecordError(`nix-store --dump-db printed something else than one record of ${path}`);
-  return { path, narHash, narSize, deriver, references };
+/** The record of a path of which the daemon told this. */
+export function databaseRecord(
+  path: StorePath,
+  { narHash, narSize, deriver, references }: UnkeyedValidPathInfo,
+): DatabaseRecord {
+  return { path, narHash, narSize: String(narSize), deriver, references };
 }
 
-/** @throws DatabaseRecordError when a reference is not a store path. */
+/** @throws DatabaseRecordError when a field is not what its name says */
 export function printDatabaseRecord(record: DatabaseRecord, storeDir: string): string {
-  for (const reference of record.references)
-    if (!isStorePath(reference, storeDir))
-      throw new DatabaseRecordError(`${JSON.stringify(reference)} cannot be a reference`);
   const { path, narHash, narSize, deriver, references } = record;
+  if (!/^[0-9a-f]{64}$/.test(narHash) || !/^[0-9]{1,20}$/.test(narSize))
+    throw new DatabaseRecordError(`the daemon told a hash or a size of ${path} that is none`);
+  for (const other of [...references, ...(deriver === "" ? [] : [deriver])])
+    if (!isStorePath(other, storeDir))
+      throw new DatabaseRecordError(`${JSON.stringify(other)} cannot be in a record`);
   return [path, narHash, narSize, deriver, String(references.length), ...references, ""].join("\n");
 }
 

@@ -39,11 +39,6 @@ export class NixStoreCommand {
     this.patience = patience;
   }
 
-  /** The database's record of a path, as text. @throws NixCommandError */
-  dump(path: StorePath): string {
-    return this.run(this.nixStore, ["--dump-db", path]);
-  }
-
   /** Registers the record in place of the existing one. @throws NixCommandError */
   load(record: string): void {
     this.run(this.nixStore, ["--load-db"], record);

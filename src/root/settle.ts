@@ -11,7 +11,7 @@ import { errorText } from "../contract/trusted-file.ts";
 import { noPause } from "../store/slices.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { DaemonQuery } from "./daemon-query.ts";
-import { parseDatabaseRecord, printDatabaseRecord, withReferences } from "./database-record.ts";
+import { databaseRecord, printDatabaseRecord, withReferences } from "./database-record.ts";
 import { readDerivation } from "./derivation-file.ts";
 import { gainsOf } from "./gains.ts";
 import { NixStoreCommand } from "./nix-store-command.ts";
@@ -74,7 +74,7 @@ async function registerReferences(
       for (const { path, found } of mentions) {
         const mentioned = found.filter((each) => each !== path && known.has(each));
         if (mentioned.length === 0) continue;
-        addReferences(config, nix, path, mentioned);
+        await addReferences(config, nix, path, mentioned, daemon);
         // Including what an earlier attempt added that was interrupted before it signed or checked.
         references[path] = mentioned.sort();
       }
@@ -98,13 +98,16 @@ async function validAmong(paths: ReadonlySet<StorePath>, daemon: DaemonQuery): P
 }
 
 /** Registers the references that the output does not have yet. */
-function addReferences(
+async function addReferences(
   config: RootConfig,
   nix: NixStoreCommand,
   output: StorePath,
   mentioned: readonly StorePath[],
-): void {
-  const record = parseDatabaseRecord(nix.dump(output), output, config.storeDir);
+  daemon: DaemonQuery,
+): Promise<void> {
+  const info = await daemon.info(output);
+  if (!info) throw new Error(`${output} is no longer valid, though it is kept from the collector`);
+  const record = databaseRecord(output, info);
   const added = mentioned.filter((path) => !record.references.includes(path)).sort();
   if (added.length > 0) nix.load(printDatabaseRecord(withReferences(record, added), config.storeDir));
 }
@@ -132,20 +135,27 @@ async function violationsOf(
   const derivation = await readDerivation(config, storePathBase(record.drvPath), noPause);
   const outputs: CheckedOutput[] = [];
   for (const [name, path] of built)
-    outputs.push({ name, path, added: references[path] ?? [], ...(await closureOf(path, daemon)) });
+    outputs.push({
+      name,
+      path,
+      added: references[path] ?? [],
+      ...(await closureOf(path, references, daemon)),
+    });
   return referenceViolations(derivation, outputs, config.storeDir);
 }
 
+/** @param added references that were registered just now: on this connection, the daemon may remember the time before */
 async function closureOf(
   path: StorePath,
+  added: Readonly<Record<StorePath, readonly StorePath[]>>,
   daemon: DaemonQuery,
 ): Promise<{ closure: Set<StorePath>; closureSize: number }> {
   const closure = new Set([path]);
   let closureSize = 0;
   for (const next of closure) {
-    const info = await daemon.references(next);
+    const info = await daemon.info(next);
     closureSize += info?.narSize ?? 0;
-    for (const reference of info?.references ?? []) closure.add(reference);
+    for (const reference of [...(info?.references ?? []), ...(added[next] ?? [])]) closure.add(reference);
   }
   return { closure, closureSize };
 }

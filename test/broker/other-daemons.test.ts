@@ -71,7 +71,7 @@ describe.each(versions)("in front of a daemon that is not Nix's [daemon %s]", (v
       return added.path;
     });
     expect(await query.isValidPath(path)).toBe(true);
-    expect(await query.references(path)).toMatchObject({ references: [] });
+    expect(await query.info(path)).toMatchObject({ references: [] });
     expect(await query.validPaths([path, `/nix/store/${"0".repeat(32)}-none`])).toEqual(new Set([path]));
     await query.keep(path);
     query.close();
