@@ -47,7 +47,8 @@ missing_folders() {
 
 # Copies each file beside its place and renames it: whoever runs the old one goes on with it, and there is always one.
 copy_files() {
-  files=${0%/*}/files
+  files=$(dirname "$0")/files
+  [ -d "$files" ] || fail "$files is missing: run this where the archive was unpacked"
   # A folder: beside a file in /tmp, others could put what we then write to.
   work=$(mktemp -d)
   new=$work/files

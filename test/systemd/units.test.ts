@@ -252,6 +252,19 @@ private_hosts = ["127.0.0.1"]
     await until(async () => (await systemd.show("nix-broker-fetch.socket", "NConnections")) === "0");
   });
 
+  test("G8: clients that come and go do not close the fetchers' socket for good", async () => {
+    const socketPath = systemd.path("/run/nix-broker-fetch.sock");
+    for (let i = 0; i < 300; i++)
+      await new Promise<void>((resolve) => {
+        const client = connect(socketPath, () => client.destroy());
+        client.on("error", () => undefined).on("close", () => resolve());
+      });
+    await until(async () => (await systemd.show("nix-broker-fetch.socket", "NConnections")) === "0");
+    expect(await systemd.show("nix-broker-fetch.socket", "ActiveState")).toBe("active");
+    // From 255 on systemd slows them down before that.
+    expect(await systemd.show("nix-broker-fetch.socket", "TriggerLimitIntervalUSec")).toBe("0");
+  });
+
   test("a fetcher whose client has left ends, whatever its server does", async () => {
     server.serve("/endless", (_, response) => {
       const drip = setInterval(() => response.write("."), 100);
