@@ -6,6 +6,8 @@ import type { Mount } from "./machine.ts";
 export interface JailPlan {
   readonly bwrap: string;
   readonly machine: readonly Mount[];
+  /** The user's name. */
+  readonly user: string;
   /** Where the jail's home is; its contents are those of a folder, or none and gone at the end. */
   readonly home: string;
   readonly keptHome: string | undefined;
@@ -44,6 +46,16 @@ const FIRST_INPUT_FD = READY_FD + 1;
 export const daemonSocket = "/nix/var/nix/daemon-socket/socket";
 const buildLogs = "/nix/var/log/nix";
 
+/** Where clients keep the user's profiles: from 2.14 on in the home. */
+export function ownProfiles(home: string): string {
+  return `${home}/.local/state/nix/profiles`;
+}
+
+/** Where clients keep them before 2.14: in the jail it is a link to the same place. */
+export function oldProfiles(user: string): string {
+  return `/nix/var/nix/profiles/per-user/${user}`;
+}
+
 function mountOptions(mount: Mount): string[] {
   return "source" in mount
     ? [`--${mount.kind}`, mount.source, mount.target]
@@ -56,9 +68,12 @@ function mountsOf(plan: JailPlan): Mount[] {
     { kind: "dev", target: "/dev" },
     ...(["/tmp", "/var/tmp", "/run"] as const).map((target): Mount => ({ kind: "tmpfs", target })),
     ...plan.machine,
-    plan.keptHome === undefined
-      ? { kind: "tmpfs", target: plan.home }
-      : { kind: "bind", source: plan.keptHome, target: plan.home },
+    ...(plan.keptHome === undefined
+      ? ([
+          { kind: "tmpfs", target: plan.home },
+          { kind: "dir", target: ownProfiles(plan.home) },
+        ] as const)
+      : ([{ kind: "bind", source: plan.keptHome, target: plan.home }] as const)),
     ...plan.folders.map(
       ({ source, target, writable }): Mount => ({ kind: writable ? "bind" : "ro-bind", source, target }),
     ),
@@ -66,6 +81,7 @@ function mountsOf(plan: JailPlan): Mount[] {
     ...(plan.logs === undefined
       ? []
       : ([{ kind: "ro-bind", source: plan.logs, target: buildLogs }] as const)),
+    { kind: "symlink", source: ownProfiles(plan.home), target: oldProfiles(plan.user) },
     ...(plan.brokerStays
       ? ([{ kind: "ro-bind", source: dirname(plan.socket), target: dirname(daemonSocket) }] as const)
       : ([
@@ -107,11 +123,15 @@ export function jailArguments(plan: JailPlan): { args: string[]; inputs: JailInp
 /** With these words before it, a command gets the signals of the terminal's keys again that bwrap ignores. */
 export const restoringInterrupts = ["/usr/bin/env", "--default-signal=INT,QUIT"] as const;
 
-/** The command as bwrap gets it: a shell that tells when it was started, waits, and leaves its place to the command. */
-export function announced({ command, leavesInterrupts }: JailPlan): string[] {
-  const script = `echo >&${READY_FD}; read -r go <&${READY_FD} || exit; exec ${READY_FD}>&-; exec "$@"`;
+/**
+ * The command as bwrap gets it: a shell that tells when it was started, waits, and leaves its place to the command. What it
+ * does to a kept home it does in the jail, for outside links in there could lead anywhere.
+ */
+export function announced({ command, home, leavesInterrupts }: JailPlan): string[] {
+  const start = `echo >&${READY_FD}; read -r go <&${READY_FD} || exit; exec ${READY_FD}>&-`;
+  const script = `${start}; [ -d "$1" ] || mkdir -p "$1" 2> /dev/null; shift; exec "$@"`;
   const before = leavesInterrupts ? restoringInterrupts : [];
-  return [...before, "/bin/sh", "-c", script, "nix-broker jail", ...command];
+  return [...before, "/bin/sh", "-c", script, "nix-broker jail", ownProfiles(home), ...command];
 }
 
 /**

@@ -9,7 +9,7 @@ import { currentUser, ownPlaces } from "../config/places.ts";
 import { makeFolders } from "../host/make-folders.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
-import { type JailPlan, jailLines, restoringInterrupts } from "./bubblewrap.ts";
+import { type JailPlan, jailLines, oldProfiles, ownProfiles, restoringInterrupts } from "./bubblewrap.ts";
 import { callFilter, hasCallFilter } from "./call-filter.ts";
 import { clientFiles } from "./client-files.ts";
 import { jailConfig, jailProfile } from "./config.ts";
@@ -66,9 +66,9 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     console.error(
       `nix-broker: the profile '${profile.name}' would give builds the network (fixed_outputs = "allow"), and a jail without --net has none: nix-broker fetches what --allow-url names`,
     );
-  const broker = await startJailBroker(config, profile, (inside) => outsidePath(given, inside)).catch(
-    (error: Error) => told(error, config.audit.path),
-  );
+  const broker = await startJailBroker(config, profile, (inside) =>
+    outsidePath(given, withoutOldProfiles(inside, user)),
+  ).catch((error: Error) => told(error, config.audit.path));
   let end: JailEnd;
   try {
     end = await runJail({ ...plan, socket: broker.socket }, given, broker.hide);
@@ -158,6 +158,12 @@ function keptHome(path: string, options: JailOptions, user: JailUser, config: Co
   return { ...folder, target: user.home };
 }
 
+/** Where a path of the jail leads if it is one of the user's profiles, as older clients name them. */
+function withoutOldProfiles(inside: string, { name, home }: JailUser): string {
+  const old = oldProfiles(name);
+  return inside.startsWith(`${old}/`) ? ownProfiles(home) + inside.slice(old.length) : inside;
+}
+
 interface Parts {
   readonly options: JailOptions;
   readonly command: readonly string[];
@@ -182,6 +188,7 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
     ]),
     brokerStays: options.print === true,
     machine: machineMounts(withNetwork),
+    user: user.name,
     home: user.home,
     keptHome: home,
     folders,

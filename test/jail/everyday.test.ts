@@ -84,6 +84,14 @@ describeEachVersion(
       });
     });
 
+    test("G6: what is installed in a kept home is there in the next jail, and is not collected meanwhile", async () => {
+      const options = { cwd: project, args: ["--home", "/home/alice/kept"] };
+      expect(await jails.bash("nix-env -f set.nix -i -A program", options)).toMatchObject({ code: 0 });
+      await jails.collectGarbage();
+      expect((await jails.bash("program-1.0", options)).stdout).toContain("hello of");
+      await jails.asAlice("rm -r ~/kept");
+    });
+
     test("G6: links outlast the jail, and go when they are removed", async () => {
       await session.end();
       const before = await results();

@@ -256,6 +256,7 @@ describe("the command line", () => {
     filter: callFilter("x64"),
     withNetwork: false,
     leavesInterrupts: false,
+    user: "alice",
     ownSession: false,
     cwd: "/work",
     environment: { PATH: "/bin" },
