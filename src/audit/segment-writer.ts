@@ -1,5 +1,6 @@
 /** Writes records into one segment: the chain, the texts, one transaction per batch. */
 
+import { type Stats, statSync } from "node:fs";
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { AUDIT_KINDS, type AuditRecord, chainHash, type StoredRecord, VERDICTS } from "./record.ts";
 import { type SegmentHead, segmentHead } from "./schema.ts";
@@ -14,6 +15,8 @@ export interface ChainHead {
 }
 
 const COLUMNS = 22;
+/** How often is looked whether the file is still there. Milliseconds. */
+const LOOK_MS = 1000;
 const NONE: readonly string[] = [];
 /** A text that a record does not have. */
 const ABSENT = { id: null, json: "null" } as const;
@@ -30,6 +33,8 @@ export class SegmentWriter {
   private readonly insert: StatementSync;
   private readonly insertSubject: StatementSync;
   private headHash: ChainHead;
+  private readonly file: Stats;
+  private looked = performance.now();
 
   /** Takes over a database that is a segment of our format. */
   constructor(database: DatabaseSync, path: string) {
@@ -38,6 +43,7 @@ export class SegmentWriter {
     const segment = segmentHead(database);
     if (segment === undefined) throw new Error(`${path} is not a segment of an audit.`);
     this.segment = segment;
+    this.file = statSync(path);
     this.texts = new TextTable(database);
     this.begin = database.prepare("BEGIN IMMEDIATE");
     this.commit = database.prepare("COMMIT");
@@ -59,9 +65,10 @@ export class SegmentWriter {
   /**
    * Writes records in one transaction: all of them or none. Calls `onEach` with the head of the chain after
    * each of them.
-   * @throws the database's error.
+   * @throws the database's error; Error when its file was removed
    */
   write(records: readonly AuditRecord[], onEach?: (head: ChainHead) => void): void {
+    this.requireFile();
     this.begin.run();
     let { seq, hash } = this.headHash;
     try {
@@ -85,6 +92,26 @@ export class SegmentWriter {
   settle(): void {
     // A checkpoint syncs the log of writes before it copies from it; readers do not hinder that.
     this.database.exec("PRAGMA wal_checkpoint(PASSIVE)");
+  }
+
+  /** Into a file that was removed SQLite goes on writing, and nobody would ever read it. */
+  private requireFile(): void {
+    if (performance.now() - this.looked < LOOK_MS) return;
+    if (!this.isThere())
+      throw new Error(
+        `${this.path} was removed or replaced; put it back, or restart nix-broker, which begins anew`,
+      );
+    this.looked = performance.now();
+  }
+
+  private isThere(): boolean {
+    try {
+      const found = statSync(this.path, { throwIfNoEntry: false });
+      return found?.ino === this.file.ino && found.dev === this.file.dev;
+    } catch {
+      // Its folder cannot be entered: what is open can be written.
+      return true;
+    }
   }
 
   /** Returns the hash of the record. */
