@@ -24,10 +24,11 @@ import {
 import { WantedOutputs as Wanted, type WantedNames } from "../../policy/wanted-outputs.ts";
 import { printContentAddress } from "../../store/content-address.ts";
 import { type Derivation, DerivationError, fixedOutputAddress, outputKind } from "../../store/derivation.ts";
-import { paced } from "../../store/slices.ts";
+import { type Pace, paced } from "../../store/slices.ts";
 import type { StorePath } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { Sandbox } from "../sandbox.ts";
+import { SharedValues } from "../shared-values.ts";
 import { refuseExportedGraphs } from "./exported-graphs.ts";
 import type { HeldOutputs } from "./held-outputs.ts";
 
@@ -59,7 +60,15 @@ export interface Approval {
   readonly runs: ApprovedRuns;
   /** The outputs of each derivation that was asked for, as `Approved.outputs`. */
   readonly asked: ReadonlyMap<StorePath, Approved["outputs"]>;
+  /** To be called when the request is over. */
+  release(): Promise<void>;
 }
+
+/**
+ * What requests in progress keep of the derivations that may run. A path determines the text, so it is the same for all of
+ * them: one that is asked for again and again takes no more memory (G8).
+ */
+export const sharedRuns = new SharedValues<StorePath, Approved>();
 
 /** @throws Refusal naming the derivation and the rule; NotInView */
 export async function approve(
@@ -68,14 +77,31 @@ export async function approve(
   targets: readonly WantedOutputs[],
 ): Promise<Approval> {
   const walk = new Walk(sandbox, held);
-  const wanted = byDerivation(targets);
-  await requireKept(held, [...wanted.keys()]);
-  for (let level = wanted; level.size > 0; ) level = await walk.look(level);
-  await refuseExportedGraphs(sandbox, walk.runs);
-  await held.settled();
+  const release = releaseOf(walk.runs, sandbox.pace);
+  try {
+    const wanted = byDerivation(targets);
+    await requireKept(held, [...wanted.keys()]);
+    for (let level = wanted; level.size > 0; ) level = await walk.look(level);
+    await refuseExportedGraphs(sandbox, walk.runs);
+    await held.settled();
+  } catch (error) {
+    await release();
+    throw error;
+  }
   return {
     runs: walk.runs,
     asked: new Map(targets.map(({ derivation }) => [derivation, walk.outputsOf(derivation)])),
+    release,
+  };
+}
+
+/** Apart from the walk: this would keep all of it until the request is over. */
+function releaseOf(runs: ApprovedRuns, pace: Pace): () => Promise<void> {
+  return async () => {
+    for (const path of runs.keys()) {
+      sharedRuns.release(path);
+      if (pace.due) await pace.pause();
+    }
   };
 }
 
@@ -139,7 +165,7 @@ class Walk {
           inputs.push(input);
           next.add(input, names);
         }
-        this.runs.set(entry.path, { ...judged, inputs });
+        this.runs.set(...sharedRuns.hold(entry.path, { ...judged, inputs }));
         if (pace.due) await pace.pause();
       }
     }

@@ -45,11 +45,10 @@ async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]):
     const holder = sandbox.view.closed ? undefined : await exchange.upstream();
     const held = holder ? heldOnConnection(exchange, holder, wanted) : heldInView(exchange);
     const approval = await approve(sandbox, held, wanted);
-    const endWait = exchange.waits.begin(sandbox, locked(approval));
     try {
-      return { ...(await approvedBuild(exchange, holder, wanted, approval, tails)), tails };
+      return { ...(await waitedBuild(exchange, holder, wanted, approval, tails)), tails };
     } finally {
-      endWait();
+      await approval.release();
     }
   } finally {
     forgetNames?.();
@@ -62,6 +61,17 @@ function locked({ runs }: Approval): ReadonlySet<StorePath> {
   const keys = new Set<StorePath>();
   for (const [path, { outputs }] of runs) for (const output of outputs.values()) keys.add(output || path);
   return keys;
+}
+
+/** @throws as `build`, and Refusal when the request could wait forever */
+async function waitedBuild(...build: Parameters<typeof approvedBuild>): ReturnType<typeof approvedBuild> {
+  const [{ sandbox, waits }, , , approval] = build;
+  const endWait = waits.begin(sandbox, locked(approval));
+  try {
+    return await approvedBuild(...build);
+  } finally {
+    endWait();
+  }
 }
 
 /** @param holder the connection that holds what was not judged */
