@@ -42,7 +42,7 @@ export class AuditSummary {
     const { forward, answer, deny } = this.requests;
     const { done, failed } = this.builds;
     return [
-      `${forward + answer + deny} requests: ${answer} answered, ${forward} forwarded, ${deny} denied; ${done} builds done, ${failed} failed`,
+      `${forward + answer + deny} requests: ${answer} answered, ${forward} forwarded, ${deny} denied; builds: ${done} done, ${failed} failed`,
       ...[...this.denials].map(([line, count]) => `denied${count > 1 ? ` ${count} times` : ""}: ${line}`),
       ...(this.omitted > 0 ? [`denied: ${this.omitted} more`] : []),
     ];

@@ -70,7 +70,7 @@ export function refuseFixedOutput(derivation: Derivation, profile: Profile): str
   if (policy === "allow" || !isFixedOutput(derivation)) return undefined;
   if (policy === "deny") return `the profile '${profile.name}' allows no fixed-output derivations`;
   if (policy === "known")
-    return `the profile '${profile.name}' allows fixed-output derivations only if the output is already in the view`;
+    return `the profile '${profile.name}' allows fixed-output derivations only if the output is already in the view; nix-broker itself fetches from URLs that are listed (fixed_outputs, or for nix-broker jail --allow-url)`;
   return `the profile '${profile.name}' lets no derivation use the network (fixed_outputs)`;
 }
 

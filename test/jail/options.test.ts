@@ -340,7 +340,7 @@ describe("the summary", () => {
     ]);
     expect(summary.isEmpty).toBe(false);
     const [first, ...others] = summary.lines();
-    expect(first).toBe("8 requests: 3 answered, 1 forwarded, 4 denied; 1 builds done, 1 failed");
+    expect(first).toBe("8 requests: 3 answered, 1 forwarded, 4 denied; builds: 1 done, 1 failed");
     expect(others).toHaveLength(1);
     expect(others[0]).toMatch(/^denied 4 times: CollectGarbage: no.*authority$/);
     expect(others[0]).not.toContain("\u001b");
