@@ -59,8 +59,11 @@ class Settler {
   private answered: ((answer: SettleAnswer) => void) | undefined;
   private failed: ((error: Error) => void) | undefined;
   private timer: NodeJS.Timeout | undefined;
+  private readonly onEnd: (settler: Settler) => void;
 
+  /** @param onEnd called when it can be asked nothing more, possibly twice */
   constructor(program: string, onEnd: (settler: Settler) => void) {
+    this.onEnd = onEnd;
     this.child = fork(program, ["settler"]);
     this.child.on("message", (answer) => this.answered?.(answer as SettleAnswer));
     this.child.on("error", (error) => this.failed?.(error));
@@ -79,7 +82,13 @@ class Settler {
       this.child.send(request);
     });
     this.failed = undefined;
-    this.timer = setTimeout(() => this.child.disconnect(), IDLE_MS);
+    this.timer = setTimeout(() => this.letGo(), IDLE_MS);
     return answer;
+  }
+
+  /** First of all it is asked nothing more: the process may take a while to end. */
+  private letGo(): void {
+    this.onEnd(this);
+    if (this.child.connected) this.child.disconnect();
   }
 }
