@@ -6,13 +6,17 @@ import { JailError } from "./jail-error.ts";
 const harmless = [
   "COLORTERM",
   "EDITOR",
+  "FORCE_COLOR",
   "LANG",
   "LANGUAGE",
   "NO_COLOR",
   "PAGER",
   "SHELL",
   "TERM",
+  "TERM_PROGRAM",
+  "TERM_PROGRAM_VERSION",
   "TZ",
+  "VISUAL",
 ] as const;
 
 export interface JailUser {
@@ -63,7 +67,7 @@ export function jailEnvironment(
       variables[name] = value;
   const nixPath = environment.NIX_PATH ?? channels(surroundings);
   if (nixPath !== "") variables.NIX_PATH = inStore(nixPath, surroundings);
-  for (const name of ["NIX_SSL_CERT_FILE", "LOCALE_ARCHIVE"]) {
+  for (const name of ["NIX_SSL_CERT_FILE", "LOCALE_ARCHIVE", "TERMINFO", "TERMINFO_DIRS"]) {
     const value = environment[name];
     if (value !== undefined) variables[name] = inStore(value, surroundings);
   }

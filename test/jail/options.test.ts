@@ -163,6 +163,8 @@ describe("environment", () => {
       `/home/alice/.nix-profile/bin:${store}-user-environment/bin:/usr/bin:relative`,
     );
     expect(variables.NIX_PATH).toBe(`nixpkgs=${store}-nixpkgs:${store}-channels`);
+    const terminal = { TERMINFO_DIRS: "/home/alice/.nix-profile/bin:/etc/terminfo" };
+    expect(made([], terminal).TERMINFO_DIRS).toBe(`${store}-user-environment/bin:/etc/terminfo`);
     const own = {
       NIX_PATH: "nixpkgs=/nix/var/nix/profiles/per-user/root/channels/nixpkgs:x=https://example.org/x.tar.gz",
     };
