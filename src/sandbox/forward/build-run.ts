@@ -81,15 +81,17 @@ export class BuildRun {
     const outcomes = await this.request(targets);
     const failed = [...outcomes].filter(([, { kind }]) => kind === "failed") as [StorePath, Failed][];
     if (!keepGoing || failed.length === 0) return outcomes;
-    // Which of its dependencies failed, if that is known: it need not fail twice.
+    // What upstream did not get to is told as failed, too. So only what its words name has failed for sure, and need not fail
+    // twice; the rest is tried by itself.
     const words = wordsOf(failed.map(([, outcome]) => outcome));
     const culprits = await culpritsOf(this.runs, words, this.exchange.sandbox.pace);
     const failures = new Map<StorePath, Failed>();
     for (const [path, outcome] of failed) {
-      const culprit = culprits.get(path)?.derivation ?? path;
-      if (this.runs.has(culprit)) failures.set(culprit, outcome);
+      const culprit = culprits.get(path)?.derivation;
+      if (culprit !== undefined) failures.set(culprit, outcome);
+      else if (outcome.timedOut || this.runs.size === 1) failures.set(path, outcome);
     }
-    return failures.size > 0 ? this.buildEach(targets, failures) : outcomes;
+    return this.buildEach(targets, failures);
   }
 
   /** Continues after failures: builds everything that does not depend on a failure. */
