@@ -2,6 +2,8 @@
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, rmSync } from "node:fs";
+import { OWN_FAULT } from "../src/service/own-faults.ts";
+import { LabError } from "./command.ts";
 import type { Daemon } from "./daemon.ts";
 import { until, watchPart, wordsOf } from "./parts.ts";
 import { program } from "./program.ts";
@@ -45,6 +47,7 @@ export interface TestBroker {
   audit(...filters: string[]): Promise<AuditRow[]>;
   /** Resident memory in bytes. */
   residentBytes(): number;
+  /** @throws LabError when it has told of a bug of its own */
   stop(signal?: NodeJS.Signals): Promise<void>;
 }
 
@@ -148,6 +151,7 @@ ${options.runtime ?? ""}
       if (child.exitCode !== null || child.signalCode !== null) return;
       child.kill(signal);
       await exited;
+      if (log().includes(OWN_FAULT)) throw new LabError(`the service found a bug of its own:\n${log()}`);
     },
   };
 }

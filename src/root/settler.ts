@@ -28,7 +28,7 @@ export function serveLinker(): void {
     } catch (error) {
       answer = { outcome: "pending", violations: [], error: errorText(error) };
     }
-    // Without a linker, nobody waits for it.
-    if (process.connected) process.send?.(answer);
+    // A linker that ends meanwhile does not wait for it.
+    if (process.connected) process.send?.(answer, () => undefined);
   });
 }

@@ -159,7 +159,7 @@ export class Sandbox {
     paths: readonly StorePath[],
     addressOf?: (info: PathInfo) => MaybePromise<string>,
   ): Promise<void> {
-    const fresh = paths.filter((path) => !this.inMemory(path));
+    const fresh = paths.filter((path) => !this.view.knows(path));
     if (fresh.length === 0) return;
     await this.home.keep(fresh);
     if (!this.view.closed) return;
@@ -193,8 +193,8 @@ export class Sandbox {
     const { path, references } = told;
     this.view.hold?.(told, holder);
     if (!this.view.closed) return told;
-    const isWhole = references.every((reference) => reference === path || this.inMemory(reference));
-    if (this.inMemory(path) || !isWhole || (await this.released([path]))) {
+    const isWhole = references.every((reference) => reference === path || this.view.knows(reference));
+    if (this.view.knows(path) || !isWhole || (await this.released([path]))) {
       // What upstream had before, with more references, or what was somebody's output.
       await this.admit([path], (info) => (info.path === path ? addressOf(info) : ""));
       return infoInView(path, this.view);
@@ -207,7 +207,7 @@ export class Sandbox {
     ]);
     const info = { ...told, contentAddress };
     // Another client may have added the same meanwhile.
-    if (!this.inMemory(path)) {
+    if (!this.view.knows(path)) {
       this.view.add([info]);
       this.gained.push(path);
     }
@@ -226,7 +226,7 @@ export class Sandbox {
 
   private async admitFixedAmong(names: readonly string[]): Promise<void> {
     const infos = await mapInSlices(names, this.pace, async (name) =>
-      !isStorePath(name, this.view.storeDir) || isDerivationPath(name) || this.inMemory(name)
+      !isStorePath(name, this.view.storeDir) || isDerivationPath(name) || this.view.knows(name)
         ? undefined
         : this.store.info(name),
     );
@@ -245,13 +245,8 @@ export class Sandbox {
   /** The paths of these closures that are new to the view, with all references that they will have. */
   private async closure(paths: readonly StorePath[]): Promise<PathInfo[]> {
     for (;;) {
-      const infos = await this.store.closure(paths, (path) => this.inMemory(path));
+      const infos = await this.store.closure(paths, (path) => this.view.knows(path));
       if (!(await this.released(infos.map(({ path }) => path)))) return infos;
     }
-  }
-
-  private inMemory(path: StorePath): boolean {
-    const info = this.view.info(path);
-    return info !== undefined && !(info instanceof Promise);
   }
 }

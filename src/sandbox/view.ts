@@ -17,6 +17,8 @@ import { OUTPUT_MAP_SINCE, type UpstreamStore } from "./upstream/store.ts";
 export interface View extends ViewQueries {
   /** Whether it is a closed world: whatever is not in it does not exist. */
   readonly closed: boolean;
+  /** Whether its info is at hand, without asking upstream. */
+  knows(path: StorePath): boolean;
   /** Paths in the view, as far as they are counted. */
   readonly size: number;
   /** Adds a closure: the info of every path that `infos` refer to is already there or among them. */
@@ -74,6 +76,10 @@ export class ClosedView implements View {
   }
 
   has(path: StorePath): boolean {
+    return this.infos.has(path);
+  }
+
+  knows(path: StorePath): boolean {
     return this.infos.has(path);
   }
 
@@ -160,6 +166,10 @@ export class StoreView implements View {
   }
 
   add(): void {}
+
+  knows(path: StorePath): boolean {
+    return this.held.get(path) !== undefined;
+  }
 
   hold(info: PathInfo, holder: Holder): void {
     this.held.add(info, holder);

@@ -9,11 +9,14 @@
  */
 import type { Log } from "./log.ts";
 
+/** Tests look for this in the log of every service that they stop. */
+export const OWN_FAULT = "a bug of nix-broker: something failed that nobody waited for; please report it";
+
 /** @returns the function that ends this */
 export function tellRejections(log: Log): () => void {
   const tell = (reason: unknown): void => {
     const error = reason instanceof Error ? (reason.stack ?? reason.message) : String(reason);
-    log.error({ error }, "a bug of nix-broker: something failed that nobody waited for; please report it");
+    log.error({ error }, OWN_FAULT);
   };
   process.on("unhandledRejection", tell);
   return () => process.off("unhandledRejection", tell);
