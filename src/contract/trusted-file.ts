@@ -13,6 +13,7 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
+import { open } from "node:fs/promises";
 import { dirname } from "node:path";
 
 /** A file or folder that root relies on does not belong to root, or others may write to it. */
@@ -69,10 +70,9 @@ export function writeTrusted(
   mode: number,
   group = process.getegid?.() ?? 0,
 ): void {
-  const temporary = `${dirname(path)}/.${path.slice(path.lastIndexOf("/") + 1)}.${process.pid}`;
+  const temporary = temporaryOf(path);
   rmSync(temporary, { force: true });
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const descriptor = openSync(temporary, flags, mode);
+  const descriptor = openSync(temporary, NEW_FILE, mode);
   try {
     writeSync(descriptor, text);
     fchownSync(descriptor, owner(), group);
@@ -81,6 +81,32 @@ export function writeTrusted(
     closeSync(descriptor);
   }
   renameSync(temporary, path);
+}
+
+/** As {@link writeTrusted}; others have their turn while this waits for the disk. */
+export async function writeTrustedAsync(
+  path: string,
+  text: string,
+  mode: number,
+  group: number,
+): Promise<void> {
+  const temporary = temporaryOf(path);
+  rmSync(temporary, { force: true });
+  const file = await open(temporary, NEW_FILE, mode);
+  try {
+    await file.writeFile(text);
+    await file.chown(owner(), group);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  renameSync(temporary, path);
+}
+
+const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+function temporaryOf(path: string): string {
+  return `${dirname(path)}/.${path.slice(path.lastIndexOf("/") + 1)}.${process.pid}`;
 }
 
 /** The `code` of an error of the operating system, "" for any other. */

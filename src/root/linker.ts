@@ -28,7 +28,7 @@ import { makeNoDaemonFolder } from "./no-daemon.ts";
 import { type OptIn, optIn, SYSTEM_FEATURE } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import { Questions } from "./questions.ts";
-import { judgement, recordOf, registerSandbox } from "./registration.ts";
+import { forgetRecord, judgement, recordDurably, recordOf, registerSandbox } from "./registration.ts";
 import { SandboxTable } from "./sandbox-table.ts";
 import type { Settle } from "./settlers.ts";
 import { storeProblem } from "./store-mount.ts";
@@ -170,9 +170,13 @@ export class Linker {
       origin: "static",
       chroot,
     } as const;
+    await recordDurably(this.config, this.service, record);
     // A process of another user of the same build may have been faster.
     const made = this.table.inChroot(chroot);
-    if (made) return made.record.id;
+    if (made) {
+      forgetRecord(this.config, record.id);
+      return made.record.id;
+    }
     registerSandbox(this.config, this.service, record);
     this.table.scan();
     return record.id;

@@ -16,7 +16,14 @@ import type { HookCall } from "./hook-call.ts";
 import { hasCaller } from "./hook-caller.ts";
 import { type OptIn, optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
-import { explainMissingSocket, judgement, recordOf, refuseSandbox, registerSandbox } from "./registration.ts";
+import {
+  explainMissingSocket,
+  judgement,
+  recordDurably,
+  recordOf,
+  refuseSandbox,
+  registerSandbox,
+} from "./registration.ts";
 
 /** Where every version of Nix looks for the daemon and for its settings. */
 const DAEMON_SOCKET_FOLDER = "/nix/var/nix/daemon-socket";
@@ -61,6 +68,7 @@ export async function preBuildHook(
     origin: "hook",
     chroot,
   };
+  await recordDurably(config, service, record);
   registerSandbox(config, service, record);
   await awaitTaken(config, service, record);
   // Without a chroot there is nothing to map into, and Nix would refuse the lines.

@@ -29,7 +29,14 @@ import {
   printSandboxRecord,
   type SandboxRecord,
 } from "../contract/sandbox-record.ts";
-import { errorCode, errorText, owner, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
+import {
+  errorCode,
+  errorText,
+  owner,
+  readTrusted,
+  writeTrusted,
+  writeTrustedAsync,
+} from "../contract/trusted-file.ts";
 import type { Derivation } from "../store/derivation.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { askerOf } from "./build-asker.ts";
@@ -78,15 +85,24 @@ export async function judgement(
   }
 }
 
+/** Makes the durable record of a sandbox, which exists before anything else of it. It waits for the disk. */
+export async function recordDurably(
+  config: RootConfig,
+  service: ServiceAccount,
+  record: SandboxRecord,
+): Promise<void> {
+  ensureTree(config, service);
+  const { durable } = sandboxPlaces(config, record.id);
+  await writeTrustedAsync(durable, printSandboxRecord(record), 0o640, service.gid);
+}
+
 /**
- * Creates the folder of a sandbox, the folders of its roots and its entry in the index. Watchers see the folder only when it
- * is complete; its roots exist before it, and the durable record before anything else.
+ * Creates the folder of a sandbox that has its durable record, the folders of its roots and its entry in the index. Watchers
+ * see the folder only when it is complete; its roots exist before it.
  */
 export function registerSandbox(config: RootConfig, service: ServiceAccount, record: SandboxRecord): void {
-  ensureTree(config, service);
   const places = sandboxPlaces(config, record.id);
   const text = printSandboxRecord(record);
-  writeTrusted(places.durable, text, 0o640, service.gid);
   folder(places.roots, 0o755, service);
   // The linker, which fills it, must not make it: a build may have been settled by then.
   folder(places.gains, 0o755, root());
@@ -200,7 +216,12 @@ export async function releaseRoots(config: RootConfig, id: SandboxId): Promise<v
   const aside = releasedFolder(config);
   await putAside(places.roots, aside);
   await putAside(places.gains, aside);
-  rmSync(places.durable, { force: true });
+  forgetRecord(config, id);
+}
+
+/** Removes the durable record of a sandbox that has nothing else any more, or not yet. */
+export function forgetRecord(config: RootConfig, id: SandboxId): void {
+  rmSync(sandboxPlaces(config, id).durable, { force: true });
 }
 
 /** Removes the folder of a sandbox, finished or not, and its entry in the index. Its roots are not touched. */
