@@ -259,6 +259,16 @@ describeEachDebian("the package, on a clean system with Debian's own Nix", ["tri
     expect(await must("nix-broker", "audit", "--op", "BuildPaths")).toContain("forward");
   });
 
+  test("compiled hooks need nothing but the linker", async () => {
+    // The scripts do the work where the linker's unit may not look at the hooks, say: nobody would notice.
+    const hooks = ["/usr/lib/nix-broker/pre-build-hook", "/usr/lib/nix-broker/post-build-hook"];
+    const compiled = "for hook; do test -L $hook || mv $hook.sh $hook.away; done";
+    await must("sh", "-c", compiled, "sh", ...hooks);
+    const out = (await must(...outerBuild("compiled"))).trim();
+    await must("sh", "-c", "for hook; do test -L $hook || mv $hook.away $hook.sh; done", "sh", ...hooks);
+    expect(await must("nix-store", "-q", "--references", out)).toMatch(/-inner-compiled\n$/);
+  });
+
   test("an upgrade lets a nested build go on with the old version, and then starts the new one", async () => {
     const old = await machine.mainPid();
     const building = await machine.startSlowBuild();
