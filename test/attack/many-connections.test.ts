@@ -18,8 +18,8 @@ describeAttack(
         try {
           return await brokered();
         } catch (error) {
-          // Until the broker has noticed that others left.
-          expect((error as Error).message).toContain("limits.connections");
+          // Until the broker has noticed that others left. While it tells as many as it tells at once, it only hangs up.
+          expect((error as Error).message).toMatch(/limits\.connections|the peer closed the connection/);
         }
       }
     }
