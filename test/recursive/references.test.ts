@@ -93,6 +93,8 @@ printf '%s\\n' $all > $out`,
     building = false;
     await collecting;
     expect(collections).toBeGreaterThan(1);
+    expect(await run("nix-store", "--query", "--roots", out)).toContain("/tmp/collected");
+    expect(inStore(out)).toBe(true);
     await run("nix-collect-garbage");
     const all = (await run("cat", out)).trim().split("\n");
     expect(all).toHaveLength(12);
