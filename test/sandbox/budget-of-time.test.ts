@@ -21,7 +21,6 @@ import type { Fetchers } from "../../src/sandbox/fetchers.ts";
 import { MemoryBudget } from "../../src/sandbox/memory-budget.ts";
 import { Quota } from "../../src/sandbox/quota.ts";
 import type { Recorder } from "../../src/sandbox/recorder.ts";
-import { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { Lane } from "../../src/sandbox/turns.ts";
 import { type UpstreamFacts, UpstreamPool } from "../../src/sandbox/upstream/pool.ts";
 import { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
@@ -30,6 +29,7 @@ import { Waits } from "../../src/sandbox/waits.ts";
 import { parseDerivation } from "../../src/store/derivation.ts";
 import { context, STORE_DIR } from "../protocol/arbitrary.ts";
 import { MemorySource, pieces, word } from "../protocol/memory-stream.ts";
+import { bareSandbox } from "./bare-sandbox.ts";
 
 /** Numbers read and written, paths looked up: each is well below a microsecond. */
 const MOST_WORK = 10_000;
@@ -158,17 +158,11 @@ async function ask(table: DialectTable, request: Buffer): Promise<string[]> {
   store.remember(infoOf(derivation), many);
   const view = new ClosedView(store, () => table.minor);
   view.add(infos);
-  const sandbox = new Sandbox({
-    id: "s",
+  const sandbox = bareSandbox({
     profile: { ...build, admitFixedOutputs: false, limits },
     view,
     quota,
-    home: { keep: async () => {}, show: async () => {}, end: async () => {} },
     store,
-    derivation: undefined,
-    parent: undefined,
-    fill: async () => {},
-    released: async () => false,
   });
   const pool = new PoolOfNobody(table);
   const recorded: string[] = [];

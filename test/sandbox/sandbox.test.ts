@@ -2,9 +2,9 @@
 import { expect, test } from "vitest";
 import { builtinProfiles } from "../../src/policy/profiles.ts";
 import { Quota } from "../../src/sandbox/quota.ts";
-import { Sandbox } from "../../src/sandbox/sandbox.ts";
 import type { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
 import { StoreView } from "../../src/sandbox/view.ts";
+import { bareSandbox } from "./bare-sandbox.ts";
 
 const path = `/nix/store/${"0".repeat(32)}-x`;
 
@@ -19,17 +19,12 @@ test("G8: in a view of the whole store nothing is asked to find out what is at h
     },
   } as unknown as UpstreamStore;
   const kept: string[] = [];
-  const sandbox = new Sandbox({
-    id: "s",
+  const sandbox = bareSandbox({
     profile: build,
     view: new StoreView(store, () => 38, false),
     quota: new Quota(build.limits, () => undefined),
     home: { keep: async (paths) => void kept.push(...paths), show: async () => {}, end: async () => {} },
     store,
-    derivation: undefined,
-    parent: undefined,
-    fill: async () => {},
-    released: async () => false,
   });
   await sandbox.admit([path]);
   expect(kept).toEqual([path]);

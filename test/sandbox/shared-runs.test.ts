@@ -7,12 +7,13 @@ import { type Approval, approve, sharedRuns } from "../../src/sandbox/forward/ap
 import type { HeldOutputs } from "../../src/sandbox/forward/held-outputs.ts";
 import { MemoryBudget } from "../../src/sandbox/memory-budget.ts";
 import { Quota } from "../../src/sandbox/quota.ts";
-import { Sandbox } from "../../src/sandbox/sandbox.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { UpstreamStore } from "../../src/sandbox/upstream/store.ts";
 import { ClosedView } from "../../src/sandbox/view.ts";
 import { parseDerivation } from "../../src/store/derivation.ts";
 import type { StorePath } from "../../src/store/store-path.ts";
 import { type Made, makeDerivation } from "../attack/derivations.ts";
+import { bareSandbox } from "./bare-sandbox.ts";
 
 const below = makeDerivation({ name: "below", script: "echo > $out" });
 const above = makeDerivation({ name: "above", script: "echo > $out", inputs: [below] });
@@ -42,17 +43,12 @@ function sandbox(id: string): Sandbox {
     view.add([infoOf(made)]);
     store.remember(infoOf(made), parseDerivation(made.text));
   }
-  return new Sandbox({
+  return bareSandbox({
     id,
     profile: build,
     view,
     quota: new Quota(build.limits, () => undefined),
-    home: { keep: async () => {}, show: async () => {}, end: async () => {} },
     store,
-    derivation: undefined,
-    parent: undefined,
-    fill: async () => {},
-    released: async () => false,
   });
 }
 
