@@ -10,6 +10,7 @@ import { makeTarball } from "../../packaging/tarball.ts";
 import { layOut } from "../../packaging/tree.ts";
 import { buildAll } from "../../scripts/build.ts";
 import { Systemd } from "./init.ts";
+import { ofOthers } from "./root-owned.ts";
 
 const projectRoot = join(import.meta.dirname, "../..");
 /** Debian 12's, where it can be had; the page says what 2.3 needs instead of its commands. */
@@ -188,19 +189,7 @@ systemctl start nix-broker-linker.service nix-daemon.service`);
   });
 
   test("nothing of it is left to others: files that root runs belong to root", async () => {
-    const { stdout } = await systemd.run(
-      "find",
-      "/usr/local/lib/nix-broker",
-      "!",
-      "-user",
-      "root",
-      "-o",
-      "-perm",
-      "/022",
-      "!",
-      "-type",
-      "l",
-    );
+    const { stdout } = await systemd.run(...ofOthers("/usr/local/lib/nix-broker"));
     expect(stdout).toBe("");
     expect(await systemd.show("nix-broker.service", "ActiveState")).toBe("active");
     expect(await systemd.show("nix-broker-linker.service", "ActiveState")).toBe("active");

@@ -21,6 +21,7 @@ import { buildAll } from "../../scripts/build.ts";
 import { asRoot, debianWith, describeEachDebian, packageFolder, startDebian } from "./debian.ts";
 import type { Systemd } from "./init.ts";
 import { outerBuild, slowInnerBuilds } from "./nested-builds.ts";
+import { ofOthers } from "./root-owned.ts";
 import { changesOf, snapshot } from "./snapshot.ts";
 
 const architecture = architectureOf(process.arch);
@@ -203,22 +204,7 @@ describeEachDebian("the package, on a clean system with Debian's own Nix", ["tri
   test("leaves the administrator's nix.conf alone, but for one line that includes its own", async () => {
     expect(await must("cat", "/etc/nix/nix.conf")).toBe(`${nixConf}!include nix-broker.conf\n`);
     // Nothing is left to others of what root runs.
-    expect(
-      await must(
-        "find",
-        "/usr/lib/nix-broker",
-        "/etc/nix",
-        "!",
-        "-user",
-        "root",
-        "-o",
-        "-perm",
-        "/022",
-        "!",
-        "-type",
-        "l",
-      ),
-    ).toBe("");
+    expect(await must(...ofOthers("/usr/lib/nix-broker", "/etc/nix"))).toBe("");
   });
 
   test("an ordinary user has a jail by one command, and in it a Nix", async () => {
@@ -344,22 +330,7 @@ describeEachDebian("the archive's script, without dpkg's database", ["trixie"], 
     expect(await machine.must("cat", "/etc/precious")).toBe("kept\n");
     await machine.must("rm", "-r", "/etc/precious", "/tmp/guess");
     // What root installed is root's, and for everybody to read.
-    const wrong = [
-      "!",
-      "-user",
-      "root",
-      "-o",
-      "-perm",
-      "/022",
-      "!",
-      "-type",
-      "l",
-      "-o",
-      "!",
-      "-perm",
-      "-444",
-    ];
-    expect(await machine.must("find", "/usr/local/lib/nix-broker", ...wrong)).toBe("");
+    expect(await machine.must(...ofOthers("/usr/local/lib/nix-broker"), "-o", "!", "-perm", "-444")).toBe("");
     await machine.must(...outerBuild("first"));
     expect(await machine.must("cat", "/etc/nix/nix-broker.conf")).toContain(
       "\npre-build-hook = /usr/local/lib/nix-broker/pre-build-hook\n",
