@@ -17,7 +17,7 @@ import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import { AuditReader } from "../../src/audit/query.ts";
-import type { AuditRecord, StoredRecord } from "../../src/audit/record.ts";
+import { type AuditRecord, boundRecord, type StoredRecord } from "../../src/audit/record.ts";
 import { applyRetention } from "../../src/audit/retention.ts";
 import { AuditStore } from "../../src/audit/store.ts";
 import { verifyAudit } from "../../src/audit/verify.ts";
@@ -97,6 +97,29 @@ test("any record survives: property", () => {
     expect(JSON.parse(JSON.stringify(stored[index]))).toMatchObject(expected);
   }
   expect(verifyAudit(folder.path).ok).toBe(true);
+});
+
+test.each(["op", "sandbox", "outer", "protocol", "reason", "upstreamError"] as const)(
+  "a record whose only fault is a long %s is bounded",
+  (field) => {
+    const long = request({ [field]: "x".repeat(100_000) });
+    expect(boundRecord(long)[field]?.length).toBeLessThan(20_000);
+  },
+);
+
+test.each([
+  "time",
+  "connection",
+  "uid",
+  "pid",
+  "durationUs",
+  "bytesIn",
+  "bytesOut",
+  "count",
+  "intent",
+] as const)("a record whose only fault is its %s is made storable", (field) => {
+  const { [field]: stored = 0 } = boundRecord(request({ [field]: Number.NaN }));
+  expect(stored).toBe(0);
 });
 
 test("nonsense from a client is bounded and never stops the recording", () => {
