@@ -153,7 +153,8 @@ export class Broker {
     }
     this.waits.began(sandbox, heldBy(build.outputs, build.derivation));
     const outputs = new Map(Object.entries(build.outputs).filter(([, path]) => path !== ""));
-    this.begin(sandbox, parent ? `inner build asked for by sandbox ${parent.id}` : "outer build", outputs);
+    const asker = parent ? `sandbox ${parent.id}` : "a sandbox that is gone";
+    this.begin(sandbox, build.asker === "" ? "outer build" : `inner build asked for by ${asker}`, outputs);
     return sandbox;
   }
 
