@@ -1,5 +1,5 @@
 /** What keeps the paths that an outer build's result mentions, during the build and afterwards. */
-import { existsSync } from "node:fs";
+import { existsSync, symlinkSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RecursiveLab, ways } from "../../lab/recursive.ts";
 import { field, innerDerivation, outer, writeFile } from "./scripts.ts";
@@ -58,22 +58,13 @@ echo mentioned=$mentioned >&2`),
   });
 
   test("G6: a build loses nothing while the garbage collector runs all the time", async () => {
-    let building = true;
-    let collections = 0;
-    const collecting = (async () => {
-      while (building) {
-        await run("nix-collect-garbage");
-        collections++;
-      }
-    })();
     // Each step builds on what the one before has made.
     const step = innerDerivation("step", "mkdir $out; cat $before $source > $out/text", {
       before: "builtins.storePath before",
       source: "builtins.storePath source",
     });
-    const { out } = await made.daemon.build(
-      outer(
-        `
+    const expression = outer(
+      `
 ${writeFile("step.nix", `{ before, source }: ${step}`)}
 before=$first
 for i in 1 2 3 4 5 6; do
@@ -86,15 +77,26 @@ done
 nix-store -q --hash $all > /dev/null
 [ "$(cat $before)" = "$(seq 6)" ]
 printf '%s\\n' $all > $out`,
-        { name: "collected", attributes: { first: 'builtins.toFile "first" ""' } },
-      ),
-      { args: ["--out-link", "/tmp/collected"] },
+      { name: "collected", attributes: { first: 'builtins.toFile "first" ""' } },
     );
+    // From 2.4 on Nix itself can lose a result whose link is made between its two looks at the roots: this one is there before.
+    const derivation = (await run("nix-instantiate", "-E", expression)).trim();
+    const result = (await run("nix-store", "-q", "--outputs", derivation)).trim();
+    symlinkSync(result, made.daemon.hostPath("/nix/var/nix/gcroots/collected"));
+
+    let building = true;
+    let collections = 0;
+    const collecting = (async () => {
+      while (building) {
+        await run("nix-collect-garbage");
+        collections++;
+      }
+    })();
+    const { out } = await made.daemon.build(expression);
     building = false;
     await collecting;
     expect(collections).toBeGreaterThan(1);
-    expect(await run("nix-store", "--query", "--roots", out)).toContain("/tmp/collected");
-    expect(inStore(out)).toBe(true);
+    expect(out).toBe(result);
     await run("nix-collect-garbage");
     const all = (await run("cat", out)).trim().split("\n");
     expect(all).toHaveLength(12);
