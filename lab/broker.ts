@@ -56,6 +56,7 @@ export interface AuditRow {
   readonly kind: string;
   readonly op: string;
   readonly verdict?: "forward" | "answer" | "deny";
+  readonly outer?: string;
   readonly reason?: string;
   readonly subjects?: readonly string[];
   readonly upstreamError?: string;

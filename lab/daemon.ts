@@ -8,6 +8,7 @@ import {
   existsSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   writeFileSync,
 } from "node:fs";
@@ -24,6 +25,7 @@ import {
   startProcess,
 } from "./command.ts";
 import { type BesideOptions, type DaemonOptions, nixConf } from "./daemon-options.ts";
+import { heard } from "./heard.ts";
 import { holderScript, layOutRoot, systemSandboxPaths } from "./mounts.ts";
 import { forgetParts, until, watchPart } from "./parts.ts";
 import { childrenOf, processesWithMountsOf } from "./processes.ts";
@@ -222,10 +224,8 @@ export class Daemon {
    * pids and network. `NIX_REMOTE` is "daemon" unless `env` says otherwise ("" opens the store directly).
    */
   run(argv: readonly string[], options: BesideOptions = {}): Promise<CommandResult> {
-    return tallied(
-      basename(argv[0] ?? ""),
-      runCommand(this.commandLine(argv, options), commandOptions(options)),
-    );
+    const ended = runCommand(this.commandLine(argv, options), commandOptions(options));
+    return heard(tallied(basename(argv[0] ?? ""), ended));
   }
 
   /** Starts a command beside the daemon that keeps running: a service, a hostile client. It ends with `stop`. */
@@ -238,19 +238,33 @@ export class Daemon {
    *
    * @throws LabError with the log if that fails.
    */
-  async build(what: string | { readonly file: string }, options: BuildOptions = {}): Promise<BuildResult> {
-    const result = await this.tryBuild(what, options);
-    if (result.code !== 0) throw new LabError(`nix-build ended with ${result.code}:\n${result.log}`);
-    return result;
+  build(what: string | { readonly file: string }, options: BuildOptions = {}): Promise<BuildResult> {
+    const built = this.tryBuild(what, options).then((result) => {
+      if (result.code !== 0) throw new LabError(`nix-build ended with ${result.code}:\n${result.log}`);
+      return result;
+    });
+    return heard(built);
   }
 
   /** Like `build`, but returns also when nix-build fails. */
-  async tryBuild(what: string | { readonly file: string }, options: BuildOptions = {}): Promise<BuildResult> {
+  tryBuild(what: string | { readonly file: string }, options: BuildOptions = {}): Promise<BuildResult> {
     const fromInput = typeof what === "string";
     const argv = ["nix-build", "--no-out-link", ...(options.args ?? []), fromInput ? "-" : what.file];
-    const result = await this.run(argv, { user: "alice", ...options, ...(fromInput && { input: what }) });
-    const outPaths = result.stdout.split("\n").filter((line) => line !== "");
-    return { code: result.code, outPaths, out: outPaths[0] ?? "", log: result.stderr };
+    const ended = this.run(argv, { user: "alice", ...options, ...(fromInput && { input: what }) });
+    const built = ended.then(({ code, stdout, stderr }) => {
+      const outPaths = stdout.split("\n").filter((line) => line !== "");
+      return { code, outPaths, out: outPaths[0] ?? "", log: stderr };
+    });
+    return heard(built);
+  }
+
+  /**
+   * Resolves once a builder has made a file of that name in its build folder, which is in one place or another, by
+   * version. It is looked for from outside: a command beside the daemon takes as long as what it waits for.
+   */
+  async fileInBuild(name: string): Promise<void> {
+    const folders = ["/tmp", "/nix/var/nix/builds"].map((path) => this.hostPath(path));
+    await until(() => folders.some((folder) => holdsFile(folder, name)));
   }
 
   /** The pids of everything that runs beside the daemon and in its sandboxes, including the daemon and its workers. */
@@ -374,3 +388,12 @@ function isServed(socket: string): Promise<boolean> {
 const greeting = Buffer.from(
   BigUint64Array.of(0x6e697863n, BigInt(versionToWire(OLDEST_MINOR)), 0n, 0n).buffer,
 );
+
+function holdsFile(folder: string, name: string): boolean {
+  try {
+    return readdirSync(folder, { recursive: true, encoding: "utf8" }).some((path) => basename(path) === name);
+  } catch {
+    // Not made yet, or a build folder went while it was listed.
+    return false;
+  }
+}

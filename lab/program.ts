@@ -2,7 +2,7 @@
  * nix-broker as it is shipped: one bundle, made before the tests start. From the sources each start of it would take three
  * times as long, and a test starts it dozens of times: service, linker, hooks, commands.
  */
-import { existsSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { buildAll } from "../scripts/build.ts";
 
@@ -22,6 +22,11 @@ export const program = {
   /** The folder of the live page. */
   page: join(folder, "page"),
 } as const;
+
+/** Whether there was a C compiler to make the hooks with; without one they are links to scripts. */
+export function hooksAreCompiled(): boolean {
+  return lstatSync(program.preBuildHook).isFile();
+}
 
 /** What the bundle is made of. */
 const sources = ["src", "scripts/build.ts", "scripts/build-hooks.ts", "package.json", "package-lock.json"];

@@ -14,6 +14,7 @@ import type { OperationName, ReplyOf, RequestOf } from "../src/protocol/operatio
 import { FEATURES, type Feature, NEWEST_MINOR } from "../src/protocol/version.ts";
 import { Encoder } from "../src/protocol/wire.ts";
 import { NarWalker } from "../src/store/nar-walker.ts";
+import { heard } from "./heard.ts";
 import { connectAs, type Line, PulledLine } from "./line.ts";
 
 export const STORE_DIR = "/nix/store";
@@ -168,12 +169,8 @@ export class RawClient<L extends Line = PulledLine> {
   }
 
   /** Builds one output and returns the error, if any. */
-  async build(
-    derivedPath: string,
-    mode = 0,
-  ): Promise<{ error: string | undefined; log: readonly LogEntry[] }> {
-    const { error, log } = await this.ask("BuildPaths", { paths: [derivedPath], mode });
-    return { error, log };
+  build(derivedPath: string, mode = 0): Promise<{ error: string | undefined; log: readonly LogEntry[] }> {
+    return heard(this.ask("BuildPaths", { paths: [derivedPath], mode }));
   }
 
   /** The bytes of the NAR that follows the reply to NarFromPath. @throws Error with the peer's text */

@@ -1,8 +1,7 @@
 /** A daemon with our hooks, the linker as root, and the service as its own user: recursive Nix as people run it. */
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { basename } from "node:path";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { clientRegistry, clientSettings } from "../src/root/client-settings.ts";
 import { type AuditRow, startBroker, type TestBroker } from "./broker.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "./lab.ts";
@@ -82,11 +81,12 @@ export class RecursiveLab {
     return linker && linker.exitCode === null && linker.signalCode === null ? linker.pid : undefined;
   }
 
-  async startLinker(): Promise<void> {
+  /** @param nodeOptions such as a module that is loaded first and makes it fail */
+  async startLinker(nodeOptions: readonly string[] = []): Promise<void> {
     const socket = this.daemon.hostPath("/run/nix-broker/linker.sock");
     // A linker that was killed leaves its own, which must not be taken for the new one's.
     rmSync(socket, { force: true });
-    this.linker = this.daemon.spawn([node, program.root, "linker"]);
+    this.linker = this.daemon.spawn([node, ...nodeOptions, program.root, "linker"]);
     this.linker.stderr?.on("data", (text: Buffer) => process.stderr.write(text));
     watchPart(this.daemon, "the linker", this.linker, wordsOf(this.linker));
     await tallied(
@@ -112,15 +112,6 @@ export class RecursiveLab {
     await gone;
   }
 
-  /**
-   * Resolves once a builder has made a file of that name in its build folder, which is in one place or another, by
-   * version. It is looked for from outside: a command beside the daemon takes as long as what it waits for.
-   */
-  async fileInBuild(name: string): Promise<void> {
-    const folders = ["/tmp", "/nix/var/nix/builds"].map((path) => this.daemon.hostPath(path));
-    await until(() => folders.some((folder) => holdsFile(folder, name)));
-  }
-
   audit(...filters: string[]): Promise<AuditRow[]> {
     if (!this.broker) throw new Error("the service does not run");
     return this.broker.audit(...filters);
@@ -130,14 +121,5 @@ export class RecursiveLab {
     await this.broker?.stop();
     await this.stopLinker();
     await this.daemon.stop();
-  }
-}
-
-function holdsFile(folder: string, name: string): boolean {
-  try {
-    return readdirSync(folder, { recursive: true, encoding: "utf8" }).some((path) => basename(path) === name);
-  } catch {
-    // Not made yet, or a build folder went while it was listed.
-    return false;
   }
 }

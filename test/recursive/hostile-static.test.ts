@@ -35,7 +35,7 @@ find /nix/store -maxdepth 1 -name '*-try-*' > $out`,
         { name: "victim" },
       ),
     );
-    await made.fileInBuild("at-victim");
+    await made.daemon.fileInBuild("at-victim");
     const begun = (await made.audit()).filter(({ kind, op }) => kind === "sandbox" && op === "begin");
     const victimDerivation = /[a-z0-9]{32}-victim\.drv/.exec(JSON.stringify(begun))?.[0];
     expect(victimDerivation).toBeDefined();

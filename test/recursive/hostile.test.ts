@@ -77,7 +77,7 @@ class Beside {
 
   /** Waits until the build of that name has come to its `pause`. */
   atPause(name: string): Promise<void> {
-    return this.made.fileInBuild(`at-${name}`);
+    return this.made.daemon.fileInBuild(`at-${name}`);
   }
 }
 

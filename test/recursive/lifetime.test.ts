@@ -61,7 +61,7 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
           !existsSync(host(`/run/nix-broker/sandboxes/${id}/ended`)),
       ),
     );
-  const reachedMark = (name: string): Promise<void> => recursive.fileInBuild(`mark-${name}`);
+  const reachedMark = (name: string): Promise<void> => recursive.daemon.fileInBuild(`mark-${name}`);
   const start = (name: string, script: string) =>
     recursive.daemon.tryBuild(sandboxScript(script, { name, features: ["nix-broker"] }));
   const references = async (path: string): Promise<string[]> => {
@@ -101,7 +101,7 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
       name,
       `${prologue}\none=$(${waitingInner("drained-inner")})\ncat $one > $out; echo $one >> $out`,
     );
-    await recursive.fileInBuild("began-drained-inner");
+    await recursive.daemon.fileInBuild("began-drained-inner");
     const ended = recursive.broker?.stop();
     await until(() => !existsSync(recursive.broker?.hostSocket ?? "") || undefined);
     const { code } = (await recursive.broker?.cli("status")) ?? {};

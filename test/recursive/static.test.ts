@@ -18,7 +18,7 @@ describe.each(lab.versions)("a static socket that builds see [daemon %s]", (vers
   /** In a builder: waits for the test, by way of the socket's folder, which every build sees. */
   const pause = (name: string) =>
     `touch at-${name}; until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.2; done`;
-  const atPause = (name: string) => made.fileInBuild(`at-${name}`);
+  const atPause = (name: string) => made.daemon.fileInBuild(`at-${name}`);
   const goFile = () => made.daemon.hostPath("/var/lib/nix-broker/service/s/go");
   const go = () => writeFileSync(goFile(), "");
   const stay = () => rmSync(goFile());

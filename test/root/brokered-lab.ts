@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
+import { heard } from "../../lab/heard.ts";
 import { type Daemon, type DaemonOptions, lab, type NixVersion } from "../../lab/lab.ts";
 import { until, watchPart, whilePartsLive, wordsOf } from "../../lab/parts.ts";
 import { program } from "../../lab/program.ts";
@@ -137,7 +138,10 @@ export class BrokeredLab {
     return existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : undefined;
   }
 
-  /** The id of the sandbox of a derivation with that name, once there is one that has not ended. */
+  /**
+   * The id of the sandbox of a derivation with that name, once there is one that has not ended. Its hook may still wait for
+   * the linker.
+   */
   async sandboxNamed(name: string): Promise<string> {
     const isIt = (id: string): boolean => {
       try {
@@ -151,10 +155,10 @@ export class BrokeredLab {
   }
 
   /** What the service does when a sandbox gains a path: root it, then have it linked. */
-  async gain(id: string, path: string): Promise<void> {
+  gain(id: string, path: string): Promise<void> {
     const base = path.slice(path.lastIndexOf("/") + 1);
     symlinkSync(path, `${this.roots(id)}/${base}`);
-    await this.linker.link(id, path);
+    return heard(this.linker.link(id, path));
   }
 
   /** Adds a file or folder that is beside the daemon to its store. */

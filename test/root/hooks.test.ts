@@ -213,12 +213,14 @@ describe.each(lab.versions)("hooks and linker [daemon %s]", (version) => {
   test("G6: the linker is killed and restarted while a build runs; the build goes on", async () => {
     const [before, after] = [await addTree("before"), await addTree("after")];
     const building = brokered.daemon.build(
-      sandboxScript(`${wait(before)}; ${wait(after)}; echo ${before} ${after} > $out`, {
+      sandboxScript(`touch began; ${wait(before)}; ${wait(after)}; echo ${before} ${after} > $out`, {
         name: "restarted",
         features,
       }),
     );
     const id = await brokered.sandboxNamed("restarted");
+    // A hook that still waits for the linker would have another sandbox made for the build.
+    await brokered.daemon.fileInBuild("began");
     await brokered.gain(id, before);
     await brokered.killLinker();
     const gained = brokered.gain(id, after);
