@@ -95,8 +95,9 @@ export class RecursiveLab {
     );
   }
 
-  async startService(): Promise<void> {
+  async startService(env: Readonly<Record<string, string>> = {}): Promise<void> {
     this.broker = await startBroker(this.daemon, {
+      env,
       config: this.options.serviceConfig ?? "",
       runtimeDir: "/run/nix-broker",
       folder: serviceFolder,

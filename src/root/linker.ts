@@ -74,9 +74,7 @@ export class Linker {
   async start(): Promise<void> {
     ensureTree(this.config, this.service);
     makeNoDaemonFolder(this.config);
-    this.watcher = watch(sandboxesFolder(this.config), () => this.table.scan());
-    // Without it, the next check finds what is new.
-    this.watcher.on("error", (error) => process.stderr.write(`nix-broker linker: ${error.message}\n`));
+    this.watch(sandboxesFolder(this.config));
     this.table.scan();
     void this.table.tend(Date.now());
     this.timer = setInterval(() => {
@@ -89,6 +87,20 @@ export class Linker {
         this.handle(request),
       ),
     );
+  }
+
+  /** Where the machine has no watches left, the next check finds what is new. */
+  private watch(folder: string): void {
+    const complain = (error: unknown): void => {
+      process.stderr.write(
+        `nix-broker linker: cannot watch ${folder}, new sandboxes are noticed a second later: ${errorText(error)}\n`,
+      );
+    };
+    try {
+      this.watcher = watch(folder, () => this.table.scan()).on("error", complain);
+    } catch (error) {
+      complain(error);
+    }
   }
 
   stop(): void {

@@ -27,13 +27,19 @@ import { inputsOf } from "./view.ts";
 /** The outcome of a build whose references could not be registered yet (docs/linker-and-hooks.md). */
 const PENDING = "pending";
 
-/** A safety net for the watches, whose events the kernel may drop when very much happens at once. */
-const RESCAN_MS = 5000;
+/**
+ * A safety net for the watches, whose events the kernel may drop when very much happens at once, and of which there may be
+ * none left. Far less than hooks wait for us (`hook_wait_ms`).
+ */
+const RESCAN_MS = 1000;
+/** How long the folder of a sandbox may take to appear. */
+const FIND_MS = 5000;
 
 interface Live {
   readonly record: SandboxRecord;
   readonly sandbox: Sandbox;
-  readonly watcher: FSWatcher;
+  /** Undefined where the machine has no watches left: it is looked at now and then. */
+  readonly watcher: FSWatcher | undefined;
   /** Undefined where the client comes by a static socket, or listening failed. */
   readonly listening: Promise<Listener | undefined>;
   /** The uid of the first client: no other gets in. */
@@ -54,6 +60,8 @@ export class BuildSandboxes {
   private readonly waiting = new Map<string, Array<() => void>>();
   private watcher: FSWatcher | undefined;
   private rescan: NodeJS.Timeout | undefined;
+  /** Whether that was logged. */
+  private lacksWatches = false;
   private draining = false;
   private closed = false;
 
@@ -80,7 +88,7 @@ export class BuildSandboxes {
     if (!this.live.has(id)) {
       this.look();
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, RESCAN_MS);
+        const timer = setTimeout(resolve, FIND_MS);
         const waiters = this.waiting.get(id) ?? [];
         waiters.push(() => {
           clearTimeout(timer);
@@ -119,7 +127,7 @@ export class BuildSandboxes {
     clearInterval(this.rescan);
     this.watcher?.close();
     for (const { sandbox, watcher, listening } of this.live.values()) {
-      watcher.close();
+      watcher?.close();
       if (sandbox.parent) await (await listening)?.close();
     }
   }
@@ -139,12 +147,8 @@ export class BuildSandboxes {
 
   private look(): void {
     if (this.closed) return;
-    try {
-      // Root's programs make the folder, maybe after us.
-      this.watcher ??= watch(this.folder, () => this.look()).on("error", () => this.unwatch());
-    } catch {
-      // Listing it shows whether it cannot be read or does not exist yet.
-    }
+    // Root's programs make the folder, maybe after us.
+    this.watcher ??= this.watch(this.folder, () => this.look())?.on("error", () => this.unwatch());
     const names = this.list(this.folder);
     if (!names) return;
     for (const id of names)
@@ -155,7 +159,9 @@ export class BuildSandboxes {
         this.leftovers.delete(id);
         release();
       }
-    for (const [id] of this.live) if (!names.includes(id)) void this.end(id, "its folder was removed");
+    for (const [id, { watcher }] of this.live)
+      if (!names.includes(id)) void this.end(id, "its folder was removed");
+      else if (!watcher) this.checkEnded(id);
   }
 
   /** After a reboot, which empties the folder of sandboxes: the linker removes these records as it settles them. */
@@ -180,6 +186,22 @@ export class BuildSandboxes {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
       this.log.error({ error: (error as Error).message }, "cannot read the folder of sandboxes");
+      return undefined;
+    }
+  }
+
+  /** @returns undefined for a folder that is not there, and where the machine has no watches left */
+  private watch(folder: string, changed: () => void): FSWatcher | undefined {
+    try {
+      return watch(folder, changed);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" && !this.lacksWatches) {
+        this.lacksWatches = true;
+        this.log.warn(
+          { error: (error as Error).message },
+          "cannot watch the sandboxes: it is noticed a second later that one begins or ends (fs.inotify.max_user_watches)",
+        );
+      }
       return undefined;
     }
   }
@@ -210,11 +232,10 @@ export class BuildSandboxes {
       return;
     }
     if (this.draining && record.asker === "") return;
-    let watcher: FSWatcher;
-    try {
-      watcher = watch(folder, () => this.checkEnded(id)).on("error", () => this.checkEnded(id));
-    } catch {
-      // Removed in between.
+    const watcher = this.watch(folder, () => this.checkEnded(id))?.on("error", () => this.checkEnded(id));
+    // Removed in between.
+    if (!existsSync(folder)) {
+      watcher?.close();
       return;
     }
     const sandbox = this.makeSandbox(record);
@@ -333,7 +354,7 @@ export class BuildSandboxes {
     if (!entry) return;
     this.live.delete(id);
     if (reason === PENDING) this.unsettled.set(id, this.hold(entry.record));
-    entry.watcher.close();
+    entry.watcher?.close();
     this.log.info({ sandbox: id, reason }, "a sandbox ends");
     const failed = (error: Error): void =>
       this.log.error({ sandbox: id, error: error.message }, "a sandbox did not end well");
