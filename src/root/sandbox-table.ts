@@ -96,7 +96,7 @@ export class SandboxTable {
     } catch (error) {
       complain(`cannot list the roots: ${errorText(error)}`);
     }
-    for (const id of durable) if (!this.entries.has(id) && this.isLeftOver(id)) this.settleSoon(id);
+    for (const id of durable) if (!this.entries.has(id) && this.isLeftOver(id)) void this.settleSoon(id);
   }
 
   private async removeLeftBehind(): Promise<void> {
@@ -146,7 +146,7 @@ export class SandboxTable {
       if (!record) return undefined;
       const sandbox = new LinkedSandbox(this.config, record);
       this.entries.set(id, { sandbox, due: undefined });
-      if (isEnded(this.config, id)) sandbox.close("the sandbox is over");
+      if (isEnded(this.config, id)) void sandbox.close("the sandbox is over");
       else if (record.kind === "ok") this.open(sandbox);
       return sandbox;
     } catch (error) {
@@ -194,7 +194,7 @@ export class SandboxTable {
     const { sandbox } = entry;
     const waits = entry.due !== undefined && now < entry.due;
     const ended = isEnded(this.config, id);
-    if (ended) sandbox.close("the sandbox is over");
+    if (ended) void sandbox.close("the sandbox is over");
     if (ended && !isPending(this.config, id)) {
       if (entry.due === undefined) entry.due = now + LINGER_MS;
       else if (!waits) {
@@ -207,9 +207,9 @@ export class SandboxTable {
     const { created } = sandbox.record;
     const followed = created < (newest.get(buildKey(sandbox.record)) ?? created);
     if (!ended && !followed && !sandbox.isOver(now)) return;
-    sandbox.close("its build is over");
+    void sandbox.close("its build is over");
     entry.due = Number.POSITIVE_INFINITY;
-    this.settleSoon(id).then(() => {
+    void this.settleSoon(id).then(() => {
       entry.due = Date.now() + LINGER_MS;
     });
   }
@@ -266,7 +266,7 @@ export class SandboxTable {
   private async remove(id: SandboxId): Promise<void> {
     const entry = this.entries.get(id);
     if (!entry) return;
-    entry.sandbox.close("the sandbox is over");
+    void entry.sandbox.close("the sandbox is over");
     try {
       await removeSandbox(this.config, entry.sandbox.record);
       this.entries.delete(id);

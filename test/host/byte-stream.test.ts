@@ -99,7 +99,7 @@ test("two readers at once are an error, and the first still gets its bytes", asy
   const [client, served] = await pair();
   const first = served.fill();
   await expect(served.fill()).rejects.toMatchObject({ code: "busy" });
-  client.write(Buffer.from("x"));
+  void client.write(Buffer.from("x"));
   expect(await first).toBe(true);
 });
 
@@ -108,13 +108,13 @@ test("the end of the peer is noticed while nobody reads, and what came before it
   const ended = new Promise<void>((resolve) => {
     served.onEnd = resolve;
   });
-  client.write(Buffer.from("last words"));
+  void client.write(Buffer.from("last words"));
   client.end();
   await ended;
   expect((await read(served, 10)).toString()).toBe("last words");
   expect(await served.fill()).toBe(false);
   // Our direction is still open.
-  served.write(Buffer.from("reply"));
+  void served.write(Buffer.from("reply"));
   served.end();
   expect((await read(client, 5)).toString()).toBe("reply");
   await Promise.all([client.closed, served.closed]);
@@ -212,7 +212,7 @@ test("the server can close while accepted streams are still served", async () =>
   const [client, served] = await pair();
   const other = server;
   await new Promise((resolve) => other.close(resolve));
-  served.write(Buffer.from("still here"));
+  void served.write(Buffer.from("still here"));
   expect((await read(client, 10)).toString()).toBe("still here");
   server = net.createServer().listen(join(folder, "again"));
 });

@@ -336,7 +336,7 @@ describe("where there can be no jail, it says why", () => {
       await jails.bash("nix-store --gc > /dev/null 2>&1; echo ran", { args: ["--allow-trusted"] }),
     ).toMatchObject({ code: 0, stdout: "ran\n" });
     await daemon.restart("");
-    daemon.kill();
+    await daemon.kill();
     await refused("Is Nix installed for all users, and nix-daemon running", {});
     await refused("In a build of Nix there is none", { env: { NIX_BUILD_TOP: "/build" } });
     await daemon.restart();

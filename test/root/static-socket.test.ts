@@ -40,7 +40,7 @@ describe.each(lab.versions)("static sockets in build sandboxes [daemon %s]", (ve
     server = createServer((client) => {
       const peer = peerCredentials(descriptorOf(client));
       client.pause();
-      brokered.linker
+      void brokered.linker
         .identify(peer.pid, peer.uid)
         .then(
           (sandbox) => seen.push({ peer, sandbox, code: "", message: "", workerUids: workerUids(sandbox) }),

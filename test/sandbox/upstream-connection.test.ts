@@ -96,21 +96,21 @@ const question = Buffer.concat([word(1), text(path)]);
 test("a request and its short body go to the daemon in one write, and what follows at once", async () => {
   const { connection, writes } = await recorded();
   connection.gather();
-  connection.send("IsValidPath", { path });
-  connection.write(Buffer.from("bo"));
-  connection.write(Buffer.from("dy"));
+  void connection.send("IsValidPath", { path });
+  void connection.write(Buffer.from("bo"));
+  void connection.write(Buffer.from("dy"));
   expect(writes).toEqual([]);
-  connection.flush();
+  void connection.flush();
   expect(writes).toEqual([Buffer.concat([question, Buffer.from("body")])]);
-  connection.flush();
-  connection.send("IsValidPath", { path });
+  void connection.flush();
+  void connection.send("IsValidPath", { path });
   expect(writes.slice(1)).toEqual([question]);
 });
 
 test("G8: a long request goes out in pieces, between which others have their turns, and a short one at once", async () => {
   const { connection, writes } = await recorded();
   const paths = Array.from({ length: 10_000 }, (_, i) => `/nix/store/${String(i).padStart(32, "0")}-x`);
-  connection.send("QueryMissing", { paths });
+  void connection.send("QueryMissing", { paths });
   const [whole] = writes.splice(0);
   let pauses = 0;
   const pace = {
@@ -127,7 +127,7 @@ test("G8: a long request goes out in pieces, between which others have their tur
   connection.gather();
   await connection.sendInPieces("QueryMissing", { paths: paths.slice(0, 10) }, pace);
   expect([writes.length, pauses]).toEqual([0, 0]);
-  connection.flush();
+  void connection.flush();
   expect(writes).toHaveLength(1);
 });
 
@@ -135,9 +135,9 @@ test("a long piece of a body is not gathered, and stays behind what was", async 
   const { connection, writes } = await recorded();
   const long = Buffer.alloc(100_000, "x");
   connection.gather();
-  connection.send("IsValidPath", { path });
-  connection.write(long);
-  connection.write(Buffer.from("end"));
+  void connection.send("IsValidPath", { path });
+  void connection.write(long);
+  void connection.write(Buffer.from("end"));
   expect(writes.map(({ length }) => length)).toEqual([question.length, long.length, 3]);
   expect(writes[1]).toBe(long);
 });

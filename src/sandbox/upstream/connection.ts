@@ -294,7 +294,7 @@ export class UpstreamConnection {
     const deadline = this.answerDeadline(seconds);
     try {
       if (pace) await this.sendInPieces(name, request, pace);
-      else this.send(name, request);
+      else void this.send(name, request);
       const outcome = await this.outcome(listener);
       if (outcome !== undefined) throw new UpstreamRefusal(outcome);
       return await this.reply(name);
@@ -312,7 +312,7 @@ export class UpstreamConnection {
     let refused: string | undefined;
     for (let i = 0; i < requests.length; i += ASKED_AT_ONCE) {
       const piece = requests.slice(i, i + ASKED_AT_ONCE);
-      for (const request of piece) this.send(name, request);
+      for (const request of piece) void this.send(name, request);
       for (const _ of piece) {
         const outcome = await this.outcome({});
         if (outcome === undefined) replies.push(await this.reply(name));

@@ -82,7 +82,7 @@ export class QueryChannel {
       const { connection, pending } = lane;
       return new Promise((resolve, reject) => {
         // First: nobody may wait for the answer to what was not sent.
-        connection.send(name, request);
+        void connection.send(name, request);
         pending.push({ name, body, resolve, reject });
         if (pending.length === 1)
           void answer(connection, pending, this.answerSeconds).then(() => closeIfRetired(lane));
