@@ -275,6 +275,20 @@ fixed_outputs = ["${server.url}/ok/*"]
     }
   });
 
+  test("what has been added gives the other downloads of a request no more time", async () => {
+    server.serve("/ok/second", (_, response) => void setTimeout(() => response.end("contents"), 1000));
+    // Four at a time: all of them take twice as long as they may, and each less.
+    const all = Array.from({ length: 16 }, (_, n) =>
+      fixedOutput({ name: `second-${n}`, url: `${server.url}/ok/second`, outputHash: sha256("contents") }),
+    );
+    const built = await daemon.run(
+      ["nix-build", "--no-out-link", "--timeout", "2", "-E", `[ (${all.join(") (")}) ]`],
+      { user: "alice", env: { NIX_REMOTE: `unix://${broker.socket}` } },
+    );
+    expect(built.code).not.toBe(0);
+    expect(built.stderr).toContain("the build took longer than 2 seconds (the client's --timeout)");
+  });
+
   test("a download ends when the client's time for the build is up", async () => {
     const built = await daemon.run(
       [

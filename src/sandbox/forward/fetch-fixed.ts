@@ -18,7 +18,6 @@ import { type Derivation, DerivationError } from "../../store/derivation.ts";
 import { printHash } from "../../store/hash.ts";
 import type { Pace } from "../../store/slices.ts";
 import { type StorePath, storePathName } from "../../store/store-path.ts";
-import type { Deadline } from "../deadline.ts";
 import type { Fetcher } from "../fetchers.ts";
 import { Refusal, tooLong } from "../refusal.ts";
 import type { Transport, UpstreamConnection } from "../upstream/connection.ts";
@@ -68,7 +67,7 @@ export async function fetchFixed(
       const one = async (): Promise<void> => {
         for (let fetch = fetches.shift(); fetch; fetch = fetches.shift())
           await recorded(exchange, upstream, fetch, running, unwanted.signal, (fetched) =>
-            inTurn(() => add(exchange, upstream, fetched, deadline)),
+            inTurn(() => add(exchange, upstream, fetched)),
           ).catch((error: Error) => {
             // A fetcher that was ended has no reason of its own; the time that was up has.
             throw deadline.passed ? new Error("the time for the request is up") : error;
@@ -293,7 +292,6 @@ async function add(
   exchange: BuildExchange,
   upstream: UpstreamConnection,
   { plan, from, length, path }: Fetched,
-  deadline: Deadline,
 ): Promise<void> {
   const { sandbox } = exchange;
   if (length > sandbox.profile.limits.bodyBytes) throw tooLong("bodyBytes", sandbox.profile.limits.bodyBytes);
@@ -302,7 +300,7 @@ async function add(
   const by = { method: address.method, algorithm: address.hash.algorithm };
   const name = storePathName(plan.output);
   const framed = takesFrames(upstream);
-  const reply = await replyWithBody(exchange, upstream, "AddToStore", async (_deadline, stopped) => {
+  const reply = await replyWithBody(exchange, upstream, "AddToStore", async (deadline, stopped) => {
     void upstream.send(
       "AddToStore",
       framed
