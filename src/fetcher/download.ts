@@ -86,22 +86,27 @@ function allowed(text: string, { patterns, privateHosts }: Rules, from?: URL): U
 function answer(url: URL, { privateHosts, patience }: Rules): Promise<http.IncomingMessage> {
   return new Promise((resolve, reject) => {
     const get = url.protocol === "https:" ? https.get : http.get;
-    const request = get(
-      url,
-      {
-        agent: false,
-        lookup: lookupFor(privateHosts),
-        // As it is: the hash is that of the file on the server.
-        headers: { "user-agent": "nix-broker", accept: "*/*", "accept-encoding": "identity" },
-      },
-      resolve,
-    );
+    const request = get(url, {
+      agent: false,
+      lookup: lookupFor(privateHosts),
+      // As it is: the hash is that of the file on the server.
+      headers: { "user-agent": "nix-broker", accept: "*/*", "accept-encoding": "identity" },
+    });
     // Not a time without anything: a server can send headers, and announce answers, drop by drop.
     const timer = setTimeout(
       () => request.destroy(new Error(`no answer came within ${patience} seconds`)),
       patience * 1000,
     );
-    request.on("response", () => clearTimeout(timer));
+    const answered = (response: http.IncomingMessage): void => {
+      clearTimeout(timer);
+      resolve(response);
+    };
+    request.on("response", answered);
+    // Nobody asked for another protocol. Unless somebody listens for it, Node drops such an answer without a word.
+    request.on("upgrade", (response, socket) => {
+      socket.destroy();
+      answered(response);
+    });
     request.on("error", (error) => {
       clearTimeout(timer);
       reject(new DownloadError(error.message));

@@ -89,6 +89,7 @@ describe("servers", () => {
     ["one that stays silent", () => "/silent", /no answer came within 1 seconds/],
     ["one whose headers drip", () => "/headers", /no answer came within 1 seconds/],
     ["one that announces answers without end", () => "/early", /no answer came within 1 seconds/],
+    ["one that answers in another protocol", () => "/switch", /the server answered 101 Switching Protocols/],
     ["one with headers of a megabyte", () => "/much", /Header overflow/],
     ["one that redirects to a long URL", () => "/far", /it has a URL of more than 8192 characters/],
     [
@@ -136,6 +137,11 @@ describe("servers", () => {
       every(response, "x: y\r\n");
     });
     server.serve("/early", (_request, response) => every(response, "HTTP/1.1 103 Early Hints\r\n\r\n"));
+    server.serve("/switch", (_request, response) => {
+      response.socket?.write(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n",
+      );
+    });
     server.serve("/much", (_request, response) => {
       response.socket?.end(`HTTP/1.1 200 OK\r\nx: ${"y".repeat(MiB)}\r\n\r\n`);
     });
