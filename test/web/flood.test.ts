@@ -47,16 +47,18 @@ async function silentReader(): Promise<Socket> {
   return socket;
 }
 
-/** What a page is told when it comes, and when it asks for the sandbox. */
-async function wellBehaved(): Promise<readonly unknown[]> {
+/** What a page is told when it comes, and when it asks for the sandbox: once it was greeted, or at once. */
+async function wellBehaved(asksAfter: "open" | "hello" = "hello"): Promise<readonly unknown[]> {
   const socket = new WebSocket(`ws://127.0.0.1:${site.port}/feed`, protocols);
   const types: unknown[] = [];
+  const asks = (): void => socket.send(JSON.stringify({ type: "sandbox", id: SANDBOX }));
+  if (asksAfter === "open") socket.on("open", asks);
   await new Promise<void>((resolve, reject) => {
     socket.on("error", reject);
     socket.on("message", (data) => {
       const { type } = JSON.parse(String(data));
       types.push(type);
-      if (type === "hello") socket.send(JSON.stringify({ type: "sandbox", id: SANDBOX }));
+      if (type === asksAfter) asks();
       if (type === "sandbox") resolve();
     });
   });
@@ -97,6 +99,13 @@ test.each([
   await flood;
   expect(peak - before).toBeLessThan(200);
   for (const socket of readers) socket.destroy();
+});
+
+test("pages that ask before they were greeted, while others are served, are answered", async () => {
+  load(10);
+  await site.start();
+  const told = await Promise.all([1, 2, 3, 4].map(() => wellBehaved("open")));
+  for (const types of told) expect(types[0]).toBe("hello");
 });
 
 test("a reader that takes nothing of what waits for it is closed", async () => {

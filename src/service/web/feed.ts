@@ -151,8 +151,11 @@ export class WebFeed {
 
   private async serve(reader: FeedReader): Promise<void> {
     const { asked, sent } = reader;
-    if (!reader.greeted) this.greet(reader, false, (await this.find(before(sent))).records);
-    else if (asked !== undefined) {
+    if (!reader.greeted) {
+      this.greet(reader, false, (await this.find(before(sent))).records);
+      // It may have asked before: it is not read from until it is answered.
+      if (reader.asked !== undefined) this.waiting.add(reader);
+    } else if (asked !== undefined) {
       const { records } = await this.find([ofSandbox(asked)]);
       const answer = { type: "sandbox", id: asked } as const;
       reader.send(withJson(answer satisfies Omit<SandboxMessage, "records">, "records", records));
