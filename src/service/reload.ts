@@ -20,7 +20,7 @@ export function takenUp(before: Config, read: Config): Reloaded {
     hooks: { ...before.hooks, profile: read.hooks.profile },
     log: read.log,
   };
-  const tables = ["upstream", "runtime", "hooks", "audit", "metrics", "web"] as const;
+  const tables = ["upstream", "runtime", "hooks", "fetch", "audit", "metrics", "web"] as const;
   return { config, later: tables.filter((name) => !isDeepStrictEqual(config[name], read[name])) };
 }
 

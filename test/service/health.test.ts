@@ -48,6 +48,8 @@ test("a reload takes up sockets, profiles and the log's level, and names the tab
     build_users = 3
     [runtime]
     admin_group = "wheel"
+    [fetch]
+    private_hosts = ["git.corp.example"]
     [log]
     level = "warn"
   `);
@@ -58,7 +60,8 @@ test("a reload takes up sockets, profiles and the log's level, and names the tab
   expect(config.log.level).toBe("warn");
   expect(config.hooks.buildUsers).toBeUndefined();
   expect(config.runtime.adminGroup).toBe("");
-  expect(later).toEqual(["runtime", "hooks"]);
+  expect(config.fetch.privateHosts).toEqual([]);
+  expect(later).toEqual(["runtime", "hooks", "fetch"]);
   expect(takenUp(before, { ...before, listen: read.listen }).later).toEqual([]);
 });
 
