@@ -145,7 +145,7 @@ export function startedAs({ bwrap, leavesInterrupts }: JailPlan, args: readonly 
 }
 
 /** A word as a shell takes it. */
-function quoted(word: string): string {
+export function quoted(word: string): string {
   return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 

@@ -1,11 +1,13 @@
 /** The folders of the user's that a jail gets, at the paths that they have outside. */
-import { statSync } from "node:fs";
+import { lstatSync, statSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { type Identity, lookAt } from "./identity.ts";
 import { JailError } from "./jail-error.ts";
 import { realPathOf } from "./machine.ts";
 
 export interface JailFolder {
+  /** The path that the user gave, made absolute. */
+  readonly given: string;
   /** Where it is on the machine, without links. */
   readonly source: string;
   /** Where the jail sees it. */
@@ -84,12 +86,50 @@ export function jailFolder(
       else if (inParts === undefined && isWithin(each, secret))
         throw new JailError(`${said} is in ${what}, ${secret}${advice}`);
   }
-  return { source, target, writable, identity };
+  return { given: target, source, target, writable, identity };
+}
+
+/** Those that contain others come first, or they would be mounted over them. */
+export function inOrder(folders: readonly JailFolder[]): JailFolder[] {
+  return [...folders].sort((a, b) => a.target.length - b.target.length);
+}
+
+/**
+ * A link in a folder that the jail can write to may be an earlier jail's. It is not followed: neither out of that folder to
+ * other files of the user's, nor by bwrap, which makes what is missing on the way to where it mounts, outside as well.
+ * @throws JailError
+ */
+export function refuseLinks(folders: readonly JailFolder[]): void {
+  const writable = folders.filter((each) => each.writable);
+  for (const { given, source, target } of folders)
+    for (const place of writable) {
+      const names = [given, join(leadsTo(dirname(given)), basename(given))];
+      if (names.some((name) => isWithin(name, place.source)) && !isWithin(source, place.source))
+        throw new JailError(
+          `${given} is in ${place.source}, which the jail can write to, and leads out of it by a link, to ${source}: an earlier jail may have made it. Remove the link, or give the path that you mean`,
+        );
+      const link = linkOn(place, target);
+      if (link !== undefined)
+        throw new JailError(
+          `${link}, which the jail can write to, is a link where ${target} is to be mounted: an earlier jail may have made it. Remove it`,
+        );
+    }
+}
+
+/** The first link on the way of a path of the jail, in a folder that it has. */
+function linkOn({ source, target: top }: JailFolder, inside: string): string | undefined {
+  if (!isWithin(inside, top)) return undefined;
+  let path = source;
+  for (const part of relative(top, inside).split("/")) {
+    path = join(path, part);
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) return path;
+  }
+  return undefined;
 }
 
 /** Where a path of the jail is on the machine, if a writable folder has it. The last one that was mounted there counts. */
 export function outsidePath(
-  folders: readonly Omit<JailFolder, "identity">[],
+  folders: readonly Pick<JailFolder, "source" | "target" | "writable">[],
   inside: string,
 ): string | undefined {
   const folder = folders.findLast(({ target }) => isWithin(inside, target));

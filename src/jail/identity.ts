@@ -2,7 +2,7 @@
  * Which file or folder something is, by any name. Between the look at a folder's path and its mounting somebody who can write
  * to the folder above it, such as another jail, could put a link to another one in its place.
  */
-import { closeSync, fstatSync, openSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from "node:fs";
 
 /** Of <fcntl.h>: reads and writes nothing, and waits for nobody. */
 const O_PATH = 0o10000000;
@@ -34,7 +34,7 @@ interface Placed {
 }
 
 /**
- * Which of the files and folders of a jail is another one than it should be.
+ * Which of the files and folders of a jail is another one than it should be, or was mounted elsewhere.
  * @param bwrap the process that was started, when all is mounted
  * @throws the system's error when that cannot be found out
  */
@@ -44,8 +44,32 @@ export function exchanged<Folder extends Placed>(
 ): Folder | undefined {
   const children = readFileSync(`/proc/${bwrap}/task/${bwrap}/children`, "utf8");
   const root = `/proc/${children.trim().split(" ")[0]}/root`;
-  return folders.find(({ target, identity }) => {
-    const there = statSync(`${root}${target}`, { bigint: true, throwIfNoEntry: false });
-    return there === undefined || identityOf(there) !== identity;
+  // Of two that are mounted at one place, the second one is seen.
+  const seen = new Map(folders.map((folder) => [folder.target, folder]));
+  // What was mounted elsewhere, by a link that was there for a moment, leaves its place to the folder above it.
+  const mounts = new Set<string>();
+  return [...seen.values()].find(({ target, identity }) => {
+    const there = placeOf(`${root}${target}`);
+    if (there?.identity !== identity || mounts.has(there.mount)) return true;
+    mounts.add(there.mount);
+    return false;
   });
+}
+
+/** What a path leads to, and the kernel's number of the mount that it is in; undefined if it leads nowhere. */
+function placeOf(path: string): { readonly identity: Identity; readonly mount: string } | undefined {
+  let opened: number;
+  try {
+    opened = openSync(path, O_PATH);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  try {
+    const [, mount = ""] =
+      /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${opened}`, "utf8")) ?? [];
+    return { identity: identityOf(fstatSync(opened, { bigint: true })), mount };
+  } finally {
+    closeSync(opened);
+  }
 }

@@ -9,13 +9,20 @@ import { currentUser, ownPlaces } from "../config/places.ts";
 import { makeFolders } from "../host/make-folders.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
-import { type JailPlan, jailLines, oldProfiles, ownProfiles, restoringInterrupts } from "./bubblewrap.ts";
+import {
+  type JailPlan,
+  jailLines,
+  oldProfiles,
+  ownProfiles,
+  quoted,
+  restoringInterrupts,
+} from "./bubblewrap.ts";
 import { callFilter, hasCallFilter } from "./call-filter.ts";
 import { clientFiles } from "./client-files.ts";
 import { jailConfig, jailProfile } from "./config.ts";
 import { type JailUser, jailEnvironment } from "./environment.ts";
 import { findBwrap } from "./find-bwrap.ts";
-import { type Forbidden, type JailFolder, jailFolder, outsidePath } from "./folders.ts";
+import { type Forbidden, inOrder, type JailFolder, jailFolder, outsidePath, refuseLinks } from "./folders.ts";
 import { JailError } from "./jail-error.ts";
 import { machineMounts, realPathOf } from "./machine.ts";
 import { ownFiles } from "./own-files.ts";
@@ -57,6 +64,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
   const home = options.home === undefined ? undefined : keptHome(options.home, options, user, config);
   const folders = foldersOf(options, cwd, user, config);
   const given = home === undefined ? folders : [home, ...folders];
+  refuseLinks(given);
   const plan = planOf({ options, command, user, config, folders, home: home?.source, cwd });
   if (options.print) {
     print(plan, options, join(config.runtime.dir, "jail/socket"));
@@ -87,11 +95,13 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
 
 /** @param socket of a broker that is not there yet; never the daemon's own, for the lines are to be run */
 function print(plan: Omit<JailPlan, "socket">, options: JailOptions, socket: string): void {
-  const { env = [], profile } = options;
+  const { config, env = [], profile } = options;
   const byName = env.filter((word) => !word.includes("="));
   console.log(jailLines({ ...plan, socket }, byName));
+  const named = config === undefined ? [] : ["--config", resolve(config)];
+  const serve = ["serve", ...named, "--listen", socket, "--profile", profile, "--view", "store", "--allow"];
   console.error(
-    `nix-broker: These lines are for bash. First run a broker, which stays: nix-broker serve --listen ${socket} --profile ${profile} --view store --allow ${plan.environment.USER}`,
+    `nix-broker: These lines are for bash. First run a broker, which stays: ${["nix-broker", ...serve, plan.user].map(quoted).join(" ")}`,
   );
   console.error(
     "nix-broker: What that broker fetches, and whether it gives builds the network, its profile alone says (fixed_outputs), and not --allow-url and --net",
@@ -143,7 +153,9 @@ function foldersOf(options: JailOptions, cwd: string, user: JailUser, config: Co
     ...(options.bind ?? []).map((path) => ({ path, option: "--bind", writable: true })),
   ];
   const { storeDir } = config.upstream;
-  return requests.map((request) => jailFolder(request, forbidden(user, config, options.config), storeDir));
+  return inOrder(
+    requests.map((request) => jailFolder(request, forbidden(user, config, options.config), storeDir)),
+  );
 }
 
 /** The folder that is the jail's home; it is made if it is not there. @throws JailError */

@@ -11,12 +11,23 @@ const clientSettings = [
   "warn-dirty",
 ] as const;
 
+/** Of a text that may have URLs in it. */
+function hasPassword(text: string): boolean {
+  return /:\/\/[^/"\s]*@/.test(text);
+}
+
 /** The lines of nix.conf files that set what clients need. */
 function clientLines(nixConf: string): string[] {
   return nixConf
     .split("\n")
     .map((line) => line.replace(/#.*$/, "").trim())
-    .filter((line) => clientSettings.some((name) => new RegExp(`^${name}\\s*=`).test(line)));
+    .filter((line) => clientSettings.some((name) => new RegExp(`^${name}\\s*=`).test(line)))
+    .map((line) =>
+      line
+        .split(/\s+/)
+        .filter((word) => !hasPassword(word))
+        .join(" "),
+    );
 }
 
 /** A flake registry of all entries, the first one first; undefined if there is none. */
@@ -30,8 +41,7 @@ function registryOf(texts: readonly string[]): string | undefined {
       return [];
     }
   });
-  // URLs may have passwords in them.
-  const shown = flakes.filter((flake) => !/:\/\/[^/"]*@/.test(JSON.stringify(flake)));
+  const shown = flakes.filter((flake) => !hasPassword(JSON.stringify(flake)));
   return shown.length === 0 ? undefined : JSON.stringify({ flakes: shown, version: 2 });
 }
 

@@ -193,6 +193,56 @@ chmod 755 /var/swap/bwrap`);
       await jails.asAlice("rm -rf inner was");
     });
 
+    test("a folder that a link takes elsewhere while the jail is made is not mounted there", async () => {
+      await jails.asRoot(`mkdir -p /var/back && cat > /var/back/bwrap <<'END'
+#!/bin/bash
+cd /home/alice/project && mv inner was && ln -s ../.. inner
+before=()
+while [ "$1" != -- ]; do before+=("$1"); shift; done
+exec /var/bwrap/bwrap "\${before[@]}" -- /bin/sh -c 'rm inner && mv was inner; exec "$@"' sh "$@"
+END
+chmod 755 /var/back/bwrap`);
+      await jails.asAlice("mkdir -p inner/alice");
+      const { code, stdout, stderr } = await jails.bash("ls -a ~", {
+        args: ["--bind", "inner/alice"],
+        env: { PATH: "/var/back:/usr/bin:/bin" },
+      });
+      expect({ code, stdout }).toEqual({ code: 125, stdout: "" });
+      expect(stderr).toContain("/home/alice/project/inner/alice was replaced while the jail was made");
+      await jails.asAlice("rm -r inner");
+    });
+
+    test("a link that a jail left where the next one mounts something is not followed", async () => {
+      await jails.asAlice("mkdir -p ../outside && echo secret > ../secret && touch ../.gitconfig");
+      const kept = ["--home", "/home/alice/kept"];
+      await jails.bash(
+        "ln -sfn ../secret settings; ln -sfn ../outside kept; ln -sfn /oldroot/home/alice/made ~/.gitconfig",
+        { args: kept },
+      );
+      for (const args of [
+        ["--ro-bind", "settings"],
+        ["--home", "kept"],
+        [...kept, "--ro-bind", "/home/alice/.gitconfig"],
+      ]) {
+        const { code, stdout, stderr } = await jails.bash("cat settings; touch ~/by-the-jail", { args });
+        expect({ code, stdout }, stderr).toEqual({ code: 125, stdout: "" });
+        expect(stderr).toContain("an earlier jail may have made it");
+      }
+      expect(await jails.asAlice("ls ../outside ../made 2> /dev/null || true")).toBe("../outside:\n");
+      await jails.asAlice("rm -r settings kept ../kept ../outside ../secret ../.gitconfig");
+    });
+
+    test("what is read-only in a folder stays so, also if the jail may write to the folder", async () => {
+      await jails.asAlice("mkdir -p ../main/.git");
+      const args = ["--bind", "/home/alice/main", "--ro-bind", "/home/alice/main/.git"];
+      const { stderr } = await jails.bash("cd ../main && touch file && touch .git/file", { args });
+      expect(stderr).toContain("'.git/file': Read-only file system");
+      expect(await jails.asAlice("ls -A ../main ../main/.git")).toBe(
+        "../main:\n.git\nfile\n\n../main/.git:\n",
+      );
+      await jails.asAlice("rm -r ../main");
+    });
+
     test("what was open where it was started from is not open in it", async () => {
       const argv = jails.commandLine(["bash", "-c", "ls /proc/self/fd /proc/self/fd/9/ /proc/self/fd/251/"]);
       const { stdout, stderr } = await daemon().run(

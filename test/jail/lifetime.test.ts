@@ -244,6 +244,9 @@ test("what --print prints runs as a jail, with a broker at the socket that it na
   expect(stderr).toContain(
     `First run a broker, which stays: nix-broker serve --listen ${folder}/socket --profile agent --view store --allow alice`,
   );
+  await jails.asAlice("touch '../its own.toml'");
+  const its = await jails.bash("true", { args: ["--print", "--config", "../its own.toml"], env });
+  expect(its.stderr).toContain("nix-broker serve --config '/home/alice/its own.toml' --listen /");
   const broker = await startBroker(daemon, {
     user: "alice",
     profile: "agent",

@@ -9,7 +9,14 @@ import { callFilter } from "../../src/jail/call-filter.ts";
 import { clientFiles } from "../../src/jail/client-files.ts";
 import { type JailUser, jailEnvironment } from "../../src/jail/environment.ts";
 import { findBwrap } from "../../src/jail/find-bwrap.ts";
-import { type Forbidden, jailFolder, outsidePath } from "../../src/jail/folders.ts";
+import {
+  type Forbidden,
+  inOrder,
+  type JailFolder,
+  jailFolder,
+  outsidePath,
+  refuseLinks,
+} from "../../src/jail/folders.ts";
 import { lookAt } from "../../src/jail/identity.ts";
 import { JailError } from "../../src/jail/jail-error.ts";
 import { ownFiles } from "../../src/jail/own-files.ts";
@@ -36,6 +43,7 @@ describe("folders", () => {
 
   test("are mounted at their own paths, from where links lead", () => {
     expect(given(join(home, "project"))).toEqual({
+      given: join(home, "project"),
       source: join(home, "project"),
       target: join(home, "project"),
       writable: true,
@@ -102,6 +110,45 @@ describe("folders", () => {
 
   test("the current folder is refused with advice", () => {
     expect(() => given(home, "")).toThrow("change to the folder of one project");
+  });
+
+  const plain = (path: string, writable = true): JailFolder => ({
+    given: path,
+    source: path,
+    target: path,
+    writable,
+    identity: "",
+  });
+
+  test("one that is in another one is mounted after it, and so is seen", () => {
+    const [inner, outer, other] = [plain("/srv/main/.git", false), plain("/srv/main"), plain("/srv/x")];
+    expect(inOrder([inner, outer, other])).toEqual([other, outer, inner]);
+    const readOnly = plain("/srv/main", false);
+    expect(inOrder([outer, readOnly])).toEqual([outer, readOnly]);
+  });
+
+  test("links in what the jail can write to are not followed", () => {
+    const [work = "", kept = ""] = ["work", "kept"].map((name) => join(home, name));
+    for (const name of ["work/inner", "kept/real"]) mkdirSync(join(home, name), { recursive: true });
+    symlinkSync("../run", join(work, "out"));
+    symlinkSync("/oldroot", join(kept, "link"));
+    symlinkSync(work, join(home, "to-work"));
+    const asHome = (path: string): JailFolder => ({ ...given(path, "--home"), target: "/home/alice" });
+    for (const path of [join(work, "out"), join(home, "to-work/out")])
+      for (const folder of [given(path), asHome(path)])
+        expect(() => refuseLinks([given(work), folder])).toThrow(
+          `${path} is in ${work}, which the jail can write to, and leads out of it by a link, to ${join(home, "run")}`,
+        );
+    expect(() => refuseLinks([asHome(kept), plain("/home/alice/link/below")])).toThrow(
+      `${join(kept, "link")}, which the jail can write to, is a link where /home/alice/link/below is to be`,
+    );
+    refuseLinks([
+      given(work),
+      given(join(home, "to-work/inner")),
+      asHome(kept),
+      plain("/home/alice/real/x"),
+      plain("/home/alice/new/x"),
+    ]);
   });
 
   test("a path of the jail is outside where its last mount has it, if that is writable", () => {
@@ -185,6 +232,8 @@ describe("the jail's own files", () => {
       "store = daemon\nexperimental-features = nix-command flakes\nextra-experimental-features = ca-derivations\n";
     expect(nixConf(true)).toBe(lines);
     expect(nixConf(false)).toBe(`${lines}flake-registry =\nsubstituters =\n`);
+    const secret = ["nix-path = a=https://me:token@example.org/a.tar.gz b=/srv/b\n"];
+    expect(nixConf(true, secret)).toBe("store = daemon\nnix-path = b=/srv/b\n");
     // Nix 2.3 would warn of a setting that it does not know.
     expect(nixConf(false, [""])).toBe("store = daemon\nsubstituters =\n");
   });
@@ -249,7 +298,7 @@ describe("the command line", () => {
     machine: [{ kind: "ro-bind", source: "/usr", target: "/usr" }],
     home: "/home/alice",
     keptHome: undefined,
-    folders: [{ source: "/nix-like", target: "/nix-like", writable: true, identity: "" }],
+    folders: [{ given: "/nix-like", source: "/nix-like", target: "/nix-like", writable: true, identity: "" }],
     storeDir: "/nix/store",
     logs: undefined,
     socket: "/run/s",
