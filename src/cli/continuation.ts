@@ -4,7 +4,7 @@
  * optionally followed by `!` and the names of outputs, separated by commas (all outputs if there are none);
  * empty lines and lines that start with `#` are ignored.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { isDerivationPath, isStorePath, type StorePath } from "../store/store-path.ts";
 
 /** The file of an output that says what is to be built next. */
@@ -48,12 +48,14 @@ export function readContinuation(output: StorePath): Installable[] | undefined {
   const file = `${output}/${continuationFile}`;
   let text: string;
   try {
-    const bytes = readFileSync(file);
-    if (bytes.length > maxBytes)
+    const status = statSync(file);
+    // An output may have a link there, such as one to /dev/zero.
+    if (!status.isFile()) throw new ContinuationError(`${file} is not a regular file`);
+    if (status.size > maxBytes)
       throw new ContinuationError(
-        `${file} has ${bytes.length} bytes, more than the ${maxBytes} that are read`,
+        `${file} has ${status.size} bytes, more than the ${maxBytes} that are read`,
       );
-    text = bytes.toString("utf8");
+    text = readFileSync(file, "utf8");
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : undefined;
     // ENOTDIR: an output that is a file.

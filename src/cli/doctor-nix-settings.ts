@@ -17,6 +17,8 @@ export class NixSettings {
   readonly file: string;
   /** Files that are named but cannot be read. */
   readonly unreadable: string[] = [];
+  /** Files that have to be there, and are not. */
+  readonly missing: string[] = [];
   /** When one of the files was last changed, in milliseconds since 1970; 0 if there is none. */
   changed = 0;
   private readonly values = new Map<string, string>();
@@ -56,8 +58,8 @@ export class NixSettings {
       text = readFileSync(path, "utf8");
       this.changed = Math.max(this.changed, statSync(path).mtimeMs);
     } catch (error) {
-      const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
-      if (!missing || !mayBeMissing) this.unreadable.push(path);
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") this.unreadable.push(path);
+      else if (!mayBeMissing) this.missing.push(path);
       return;
     }
     for (const line of text.split("\n")) this.take(line, path);

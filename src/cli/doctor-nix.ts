@@ -20,6 +20,13 @@ export function checkNix(config: Config, settings: NixSettings): Finding[] {
   const after = checkHookFile("post-build-hook", settings);
   return [
     ...settings.unreadable.map((path) => unseen("nix.conf", path)),
+    ...settings.missing.map((path) =>
+      problem(
+        "nix.conf",
+        `it includes ${path}, which does not exist, so no Nix command works`,
+        'correct the path, or write "!include" if the file need not be there',
+      ),
+    ),
     ...checkHooks(config, before, after),
     ...checkNext(config),
     checkFeature(config, settings, before.ours),

@@ -132,7 +132,7 @@ describe("wrong installations", () => {
     ["sandbox-paths = /lib /opt", ["sandbox-paths: builds have no shell"]],
     ["sandbox-paths =\nextra-sandbox-paths = /usr /lib /lib64", []],
     ["!include /etc/nix/more.conf", ["sandbox: builds are not sandboxed"]],
-    ["include /etc/nix/missing.conf", ["nix.conf: /etc/nix/missing.conf cannot be seen"]],
+    ["include /etc/nix/missing.conf", ["nix.conf: it includes /etc/nix/missing.conf, which does not exist"]],
     ["!include /etc/nix/missing.conf", []],
   ])("nix.conf with %s", async (lines, expected) => {
     writeFileSync(file("/etc/nix/more.conf"), "sandbox = false\n");

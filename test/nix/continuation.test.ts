@@ -1,4 +1,13 @@
-import { readlinkSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab } from "../../lab/lab.ts";
@@ -10,6 +19,7 @@ import {
   followContinuations,
   type Installable,
   parseContinuation,
+  readContinuation,
 } from "../../src/cli/continuation.ts";
 import { examples, patient, placeNixpkgs, projectRoot, withNixpkgs } from "./fixture.ts";
 
@@ -21,6 +31,24 @@ function out(letter: string): string {
 }
 
 describe("the format of continuations", () => {
+  test("what is no regular file, or too long, is not read", () => {
+    const output = mkdtempSync(join(tmpdir(), "nix-broker-continuation-"));
+    const file = join(output, "nix-support/continuation");
+    try {
+      expect(readContinuation(output)).toBeUndefined();
+      mkdirSync(join(output, "nix-support"));
+      symlinkSync("/dev/null", file);
+      expect(() => readContinuation(output)).toThrow(`${file} is not a regular file`);
+      rmSync(file);
+      writeFileSync(file, "");
+      expect(readContinuation(output)).toEqual([]);
+      truncateSync(file, 2 ** 40);
+      expect(() => readContinuation(output)).toThrow("more than the 16777216 that are read");
+    } finally {
+      rmSync(output, { recursive: true });
+    }
+  });
+
   test("a derivation a line, with outputs if not all; comments and repetitions mean nothing", () => {
     const text = `# comes next\n${drv("a")}\n\n${drv("b")}!out,dev\n${drv("a")}\n`;
     expect(parseContinuation(text, "f", "/nix/store")).toEqual([drv("a"), `${drv("b")}!out,dev`]);
