@@ -6,6 +6,8 @@
 #   install.sh --purge     removes these as well; asks before it removes the audit
 set -e
 umask 022
+# With it, cd prints where it goes.
+unset CDPATH
 version=@VERSION@
 machine=@MACHINE@
 prefix=/usr/local

@@ -10,8 +10,9 @@
 #   set-up disconnect      takes the hooks from Nix again
 set -e
 umask 022
-here=${0%/*}
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/nix/var/nix/profiles/default/bin
+# Nix is told of it, so it begins with a slash.
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 
 config=/etc/nix-broker/config.toml
 root_config=/etc/nix-broker/root.conf

@@ -325,7 +325,9 @@ describeEachDebian("the archive's script, without dpkg's database", ["trixie"], 
       guess,
     );
     const script = `${packageFolder}/nix-broker-${versions[0]}/install.sh`;
-    const printed = await machine.must("env", "PATH=/tmp/guess:/usr/sbin:/usr/bin", script);
+    // By a relative path, and with a CDPATH, by which cd prints where it goes.
+    const called = `cd / && PATH=/tmp/guess:/usr/sbin:/usr/bin CDPATH=.:/ ${script.slice(1)}`;
+    const printed = await machine.must("sh", "-c", called);
     expect(printed).toMatch(/\n0 problems, \d+ warnings?\.\n/);
     expect(await machine.must("cat", "/etc/precious")).toBe("kept\n");
     await machine.must("rm", "-r", "/etc/precious", "/tmp/guess");

@@ -43,7 +43,13 @@ describeEachVersion("the hooks in the administrator's nix.conf", (version, daemo
     expect((await setting("allowed-users")).split(" ")).toEqual(["alice", "root", "nix-broker"]);
 
     const text = fragment();
-    await run("connect");
+    // However it is called: Nix runs the hooks from where it is itself.
+    const inItsFolder = await daemon().run([
+      "sh",
+      "-c",
+      `cd ${packaging} && CDPATH=. sh ./set-up.sh connect`,
+    ]);
+    expect(inItsFolder).toMatchObject({ code: 0, stdout: "" });
     expect([fragment(), readFileSync(nixConf(), "utf8")]).toEqual([text, connected]);
 
     await run("disconnect");
