@@ -8,6 +8,7 @@ import packageJson from "../package.json" with { type: "json" };
 import { buildAll } from "../scripts/build.ts";
 import { type Architecture, architectureOf, PackageError } from "./architecture.ts";
 import { makeDeb } from "./deb.ts";
+import { type Kind, kindsHere } from "./kinds.ts";
 import { makeTarball } from "./tarball.ts";
 import { layOut } from "./tree.ts";
 
@@ -27,43 +28,52 @@ function sourceTime(): number {
   }
 }
 
-function makePackages(architecture: Architecture): string[] {
+function makePackages(architecture: Architecture, kinds: readonly Kind[]): string[] {
   const scratch = mkdtempSync(join(tmpdir(), "nix-broker-packages-"));
   const { version } = packageJson;
   const time = sourceTime();
   try {
-    const deb = join(dist, `nix-broker_${version}_${architecture.debian}.deb`);
-    const tree = join(scratch, "deb");
-    step("the files of the Debian package, with Node for it");
-    layOut(tree, { architecture, prefix: "/usr", dist }, scratch);
-    step("the Debian package (a minute, or several)");
-    makeDeb(tree, deb, { architecture, version, time });
-    const archive = join(dist, `nix-broker-${version}-linux-${architecture.debian}.tar.zst`);
-    const local = join(scratch, "local");
-    step("the files of the archive");
-    layOut(local, { architecture, prefix: "/usr/local", dist }, scratch);
-    step("the archive");
-    makeTarball(local, archive, { architecture, version, time });
-    return [deb, archive];
+    return kinds.map((kind) => {
+      const tree = join(scratch, kind);
+      if (kind === "deb") {
+        const deb = join(dist, `nix-broker_${version}_${architecture.debian}.deb`);
+        step("the files of the Debian package, with Node for it");
+        layOut(tree, { architecture, prefix: "/usr", dist }, scratch);
+        step("the Debian package (a minute, or several)");
+        makeDeb(tree, deb, { architecture, version, time });
+        return deb;
+      }
+      const archive = join(dist, `nix-broker-${version}-linux-${architecture.debian}.tar.zst`);
+      step("the files of the archive, with Node for it");
+      layOut(tree, { architecture, prefix: "/usr/local", dist }, scratch);
+      step("the archive");
+      makeTarball(tree, archive, { architecture, version, time });
+      return archive;
+    });
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
 }
 
+function say(text: string): void {
+  console.error(`nix-broker: ${text}`);
+}
+
 function step(what: string): void {
-  console.error(`nix-broker: making ${what}`);
+  say(`making ${what}`);
 }
 
 try {
   const { values } = parseArgs({ options: { arch: { type: "string", default: process.arch } } });
   const architecture = architectureOf(values.arch);
+  const kinds = kindsHere(say);
   // Manual pages have a date.
   process.env.SOURCE_DATE_EPOCH = String(sourceTime());
   step("the programs");
   await buildAll(dist);
-  for (const file of makePackages(architecture)) console.log(relative(projectRoot, file));
+  for (const file of makePackages(architecture, kinds)) console.log(relative(projectRoot, file));
 } catch (error) {
   if (!(error instanceof PackageError)) throw error;
-  console.error(`nix-broker: ${error.message}`);
+  say(error.message);
   process.exitCode = 1;
 }
