@@ -35,6 +35,13 @@ test("promtool finds nothing to say of names, units and helps", async () => {
   expect({ status, said: stdout + stderr }).toEqual({ status: 0, said: "" });
 });
 
+test("the page says of each alert what to do", () => {
+  const page = readFileSync(join(folder, "README.md"), "utf8");
+  const names = [...alerts.matchAll(/- alert: (\w+)/g)].map(([, name = ""]) => name);
+  expect(names.length).toBeGreaterThan(5);
+  expect(names.filter((name) => !page.includes(`| ${name} |`))).toEqual([]);
+});
+
 interface Panel {
   readonly title: string;
   readonly targets: readonly { readonly expr: string }[];
