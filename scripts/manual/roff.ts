@@ -12,7 +12,7 @@ export function escaped(text: string): string {
     );
 }
 
-/** Prose with `code` in bold, one sentence a line as manuals have it. */
+/** Prose with `code` in bold, and links as their texts. */
 export function prose(text: string): string {
   return escaped(text)
     .replace(/\[([^\]\n]+)\]\([^)\s]+\)/g, "$1")
