@@ -111,6 +111,8 @@ nix-build --no-out-link inner.nix > $out`,
     await Promise.race([aliceBuilds, appears("stolen")]);
     const askers = new Map<string, string>();
     for (const id of readdirSync(made.daemon.hostPath("/run/nix-broker/sandboxes"))) {
+      // It is being removed.
+      if (id.startsWith(".")) continue;
       const file = made.daemon.hostPath(`/run/nix-broker/sandboxes/${id}/sandbox.json`);
       const { drvPath, asker } = parseSandboxRecord(readFileSync(file, "utf8"));
       askers.set(drvPath, asker);

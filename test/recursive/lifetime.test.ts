@@ -50,16 +50,19 @@ describe.each(lab.versions)("lifetime [daemon %s]", (version) => {
     const folder = host("/run/nix-broker/sandboxes");
     return existsSync(folder) ? readdirSync(folder).filter((name) => !name.startsWith(".")) : [];
   };
-  const recordOf = (id: string): { drvPath: string } =>
-    JSON.parse(readFileSync(host(`/run/nix-broker/sandboxes/${id}/sandbox.json`), "utf8"));
+  const isOf = (name: string, id: string): boolean => {
+    try {
+      const record = readFileSync(host(`/run/nix-broker/sandboxes/${id}/sandbox.json`), "utf8");
+      return JSON.parse(record).drvPath.endsWith(`-${name}.drv`);
+    } catch {
+      // The linker removed it since it was listed.
+      return false;
+    }
+  };
   const go = (id: string): void => writeFileSync(host(`/run/nix-broker/sandboxes/${id}/socket.d/go`), "");
   const sandboxOf = (name: string): Promise<string> =>
     until(() =>
-      sandboxes().find(
-        (id) =>
-          recordOf(id).drvPath.endsWith(`-${name}.drv`) &&
-          !existsSync(host(`/run/nix-broker/sandboxes/${id}/ended`)),
-      ),
+      sandboxes().find((id) => isOf(name, id) && !existsSync(host(`/run/nix-broker/sandboxes/${id}/ended`))),
     );
   const reachedMark = (name: string): Promise<void> => recursive.daemon.fileInBuild(`mark-${name}`);
   const start = (name: string, script: string) =>
