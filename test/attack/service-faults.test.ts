@@ -1,10 +1,11 @@
 /** The machine fails the service: no descriptors are left, its folders go. One request may fail by that, and nothing else does. */
 import { execFileSync } from "node:child_process";
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
+import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { expectServing, newest } from "./suite.ts";
@@ -60,7 +61,8 @@ describe.each(newest())("faults of the machine [daemon %s]", (version) => {
     await addDerivation(client, made);
     const building = client.build(`${made.path}!out`);
     const folder = broker.socketFolder.replace(/\/s$/, "");
-    await beside(`sleep 1; rm -rf ${folder}/*/*; chown root ${folder}/*; chmod 700 ${folder}/*`);
+    await until(() => existsSync(`${daemon.hostPath(made.path)}.chroot`));
+    await beside(`rm -rf ${folder}/*/*; chown root ${folder}/*; chmod 700 ${folder}/*`);
     await new Promise((resolve) => setTimeout(resolve, 6000));
     expect(broker.process.exitCode).toBeNull();
     const stopped = broker.stop();

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { until } from "../../lab/parts.ts";
 import { RawClient } from "../../lab/raw-client.ts";
-import { addDerivation, makeDerivation } from "./derivations.ts";
+import { addDerivation, type Made, makeDerivation } from "./derivations.ts";
 import { describeAttack } from "./suite.ts";
 
 const OTHER_SOCKET = "/tmp/other-sandbox";
@@ -20,13 +20,16 @@ describeAttack(
   "a client that stops reading",
   ({ bare, brokered, broker, daemon }) => {
     const made = (name: string) => makeDerivation({ name, script: `${chatter}; echo > $out` });
+    /** The log is the first asker's: whoever comes while it builds waits for the lock of the output, and reads none. */
+    const untilItBuilds = ({ out }: Made): Promise<boolean> =>
+      until(() => ["", ".lock"].some((end) => existsSync(daemon().hostPath(out + end))));
 
     test("the bare daemon lets it hold up everybody who waits for the same derivation", async () => {
       const [stalled, waiting] = [await bare(), await bare()];
       const derivation = made("bare");
       for (const client of [stalled, waiting]) await addDerivation(client, derivation);
       await stalled.send("BuildPaths", { paths: [`${derivation.path}!out`], mode: 0 });
-      await sleep(200);
+      await untilItBuilds(derivation);
       const done = waiting.build(`${derivation.path}!out`);
       const held = await Promise.race([done.then(() => false), sleep(HELD_MS, true)]);
       expect(held).toBe(true);
@@ -42,8 +45,7 @@ describeAttack(
       for (const client of [stalled, same, other]) await addDerivation(client, derivation);
       // Said in another way, or the audit would sum it up with the other's.
       await stalled.send("BuildPaths", { paths: [`${derivation.path}!*`], mode: 0 });
-      // The log is the first asker's: whoever comes while it builds waits for the lock of the output, and reads none.
-      await until(() => ["", ".lock"].some((end) => existsSync(daemon().hostPath(derivation.out + end))));
+      await untilItBuilds(derivation);
       const answers = await Promise.all([
         same.build(`${derivation.path}!out`),
         other.build(`${derivation.path}!out`),

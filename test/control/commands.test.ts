@@ -148,6 +148,7 @@ test("a running build is listed with all its facts, and so is what it did", asyn
   expect((await scrape("/")).status).toBe(404);
 
   await outer.finish();
+  await until(async () => (await cli("sandboxes", sandbox.id)).code !== 0);
   const gone = await cli("sandboxes", sandbox.id);
   expect(gone).toMatchObject({
     code: 1,

@@ -61,9 +61,8 @@ nested names "mount --bind $fake/$chroot $fake/$chroot; mount --bind $fake /tmp"
 nested hidden "mkdir $fake/store; mount --bind $fake/$chroot/nix/store $fake/store"
 nested processes "mount -t proc none /proc"
 unshare --user --map-root-user --mount --pid --fork bash -c "mount --rbind / $fake/$chroot && chroot $fake/$chroot bash -c 'cd $PWD; call chroot'" || echo FAILED chroot
-cp /bin/bash nix-daemon; ./nix-daemon -c '(sleep 0.2; call orphan) & :'
-sleep 2
-wait
+cp /bin/bash nix-daemon; ./nix-daemon -c '(sleep 0.2; call orphan; touch orphaned) & :'
+until [ -e orphaned ]; do sleep 0.1; done
 echo > $out`,
         { name: "attacker" },
       ),

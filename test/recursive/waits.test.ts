@@ -43,8 +43,10 @@ in rec {
   right = outer "right" "1" "sleep 2; \${build "left"} > $out";
   inner1 = plain "inner1";
   inner2 = plain "inner2";
-  first = outer "first" "1" "sleep 5; \${build "inner1"} > $out";
-  second = outer "second" "1" "sleep 5; \${build "inner2"} > $out";
+  # Both run before either asks.
+  bothRun = name: "touch began-\${name}; until [ -e /signal/go ]; do sleep 0.1; done";
+  first = outer "first" "1" "\${bothRun "first"}; \${build "inner1"} > $out";
+  second = outer "second" "1" "\${bothRun "second"}; \${build "inner2"} > $out";
 }
 `;
 
@@ -53,9 +55,13 @@ async function startWithFamily(
   hooks: boolean,
   buildUsers: number,
 ): Promise<RecursiveLab> {
-  const made = await RecursiveLab.start(version, { hooks, buildUsers });
+  const made = await RecursiveLab.start(version, {
+    hooks,
+    buildUsers,
+    sandboxPaths: ["/signal=/tmp/signal"],
+  });
   await made.daemon.run(
-    ["sh", "-c", "mkdir /tmp/family; cat > /tmp/family/default.nix; chmod -R a+rX /tmp/family"],
+    ["sh", "-c", "mkdir /tmp/signal /tmp/family; cat > /tmp/family/default.nix; chmod -R a+rX /tmp/family"],
     { input: family },
   );
   return made;
@@ -112,7 +118,11 @@ describe.each(ways)("G9: nobody hangs [daemon %s, by %s]", (version, way) => {
     test("G9: of two outer builds on two build users the newer one gets no inner build, and both end", async () => {
       // Both outer builds start at once only when what they need is there.
       await build(recursive, "dependency");
-      const results = await Promise.all([build(recursive, "first"), build(recursive, "second")]);
+      const names = ["first", "second"];
+      const building = names.map((name) => build(recursive, name));
+      for (const name of names) await recursive.daemon.fileInBuild(`began-${name}`);
+      await recursive.daemon.run(["touch", "/tmp/signal/go"]);
+      const results = await Promise.all(building);
       const refused = results.filter(({ stderr }) => stderr.includes("all 2 build users are taken"));
       expect(refused).toHaveLength(1);
       // 2.3 gives up where later versions wait for a user to be free again.

@@ -52,7 +52,10 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     await brokered.killLinker();
     brokered.startStandIn();
     await brokered.daemon.build(
-      sandboxScript(`test -S ${socketFolder}/socket; echo > $out`, { name: "no-linker", features }),
+      sandboxScript(`until [ -S ${socketFolder}/socket ]; do sleep 0.1; done; echo > $out`, {
+        name: "no-linker",
+        features,
+      }),
     );
     const id = brokered
       .sandboxIds()

@@ -21,6 +21,10 @@ describe("a hostile service at the linker's socket", () => {
   });
   afterAll(() => brokered?.stop());
 
+  const waiting = "until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.1; done; echo > $out";
+  /** Lets a build end that waits. */
+  const go = (id: string) => writeFileSync(brokered.runtime(`sandboxes/${id}/socket.d/go`), "");
+
   /** Sends bytes, and returns all that comes back until the linker closes, or until `replies` lines are there. */
   async function talk(bytes: string | Buffer, replies = Number.POSITIVE_INFINITY): Promise<unknown[]> {
     const connection = connect(socket);
@@ -55,7 +59,7 @@ describe("a hostile service at the linker's socket", () => {
 
   test("the service can make, rename and remove nothing that root relies on", async () => {
     const building = brokered.daemon.tryBuild(
-      sandboxScript("sleep 3; echo > $out", { name: "guarded", features: ["nix-broker"] }),
+      sandboxScript(waiting, { name: "guarded", features: ["nix-broker"] }),
     );
     brokered.startStandIn();
     const id = await brokered.sandboxNamed("guarded");
@@ -87,6 +91,7 @@ describe("a hostile service at the linker's socket", () => {
       const { code, stderr } = await brokered.daemon.run(["sh", "-c", allowed], { user: "nix-broker" });
       expect(code, `${allowed}: ${stderr}`).toBe(0);
     }
+    go(id);
     await building;
   });
 
@@ -137,7 +142,7 @@ describe("a hostile service at the linker's socket", () => {
   test("a path that is not valid is not linked; one that is not there any more neither", async () => {
     brokered.startStandIn();
     const building = brokered.daemon.tryBuild(
-      sandboxScript("sleep 4; echo > $out", { name: "invalid", features: ["nix-broker"] }),
+      sandboxScript(waiting, { name: "invalid", features: ["nix-broker"] }),
     );
     const id = await brokered.sandboxNamed("invalid");
     const left = `${"1".repeat(32)}-left-over`;
@@ -146,6 +151,7 @@ describe("a hostile service at the linker's socket", () => {
       code: "invalid-path",
     });
     await expect(brokered.linker.release(id)).rejects.toMatchObject({ code: "not-ended" });
+    go(id);
     await building;
   });
 });

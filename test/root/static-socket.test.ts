@@ -175,7 +175,8 @@ describe.each(lab.versions)("static sockets in build sandboxes [daemon %s]", (ve
       for tool in mount umount chroot; do ln -s $busybox $TMPDIR/$tool; done
       export PATH=$TMPDIR:$PATH fake
       echo "ATTACK orphan"
-      cp /bin/bash $TMPDIR/nix-daemon; $TMPDIR/nix-daemon -c '(sleep 0.3; ${call}) & echo FORGED'; sleep 1
+      cp /bin/bash $TMPDIR/nix-daemon; $TMPDIR/nix-daemon -c '(sleep 0.3; ${call}; touch $TMPDIR/orphaned) & echo FORGED'
+      until [ -e $TMPDIR/orphaned ]; do sleep 0.1; done
       nested() { echo "ATTACK $1"; unshare --user --map-root-user --mount --pid --fork bash -ec "$2; echo FORGED; ${call}"; }
       nested names 'mount --bind $fake/${chroot} $fake/${chroot}; mount --bind $fake /tmp; cd /tmp/${chroot}'
       nested store 'mount --bind $fake/nix/store /nix/store'
