@@ -1,5 +1,6 @@
 /** What a download may be, and whether one of that is what the derivation names by its hash. */
 import { createHash } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
 import type { FetchJob, Shape } from "../contract/fetch-job.ts";
 import type { Download } from "./download.ts";
 import type { Allowance, Spool } from "./spool.ts";
@@ -17,6 +18,9 @@ export type Outcome =
   | { readonly found: Contents }
   | { readonly found: undefined; readonly reason: string; readonly got: string | undefined };
 
+/** Hashing gigabytes takes a while: after so many bytes it is heard whether the service still wants it. */
+const BETWEEN_PAUSES = 256 * 1024;
+
 /** @throws SpoolFull when an archive holds too much */
 export async function contentsOf(
   { spool, digest }: Download,
@@ -25,11 +29,10 @@ export async function contentsOf(
 ): Promise<Outcome> {
   const { hash, hashed, sent } = job;
   if (hashed === "flat") {
-    const found =
-      sent === "flat"
-        ? { length: spool.length, pieces: () => spool.read() }
-        : narContents(plain(spool, false));
-    return digest === hash.digest ? { found } : mismatch(digest);
+    if (digest !== hash.digest) return mismatch(digest);
+    if (sent === "flat") return { found: { length: spool.length, pieces: () => spool.read() } };
+    const node = plain(spool, false);
+    return { found: narContents(node, (await measured(node, hash.algorithm)).length) };
   }
   let got: string | undefined;
   let problem: string | undefined;
@@ -39,9 +42,9 @@ export async function contentsOf(
     const node = nodeOf(shape, spool, archive);
     if (typeof node === "string") problem ??= node;
     else {
-      const narDigest = digestOf(node, hash.algorithm);
-      if (narDigest === hash.digest) return { found: narContents(node) };
-      if (shape === job.shapes[0]) got = narDigest;
+      const nar = await measured(node, hash.algorithm);
+      if (nar.digest === hash.digest) return { found: narContents(node, nar.length) };
+      if (shape === job.shapes[0]) got = nar.digest;
     }
   }
   return got === undefined && problem !== undefined
@@ -79,14 +82,21 @@ function nodeOf(shape: Shape, spool: Spool, archive: FolderNode | string | undef
   return first.type === "folder" ? first : archive;
 }
 
-function digestOf(node: Node, algorithm: string): string {
+/** Of the NAR. */
+async function measured(node: Node, algorithm: string): Promise<{ digest: string; length: number }> {
   const hash = createHash(algorithm);
-  for (const piece of narOf(node)) hash.update(piece);
-  return hash.digest("hex");
+  let length = 0;
+  let paused = 0;
+  for (const piece of narOf(node)) {
+    hash.update(piece);
+    length += piece.length;
+    if (length - paused < BETWEEN_PAUSES) continue;
+    paused = length;
+    await setImmediate();
+  }
+  return { digest: hash.digest("hex"), length };
 }
 
-function narContents(node: Node): Contents {
-  let length = 0;
-  for (const piece of narOf(node)) length += piece.length;
+function narContents(node: Node, length: number): Contents {
   return { length, pieces: () => narOf(node) };
 }

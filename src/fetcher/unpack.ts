@@ -1,6 +1,7 @@
 /** Reads archives: tar, bare or compressed with gzip, zstd or xz, and zip. By libraries; names and links are ours to check. */
 import { once } from "node:events";
 import { Readable, type Transform } from "node:stream";
+import { setImmediate } from "node:timers/promises";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { Parser, type ReadEntry } from "tar";
 import xzDecompress from "xz-decompress";
@@ -82,6 +83,8 @@ async function untar(stream: Readable, contents: Spool, allowance: Allowance): P
       if (problem) throw problem;
       read.take(piece.length);
       if (!parser.write(piece)) await Promise.race([once(parser, "drain"), ended]);
+      // What comes from a file waits for nothing: without this, it would not be heard whether the service still wants it.
+      await setImmediate();
     }
   } catch (error) {
     throw problem ?? damaged(error as Error);
