@@ -77,7 +77,8 @@ account() {
   systemd-sysusers nix-broker.conf
   socket=$(root_setting upstream_socket)
   folder=$(dirname "${socket:-/nix/var/nix/daemon-socket/socket}")
-  if [ -d "$folder" ] && ! runuser -u nix-broker -- test -x "$folder"; then
+  # Not runuser, which fails where PAM is not set up.
+  if [ -d "$folder" ] && ! setpriv --reuid=nix-broker --regid=nix-broker --init-groups test -x "$folder"; then
     group=$(stat -c %G "$folder")
     case $group in
       root | nixbld | UNKNOWN) say "the user nix-broker cannot enter $folder, so the service cannot reach nix-daemon" ;;
