@@ -5,14 +5,14 @@ import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { verifyAudit } from "../audit/verify.ts";
 import type { Config } from "../config/config.ts";
-import { isOwnControlDir } from "../config/places.ts";
+import { currentUser, isOwnControlDir } from "../config/places.ts";
 import { socketPeer } from "../host/socket.ts";
 import { explained } from "../sandbox/upstream/connection.ts";
 import { UpstreamPool } from "../sandbox/upstream/pool.ts";
 import { LinkerClient } from "../service/builds/linker-client.ts";
 import { askService, ControlError } from "../service/control/control.ts";
 import type { LinkerReport, StatusReport } from "../service/control/messages.ts";
-import { connectTo, upstreamName } from "../service/upstream.ts";
+import { connectTo, missingGroup, upstreamName } from "../service/upstream.ts";
 import { type Finding, ok, problem, unseen, warning } from "./doctor-finding.ts";
 import type { UpstreamNix } from "./doctor-lix.ts";
 
@@ -100,7 +100,12 @@ export async function checkUpstream(
     );
     return { nix, finding };
   } catch (error) {
-    return { nix: undefined, finding: problem(topic, `${at}: ${explained(error as Error)}`, advice) };
+    const group = missingGroup(upstream, error as Error);
+    const joining = group && `as root: usermod -aG ${group} ${currentUser().name}, and log in again`;
+    return {
+      nix: undefined,
+      finding: problem(topic, `${at}: ${explained(error as Error)}`, joining ?? advice),
+    };
   } finally {
     pool.close();
   }

@@ -8,6 +8,7 @@ import { profileNamed } from "../config/overrides.ts";
 import { currentUser, ownPlaces } from "../config/places.ts";
 import { makeFolders } from "../host/make-folders.ts";
 import { explained, UpstreamError } from "../sandbox/upstream/connection.ts";
+import { missingGroup } from "../service/upstream.ts";
 import { socketsFolder, startJailBroker } from "./broker.ts";
 import {
   type JailPlan,
@@ -76,7 +77,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     );
   const broker = await startJailBroker(config, profile, (inside) =>
     outsidePath(given, withoutOldProfiles(inside, user)),
-  ).catch((error: Error) => told(error, config.audit.path));
+  ).catch((error: Error) => told(error, config, user.name));
   let end: JailEnd;
   try {
     end = await runJail({ ...plan, socket: broker.socket }, given, broker.hide);
@@ -239,19 +240,21 @@ function bwrapFor(options: JailOptions, writable: readonly string[]): string {
   }
 }
 
-/**
- * @param audit the configuration's `audit.path`
- * @throws the error, in words for whoever started a jail
- */
-function told(error: Error, audit: string): never {
+/** @throws the error, in words for whoever started a jail */
+function told(error: Error, { audit, upstream }: Config, user: string): never {
   if (error instanceof AuditError)
     throw new JailError(
-      `what the jail asks for cannot be recorded below ${dirname(audit)}: ${(error.cause instanceof Error ? error.cause : error).message}. Make that folder writable for you, or set XDG_STATE_HOME to one that is`,
+      `what the jail asks for cannot be recorded below ${dirname(audit.path)}: ${(error.cause instanceof Error ? error.cause : error).message}. Make that folder writable for you, or set XDG_STATE_HOME to one that is`,
     );
   if (!(error instanceof UpstreamError)) throw error;
   if (/trusts the user/.test(error.message))
     throw new JailError(
       "the nix-daemon trusts you (trusted-users in its nix.conf), so a bug in nix-broker would open it to the jail. Take yourself out of trusted-users, use another user, or say --allow-trusted",
+    );
+  const group = missingGroup(upstream, error);
+  if (group !== undefined)
+    throw new JailError(
+      `the nix-daemon is for members of the group ${group}, and you are not one. As root: usermod -aG ${group} ${user}; then log in again`,
     );
   const inBuild =
     process.env.NIX_BUILD_TOP === undefined

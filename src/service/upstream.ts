@@ -1,8 +1,10 @@
 /** How the service reaches the real nix-daemon: its socket, or a command that speaks the protocol (ssh). */
 import { spawn } from "node:child_process";
-import { lstatSync } from "node:fs";
+import { lstatSync, statSync } from "node:fs";
+import { dirname } from "node:path";
 import type { UpstreamConfig } from "../config/config.ts";
 import { connectStream, pairStream } from "../host/socket.ts";
+import { UserDatabase } from "../host/users.ts";
 import { type Connect, LONGEST_REPLY } from "../sandbox/upstream/connection.ts";
 
 export function connectTo(upstream: UpstreamConfig): Connect {
@@ -54,6 +56,20 @@ function markOf(path: string): string | undefined {
     return status && `${status.dev}:${status.ino}:${status.ctimeNs}`;
   } catch {
     // We may not look into its folder, nor connect: whoever tries is told.
+    return undefined;
+  }
+}
+
+/**
+ * @param error of connecting to it
+ * @returns the group that this user would have to join: Debian's socket is in a folder for a group; undefined if that is not why
+ */
+export function missingGroup({ socket }: UpstreamConfig, error: Error): string | undefined {
+  if (!error.message.endsWith(": EACCES")) return undefined;
+  try {
+    const { gid, mode } = statSync(dirname(socket));
+    return (mode & 0o011) === 0o010 ? new UserDatabase().groupName(gid) : undefined;
+  } catch {
     return undefined;
   }
 }

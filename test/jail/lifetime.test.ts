@@ -332,6 +332,23 @@ describe("where there can be no jail, it says why", () => {
     expect(await folders()).toBe("");
   });
 
+  test("the daemon's socket is for a group, as on Debian", async () => {
+    const folder = "/nix/var/nix/daemon-socket";
+    await jails.asRoot(`chgrp nixbld ${folder} && chmod 750 ${folder}`);
+    try {
+      await refused("members of the group nixbld", {});
+      const { stdout } = await daemon.run([process.execPath, program.cli, "doctor"], {
+        user: "alice",
+        cwd: "/home/alice/project",
+      });
+      expect(stdout).toMatch(
+        /^PROBLEM +upstream: .*EACCES.*\n.*as root: usermod -aG nixbld alice, and log in again$/m,
+      );
+    } finally {
+      await jails.asRoot(`chgrp root ${folder} && chmod 755 ${folder}`);
+    }
+  });
+
   test("the daemon trusts the user, unless that is said to be fine; and no daemon runs", async () => {
     await daemon.restart("trusted-users = root alice");
     await refused("the nix-daemon trusts you", {});
