@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { detailsText, sandboxTable } from "../../src/cli/sandboxes.ts";
 import { statusText } from "../../src/cli/status.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import type { SandboxDetails, StatusReport } from "../../src/service/control/messages.ts";
 import { ControlTally } from "../../src/service/control/tally.ts";
 import { type Counters, noCounters } from "../../src/service/counters.ts";
@@ -104,6 +105,29 @@ test("status puts what is wrong first in its line", () => {
   );
   expect(line("memory")).toMatch(/3\.0 MiB of 256 MiB held by requests, 2 waiting for some$/);
   expect(line("limits hit")).toMatch(/connections 5×$/);
+});
+
+test("what is kept of a sandbox's builds, however many outputs they have, fits into a message with all else", () => {
+  const longest = (name: string): string => `/nix/store/${"1".repeat(32)}-${name.padStart(211, "x")}`;
+  const outputs = new Map(
+    Array.from({ length: 2000 }, (_, i) => [`${i}`.padStart(200, "o"), longest(`${i}`)]),
+  );
+  const sandbox = { id: "s" } as Sandbox;
+  const tally = new ControlTally(noCounters);
+  for (let i = 0; i < 300; i++)
+    tally.buildEnded({
+      asker: { sandbox, connection: 1, uid: 1, pid: 1, protocol: "1.38" },
+      derivation: longest(".drv"),
+      outputs,
+      ok: true,
+      durationMs: 1,
+      intent: 1,
+    });
+  const innerBuilds = tally.buildsOf(sandbox);
+  expect(innerBuilds).toHaveLength(200);
+  const list = { total: 5000, paths: Array<string>(5000).fill(longest("")) };
+  const message = { ...details, viewStart: list, gained: list, innerBuilds };
+  expect(JSON.stringify(message).length).toBeLessThan(4 * 1024 * 1024 - 1024);
 });
 
 test("status understands a service of an earlier version, and says that it is one", () => {

@@ -144,6 +144,7 @@ export interface SandboxDetails extends SandboxSummary {
 export interface InnerBuild {
   readonly derivation: string;
   readonly ok: boolean;
+  /** Ten at most. */
   readonly outputs: Readonly<Record<string, string>>;
   readonly seconds: number;
   /** ISO 8601. */

@@ -8,6 +8,8 @@ import type { Counters } from "../counters.ts";
 import type { InnerBuild } from "./messages.ts";
 
 const KEPT_BUILDS = 200;
+/** Of each: so all of them fit into a message, and take little memory, however many outputs clients ask for. */
+const KEPT_OUTPUTS = 10;
 
 export class ControlTally implements Counters {
   readonly requests: Record<Verdict, number> = { forward: 0, answer: 0, deny: 0 };
@@ -51,7 +53,7 @@ export class ControlTally implements Counters {
     builds.push({
       derivation,
       ok,
-      outputs: Object.fromEntries(outputs),
+      outputs: Object.fromEntries([...outputs].slice(0, KEPT_OUTPUTS)),
       seconds: durationMs / 1000,
       endedAt: new Date().toISOString(),
     });
