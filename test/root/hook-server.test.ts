@@ -23,7 +23,7 @@ const names: readonly HookName[] = ["pre-build-hook", "post-build-hook"];
 const built = mkdtempSync(join(tmpdir(), "nix-broker-asking-hooks-"));
 afterAll(() => rmSync(built, { recursive: true, force: true }));
 const options = [
-  "-DPATIENCE=1",
+  "-DPATIENCE=3",
   "-g",
   "-Werror",
   "-fsanitize=address,undefined",
