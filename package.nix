@@ -28,6 +28,10 @@ buildNpmPackage {
       ./src
       ./systemd
       ./docs
+      ./lib
+      ./packaging/documents.ts
+      ./README.md
+      ./CHANGELOG.md
       ./LICENSE
     ];
   };
@@ -54,7 +58,7 @@ buildNpmPackage {
   installPhase = ''
     runHook preInstall
     mkdir -p $out/libexec/nix-broker $out/bin $out/lib/systemd/system $out/lib/tmpfiles.d $out/lib/sysusers.d
-    mkdir -p $out/share/doc/nix-broker
+    mkdir -p $out/share/doc $out/share/nix-broker
     for page in dist/man/*; do
       install -D -m 644 $page $out/share/man/man''${page##*.}/$(basename $page)
     done
@@ -71,7 +75,9 @@ buildNpmPackage {
         --replace-fail "\''${NIX_BROKER_NODE:-node}" ${lib.getExe nodejs_24}
     done
     ln -s $out/libexec/nix-broker/nix-broker $out/bin/nix-broker
-    cp -r docs/. $out/share/doc/nix-broker/
+    cp -r lib $out/share/nix-broker/
+    node -e 'import("./packaging/documents.ts").then((m) => m.copyDocuments(...process.argv.slice(1)))' \
+      $out/share/doc/nix-broker $out
     cp systemd/*.service systemd/*.socket $out/lib/systemd/system/
     substituteInPlace $out/lib/systemd/system/* \
       --replace-quiet ExecStart=nix-broker ExecStart=$out/bin/nix-broker \

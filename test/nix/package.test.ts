@@ -95,6 +95,14 @@ describe("package.nix, with a stand-in for nixpkgs", () => {
     expect(listed).toMatchObject({ code: 0 });
   });
 
+  test("brings the pages, and the library that their examples import", async () => {
+    const example = `${out}/share/doc/nix-broker/examples/packages/default.nix`;
+    const { stdout } = await daemon.run(["cat", example, `${out}/share/doc/nix-broker/README.md`]);
+    expect(stdout).toContain(`${out}/share/nix-broker/lib `);
+    expect(stdout).toContain("](install.md)");
+    expect(await daemon.run(["ls", `${out}/share/nix-broker/lib/default.nix`])).toMatchObject({ code: 0 });
+  });
+
   test("its units, hooks and the linker name programs by their store paths", async () => {
     const read = async (path: string): Promise<string> =>
       (await daemon.run(["cat", `${out}/${path}`])).stdout;

@@ -68,13 +68,16 @@ let
     licenses.mit.spdxId = "MIT";
     fileset = {
       unions = files: files;
-      # A file is found in the source by its name, which none of them has twice.
       toSource =
-        { fileset, ... }:
+        { root, fileset }:
+        let
+          below =
+            path: builtins.substring (builtins.stringLength (toString root)) (-1) (toString path);
+        in
         stdenv.mkDerivation {
           name = "source";
           buildCommand = builtins.concatStringsSep "\n" (
-            [ "mkdir $out" ] ++ map (path: "cp -r ${path} $out/${baseNameOf path}") fileset
+            map (path: "mkdir -p $out${dirOf (below path)}; cp -r ${path} $out${below path}") fileset
           );
         };
     };
