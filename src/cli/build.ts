@@ -98,15 +98,27 @@ export function parseBuildArguments(args: readonly string[]): BuildArguments {
 class NixFailure extends Error {
   override readonly name = "NixFailure";
   readonly exitCode: number;
-  constructor(program: string, exitCode: number) {
+  /** The signal that was to end this program. */
+  readonly signal: NodeJS.Signals | undefined;
+  constructor(program: string, exitCode: number, signal: NodeJS.Signals | undefined) {
     super(`${program} failed`);
     this.exitCode = exitCode;
+    this.signal = signal;
   }
 }
+
+/** They end the Nix command that runs: what would be left of this program are roots of the garbage collector. */
+const ending = ["SIGHUP", "SIGINT", "SIGTERM"] as const;
 
 /** Runs a Nix command, whose messages go to standard error. @returns the lines of its output. */
 function nix(program: string, args: readonly string[]): Promise<string[]> {
   return new Promise((resolve, reject) => {
+    let received: NodeJS.Signals | undefined;
+    const pass = (signal: NodeJS.Signals): void => {
+      received = signal;
+      child.kill(signal);
+    };
+    for (const signal of ending) process.on(signal, pass);
     const child = spawn(program, args, { stdio: ["inherit", "pipe", "inherit"] });
     let output = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -114,8 +126,9 @@ function nix(program: string, args: readonly string[]): Promise<string[]> {
     });
     child.once("error", (error) => reject(new Error(`cannot run ${program}: ${error.message}`)));
     child.once("close", (code) => {
+      for (const signal of ending) process.off(signal, pass);
       if (code === 0) resolve(output.split("\n").filter((line) => line !== ""));
-      else reject(new NixFailure(program, code ?? 1));
+      else reject(new NixFailure(program, code ?? 1, received));
     });
   });
 }
@@ -165,6 +178,7 @@ async function linkResults(results: readonly StorePath[], outLink: string): Prom
 async function build(args: readonly string[]): Promise<void> {
   const parsed = parseBuildArguments(args);
   const roots = mkdtempSync(join(tmpdir(), "nix-broker-build-"));
+  let endedBy: NodeJS.Signals | undefined;
   try {
     const results = await buildAll(parsed, roots);
     if (parsed.outLink !== undefined) await linkResults(results, parsed.outLink);
@@ -172,9 +186,11 @@ async function build(args: readonly string[]): Promise<void> {
   } catch (error) {
     if (!(error instanceof NixFailure)) throw error;
     process.exitCode = error.exitCode;
+    endedBy = error.signal;
   } finally {
     rmSync(roots, { recursive: true, force: true });
   }
+  if (endedBy !== undefined) process.kill(process.pid, endedBy);
 }
 
 export function command(): Command {

@@ -1,6 +1,9 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readlinkSync,
   rmSync,
   symlinkSync,
@@ -143,6 +146,33 @@ function brokerBuild(recursive: RecursiveLab, ...args: string[]) {
     cwd: "/home/alice",
   });
 }
+
+test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(
+  "nix-broker build ends the Nix command at %s, and leaves no roots behind",
+  async (signal) => {
+    const folder = mkdtempSync(join(tmpdir(), "nix-broker-ended-"));
+    const [programs, temporary] = [join(folder, "bin"), join(folder, "tmp")];
+    try {
+      for (const made of [programs, temporary]) mkdirSync(made);
+      const builds = '#!/bin/sh\ncase "$*" in *nix-broker-build-*) echo builds >&2; exec sleep 100;; esac\n';
+      writeFileSync(join(programs, "nix-build"), builds, { mode: 0o755 });
+      const child = spawn(process.execPath, [program.cli, "build", "x.nix"], {
+        env: { PATH: `${programs}:/usr/bin:/bin`, TMPDIR: temporary },
+        stdio: ["ignore", "ignore", "pipe"],
+      });
+      const [ended, closed] = [once(child, "exit"), once(child, "close")];
+      expect(String(await once(child.stderr, "data"))).toBe("builds\n");
+      expect(readdirSync(temporary)).toHaveLength(1);
+      child.kill(signal);
+      expect(await ended).toEqual([null, signal]);
+      expect(readdirSync(temporary)).toEqual([]);
+      // The command has ended, too: it had the other end of standard error.
+      await closed;
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  },
+);
 
 describe.each(lab.versions)("nix-broker build [daemon %s]", (version) => {
   let recursive: RecursiveLab;
