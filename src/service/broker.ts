@@ -85,7 +85,7 @@ export class Broker {
       () => this.ownConnection(),
       (connection) => this.pool.isOutlived(connection),
       upstream.storeDir,
-      config.limits,
+      () => this.config.limits,
       this.memory,
     );
   }

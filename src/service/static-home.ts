@@ -32,13 +32,16 @@ export class TemporaryRoots implements Home, Roots {
 
   /** @param answerSeconds how long upstream may take to answer for a root, for instance while it collects garbage */
   constructor(open: () => Promise<UpstreamConnection>, answerSeconds: number) {
-    this.channel = new QueryChannel(async () => {
-      const connection = await open();
-      // Upstream was restarted: it has forgotten them.
-      for (const path of this.kept) await connection.ask("AddTempRoot", { path }, answerSeconds);
-      connection.onClose = () => this.renewSoon();
-      return connection;
-    }, answerSeconds);
+    this.channel = new QueryChannel(
+      async () => {
+        const connection = await open();
+        // Upstream was restarted: it has forgotten them.
+        for (const path of this.kept) await connection.ask("AddTempRoot", { path }, answerSeconds);
+        connection.onClose = () => this.renewSoon();
+        return connection;
+      },
+      () => answerSeconds,
+    );
   }
 
   get size(): number {

@@ -154,7 +154,13 @@ async function ask(table: DialectTable, request: Buffer): Promise<string[]> {
   const limits = { ...build.limits, requestBytes: REQUEST_BYTES + 4096, textBytes: 2 * REQUEST_BYTES };
   const quota = new Quota(limits, () => undefined);
   const memory = new MemoryBudget(DEFAULT_MEMORY);
-  const store = new UpstreamStore(nobody, () => false, STORE_DIR, limits, memory);
+  const store = new UpstreamStore(
+    nobody,
+    () => false,
+    STORE_DIR,
+    () => limits,
+    memory,
+  );
   store.remember(infoOf(derivation), many);
   const view = new ClosedView(store, () => table.minor);
   view.add(infos);

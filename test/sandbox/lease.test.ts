@@ -50,10 +50,13 @@ async function told(view: StoreView, i: number): Promise<boolean> {
 test("paths are rooted before it is asked whether they are valid, on one connection", async () => {
   const asked: string[] = [];
   const opened: UpstreamConnection[] = [];
-  const lease = new Lease(async () => {
-    opened.push(connection(asked));
-    return opened.at(-1)!;
-  }, 600);
+  const lease = new Lease(
+    async () => {
+      opened.push(connection(asked));
+      return opened.at(-1)!;
+    },
+    () => 600,
+  );
   const leased = await lease.hold([pathOf(1), pathOf(2)]);
   expect(leased).toEqual({ valid: new Set([pathOf(2)]), connection: opened[0] });
   expect(asked).toEqual(["AddTempRoot", "AddTempRoot", "QueryValidPaths"]);
@@ -65,11 +68,17 @@ test("paths are rooted before it is asked whether they are valid, on one connect
 });
 
 test("nothing waits for it: while it is busy, or upstream is not there, nothing is held", async () => {
-  const lease = new Lease(async () => connection([]), 600);
+  const lease = new Lease(
+    async () => connection([]),
+    () => 600,
+  );
   const [first, second] = await Promise.all([lease.hold([pathOf(2)]), lease.hold([pathOf(4)])]);
   expect(first?.valid.size).toBe(1);
   expect(second).toBeUndefined();
-  const alone = new Lease(() => Promise.reject(new Error("nobody there")), 600);
+  const alone = new Lease(
+    () => Promise.reject(new Error("nobody there")),
+    () => 600,
+  );
   expect(await alone.hold([pathOf(2)])).toBeUndefined();
 });
 
@@ -84,7 +93,7 @@ test("infos of what is expected are told without asking, as long as it is held a
     },
     () => false,
     "/nix/store",
-    { textBytes: 2 ** 20, requestDeadline: 600 },
+    () => ({ textBytes: 2 ** 20, requestDeadline: 600 }),
     new MemoryBudget(DEFAULT_MEMORY),
   );
   const derivation = parseDerivation(manyOutputs());

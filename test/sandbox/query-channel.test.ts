@@ -6,7 +6,7 @@ import { daemonThatSays } from "../protocol/memory-daemon.ts";
 import { word } from "../protocol/memory-stream.ts";
 
 const path = `/nix/store/${"0".repeat(32)}-x`;
-const ANSWER_SECONDS = 600;
+const ANSWER_SECONDS = () => 600;
 const YES = [word(STDERR.last), word(1)];
 
 test("G8: requests that find their connection broken go on together on one new connection", async () => {

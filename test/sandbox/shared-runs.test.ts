@@ -35,7 +35,7 @@ function sandbox(id: string): Sandbox {
     nobody,
     () => false,
     "/nix/store",
-    build.limits,
+    () => build.limits,
     new MemoryBudget(DEFAULT_MEMORY),
   );
   const view = new ClosedView(store, () => 38);

@@ -32,10 +32,25 @@ function storeWithoutUpstream(): UpstreamStore {
     () => Promise.reject(new Error("asked upstream")),
     () => false,
     "/nix/store",
-    { textBytes: 16 * MiB, requestDeadline: 600 },
+    () => ({ textBytes: 16 * MiB, requestDeadline: 600 }),
     new MemoryBudget(DEFAULT_MEMORY),
   );
 }
+
+test("limits are those of the last reload", async () => {
+  let textBytes = MiB;
+  const store = new UpstreamStore(
+    () => Promise.reject(new Error("asked upstream")),
+    () => false,
+    "/nix/store",
+    () => ({ textBytes, requestDeadline: 600 }),
+    new MemoryBudget(DEFAULT_MEMORY),
+  );
+  const info = { ...infoOf(1), narSize: 2 * MiB };
+  await expect(store.derivation(pathOf(1), info)).rejects.toThrow(`longer than ${MiB} bytes`);
+  textBytes = 4 * MiB;
+  await expect(store.derivation(pathOf(1), info)).rejects.toThrow("asked upstream");
+});
 
 test("G8: the latest derivations are kept, up to a number of bytes", async () => {
   const store = storeWithoutUpstream();

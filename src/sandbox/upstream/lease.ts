@@ -16,14 +16,14 @@ export interface Leased {
 
 export class Lease {
   private readonly open: () => Promise<UpstreamConnection>;
-  private readonly answerSeconds: number;
+  private readonly answerSeconds: () => number;
   private connection: UpstreamConnection | undefined;
   private timer: NodeJS.Timeout | undefined;
   private busy = false;
   private closed = false;
 
   /** @param answerSeconds how long upstream may take to answer */
-  constructor(open: () => Promise<UpstreamConnection>, answerSeconds: number) {
+  constructor(open: () => Promise<UpstreamConnection>, answerSeconds: () => number) {
     this.open = open;
     this.answerSeconds = answerSeconds;
   }
@@ -40,7 +40,7 @@ export class Lease {
       const roots = paths.map((path) => ({ path }));
       await connection.askEach("AddTempRoot", roots);
       const question = { paths: [...paths], substitute: 0 };
-      const valid = new Set(await connection.ask("QueryValidPaths", question, this.answerSeconds));
+      const valid = new Set(await connection.ask("QueryValidPaths", question, this.answerSeconds()));
       return { valid, connection };
     } catch {
       this.end();

@@ -27,7 +27,7 @@ const MOST_TRIES = 5;
 
 export class QueryChannel {
   private readonly open: () => Promise<UpstreamConnection>;
-  private readonly answerSeconds: number;
+  private readonly answerSeconds: () => number;
   private readonly isOutlived: (connection: UpstreamConnection) => boolean;
   private lane: Promise<Lane> | undefined;
   /** The same, once it has been opened. */
@@ -40,7 +40,7 @@ export class QueryChannel {
    */
   constructor(
     open: () => Promise<UpstreamConnection>,
-    answerSeconds: number,
+    answerSeconds: () => number,
     isOutlived: (connection: UpstreamConnection) => boolean = () => false,
   ) {
     this.open = open;
@@ -85,7 +85,7 @@ export class QueryChannel {
         void connection.send(name, request);
         pending.push({ name, body, resolve, reject });
         if (pending.length === 1)
-          void answer(connection, pending, this.answerSeconds).then(() => closeIfRetired(lane));
+          void answer(connection, pending, this.answerSeconds()).then(() => closeIfRetired(lane));
       });
     };
     const { opened } = this;

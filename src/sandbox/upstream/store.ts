@@ -44,11 +44,13 @@ interface Remembered {
   readonly length: number;
 }
 
+/** The longest derivation that is read, and how long upstream may take to answer. */
+export type StoreLimits = Pick<Limits, "textBytes" | "requestDeadline">;
+
 export class UpstreamStore {
   readonly storeDir: string;
   private readonly channel: QueryChannel;
-  /** The longest derivation that is read. */
-  private readonly textBytes: number;
+  private readonly limits: () => StoreLimits;
   /** The oldest first. */
   private readonly derivations = new Map<StorePath, Remembered>();
   private readonly lease: Lease;
@@ -61,13 +63,14 @@ export class UpstreamStore {
     open: () => Promise<UpstreamConnection>,
     isOutlived: (connection: UpstreamConnection) => boolean,
     storeDir: string,
-    { textBytes, requestDeadline }: Pick<Limits, "textBytes" | "requestDeadline">,
+    limits: () => StoreLimits,
     memory: MemoryBudget,
   ) {
-    this.channel = new QueryChannel(open, requestDeadline, isOutlived);
-    this.lease = new Lease(open, requestDeadline);
+    const answerSeconds = () => limits().requestDeadline;
+    this.channel = new QueryChannel(open, answerSeconds, isOutlived);
+    this.lease = new Lease(open, answerSeconds);
     this.storeDir = storeDir;
-    this.textBytes = textBytes;
+    this.limits = limits;
     this.memory = memory;
   }
 
@@ -156,11 +159,12 @@ export class UpstreamStore {
   ): Promise<T> {
     // Outputs of any size can have such a name, and while one is being read all other questions wait.
     const narSize = info?.narSize ?? 0;
-    if (narSize > this.textBytes + NAR_OVERHEAD) throw tooLong(this.textBytes);
+    const { textBytes } = this.limits();
+    if (narSize > textBytes + NAR_OVERHEAD) throw tooLong(textBytes);
     const share = await this.memory.toParse(asker, narSize);
     try {
       const text = await this.channel.read("NarFromPath", { path }, (connection) =>
-        readFileOfNar(connection, this.textBytes),
+        readFileOfNar(connection, textBytes),
       );
       if (text instanceof DerivationError) throw text;
       return await inSlices(parse(text), this.pace);
