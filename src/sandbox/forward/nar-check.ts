@@ -1,7 +1,8 @@
 /**
  * Watches a NAR on its way upstream: it must be canonical, have the announced length, and have the content
- * address that determines its path. (Daemons of Nix 2.3 do not check the last; others differ on where a NAR
- * ends.)
+ * address that determines its path. Upstream cannot be relied on for the last: Nix 2.3 never checks it, and no version looks
+ * at contents that come for a path which it has. Who knows the hash of such a path must not get it for that (G1). Versions also
+ * differ on where a NAR ends.
  */
 import { createHash, type Hash } from "node:crypto";
 import type { ContentAddress } from "../../store/content-address.ts";
@@ -11,20 +12,19 @@ import { Refusal } from "../refusal.ts";
 export class NarCheck {
   private readonly walker: NarWalker;
   private readonly size: number;
-  private readonly address: ContentAddress;
+  private readonly address: ContentAddress | undefined;
   private readonly flat: boolean;
   private readonly hash: Hash | undefined;
 
   /**
    * @param size in bytes, as announced by the client
-   * @param address whose hash is checked, unless it is that of the NAR by SHA-256, which upstream checks
+   * @param address undefined if the contents are dropped, and may be anything
    */
-  constructor(size: number, address: ContentAddress) {
+  constructor(size: number, address: ContentAddress | undefined) {
     this.size = size;
     this.address = address;
-    this.flat = address.method !== "nar";
-    const checkedUpstream = !this.flat && address.hash.algorithm === "sha256";
-    const hash = checkedUpstream ? undefined : createHash(address.hash.algorithm);
+    this.flat = address !== undefined && address.method !== "nar";
+    const hash = address && createHash(address.hash.algorithm);
     this.hash = hash;
     this.walker = new NarWalker(this.flat ? (slice) => hash?.update(slice) : undefined);
   }
@@ -55,7 +55,7 @@ export class NarCheck {
       throw new Refusal(
         "the contents must be a regular file that is not executable, as their content address says",
       );
-    if (this.hash && !this.hash.digest().equals(this.address.hash.digest))
+    if (this.address && !this.hash?.digest().equals(this.address.hash.digest))
       throw new Refusal("the contents do not have the content address that was given for them");
   }
 

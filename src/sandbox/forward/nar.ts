@@ -62,6 +62,7 @@ export async function addToStoreNar(
     });
   };
   await replyWithBody(exchange, upstream, "AddToStoreNar", sending, pull);
+  if (body.kind === "pulled") await pullRest(exchange, check);
   await admitShown(exchange, upstream, forwarded);
   return undefined;
 }
@@ -137,7 +138,8 @@ const MOST_SUBJECTS = 1000;
 async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSource): Promise<void> {
   if (await exchange.sandbox.view.info(info.path)) {
     exchange.memory.arrived();
-    const check = new NarCheck(info.narSize, SKIPPED);
+    // Nothing is believed about it, and nothing is needed.
+    const check = new NarCheck(info.narSize, undefined);
     await walk(source, check, () => undefined);
     check.finish();
     return;
@@ -167,9 +169,6 @@ async function addItem(exchange: Exchange, info: ValidPathInfo, source: FramedSo
   });
   await admitShown(exchange, upstream, forwarded);
 }
-
-/** About a path that is already in the view, nothing is believed and nothing is needed. */
-const SKIPPED: ContentAddress = { method: "nar", hash: { algorithm: "sha256", digest: Buffer.alloc(32) } };
 
 /** Reads one NAR, no byte more. */
 async function walk(
@@ -223,12 +222,22 @@ function pulling(exchange: Exchange, upstream: UpstreamConnection, check: NarChe
   return async (length, deadline) => {
     const piece = await pull(Math.min(length, LARGEST_PULL), (taken) => {
       deadline.alive();
-      requireAll(check.push(taken), taken);
-      if (check.done) check.finish();
+      checkPiece(check, taken);
     });
     pieceCodec.encode(encoder, piece);
     await upstream.write(encoder.finish());
   };
+}
+
+/** A daemon that has the path does not ask for its contents. Then the client is asked all the same, or it would learn that. */
+async function pullRest(exchange: Exchange, check: NarCheck): Promise<void> {
+  const pull = pullFrom(exchange);
+  while (!check.done) await pull(LARGEST_PULL, (piece) => checkPiece(check, piece));
+}
+
+function checkPiece(check: NarCheck, piece: Buffer): void {
+  requireAll(check.push(piece), piece);
+  if (check.done) check.finish();
 }
 
 /** Asks the client for pieces of the body (protocol 1.21 and 1.22). */
