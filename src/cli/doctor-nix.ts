@@ -213,20 +213,36 @@ function checkMachines(settings: NixSettings): Finding[] {
   return findings;
 }
 
-/** `builders`: machines separated by ";" or newlines, or `@FILE`. */
-function machineLines(builders: string, findings: Finding[]): string[] {
+/**
+ * `builders`: machines separated by ";" or newlines, or `@FILE`.
+ * @param within the files that name the one that this is the text of, and itself
+ */
+function machineLines(builders: string, findings: Finding[], within: readonly string[] = []): string[] {
   return builders
     .split(/[;\n]/)
     .map((entry) => entry.replace(/#.*/, "").trim())
     .filter(Boolean)
     .flatMap((entry) => {
       if (!entry.startsWith("@")) return [entry];
-      try {
-        return machineLines(readFileSync(entry.slice(1), "utf8").replace(/^@.*$/gm, ""), findings);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "ENOENT")
-          findings.push(unseen("remote machines", entry.slice(1)));
+      const file = entry.slice(1).trim();
+      if (within.includes(file)) {
+        findings.push(
+          problem(
+            "remote machines",
+            `${file}, which builders in nix.conf names (default: @/etc/nix/machines), names itself (@${file}), so Nix reads it without end`,
+            `take @${file} out of ${within.at(-1)}`,
+          ),
+        );
         return [];
       }
+      let text: string;
+      try {
+        text = readFileSync(file, "utf8");
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+          findings.push(unseen("remote machines", file));
+        return [];
+      }
+      return machineLines(text, findings, [...within, file]);
     });
 }

@@ -159,6 +159,16 @@ describe("wrong installations", () => {
     writeFileSync(file("/etc/nix/machines"), "");
   });
 
+  test("the machines' file names itself", async () => {
+    writeFileSync(file("/etc/nix/machines"), "ssh://far x86_64-linux ; @/etc/nix/more\n@/etc/nix/missing\n");
+    writeFileSync(file("/etc/nix/more"), "ssh://near x86_64-linux - 4 1 nix-broker\n@ /etc/nix/machines\n");
+    expect((await doctor(recursive)).problems).toEqual([
+      expect.stringContaining("/etc/nix/machines, which builders in nix.conf names (default: @/etc/nix/"),
+      expect.stringContaining("ssh://near lists the feature nix-broker"),
+    ]);
+    writeFileSync(file("/etc/nix/machines"), "");
+  });
+
   test("root's programs read something else, or somebody else may write it", async () => {
     const path = file("/etc/nix-broker/root.conf");
     writeFileSync(path, "runtime_dir=/run/other\n");
