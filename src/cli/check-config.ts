@@ -15,6 +15,8 @@ interface Options {
 
 async function checkConfig(argument: string | undefined, options: Options): Promise<void> {
   if (options.json && options.rootSubset) throw new UsageError("--json and --root-subset cannot be combined");
+  if (argument !== undefined && options.config !== undefined)
+    throw new UsageError(`name one file: ${argument}, or --config ${options.config}`);
   try {
     const config = await loadConfig({ path: argument ?? options.config });
     if (options.rootSubset) {

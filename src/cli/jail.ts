@@ -1,14 +1,28 @@
 import { Command } from "commander";
+import { escapeText } from "../audit/escape.ts";
 import type { JailOptions } from "../jail/jail.ts";
 import { collect, configOption } from "./options.ts";
+import { UsageError } from "./outcome.ts";
 
-async function run(command: readonly string[], options: JailOptions): Promise<void> {
+/** @throws UsageError for an option that has taken the `--` before the command as its argument */
+function checkArguments(self: Command): void {
+  const values: Record<string, unknown> = self.opts();
+  for (const option of self.options)
+    if ([values[option.attributeName()]].flat().includes("--"))
+      throw new UsageError(`${option.long} needs an argument, and -- ends the options (see --help)`);
+}
+
+async function run(command: readonly string[], options: JailOptions, self: Command): Promise<void> {
+  checkArguments(self);
   // Only now: help and errors of usage need no service.
   const { jail, NO_JAIL } = await import("../jail/jail.ts");
+  const { JailError } = await import("../jail/jail-error.ts");
   try {
     process.exitCode = await jail(options, command);
   } catch (error) {
-    console.error(`nix-broker: ${error instanceof Error ? error.message : String(error)}`);
+    const message = error instanceof Error ? error.message : String(error);
+    // Names in it may be an earlier jail's.
+    console.error(`nix-broker: ${error instanceof JailError ? escapeText(message) : message}`);
     process.exitCode = NO_JAIL;
   }
 }

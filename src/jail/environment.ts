@@ -1,6 +1,7 @@
 /** The environment variables of a jail: few, since tokens and keys are often among those of the user. */
 import { delimiter } from "node:path";
 import { JailError } from "./jail-error.ts";
+import { searchPathWithoutPasswords } from "./password.ts";
 
 /** Passed on as they are. None of them holds secrets. */
 const harmless = [
@@ -65,7 +66,7 @@ export function jailEnvironment(
   for (const [name, value] of Object.entries(environment))
     if (value !== undefined && (harmless.some((each) => each === name) || name.startsWith("LC_")))
       variables[name] = value;
-  const nixPath = environment.NIX_PATH ?? channels(surroundings);
+  const nixPath = searchPathWithoutPasswords(environment.NIX_PATH ?? channels(surroundings));
   if (nixPath !== "") variables.NIX_PATH = inStore(nixPath, surroundings);
   for (const name of ["NIX_SSL_CERT_FILE", "LOCALE_ARCHIVE", "TERMINFO", "TERMINFO_DIRS"]) {
     const value = environment[name];

@@ -1,13 +1,14 @@
 /** Which bwrap makes the jail. */
-import { accessSync, constants, realpathSync } from "node:fs";
+import { accessSync, constants } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 import { isWithin } from "./folders.ts";
 import { JailError } from "./jail-error.ts";
+import { wayOf } from "./way.ts";
 
 /**
  * @param path the user's PATH
- * @param writable folders that jails can write to: an earlier one may have left a bwrap of its own there, and direnv and npm
- *   put folders of a project into PATH
+ * @param writable folders that jails can write to: an earlier one may have left a bwrap of its own there, or a link to one that
+ *   it has built in the store, and direnv and npm put folders of a project into PATH
  * @throws JailError if there is none
  */
 export function findBwrap(path: string, writable: readonly string[]): string {
@@ -16,7 +17,8 @@ export function findBwrap(path: string, writable: readonly string[]): string {
     try {
       const file = join(folder, "bwrap");
       accessSync(file, constants.X_OK);
-      const places = [realpathSync(folder), realpathSync(file)];
+      const { links, end } = wayOf(file);
+      const places = [...links, end];
       if (!places.some((place) => writable.some((each) => isWithin(place, each)))) return file;
     } catch {
       // The next folder may have it.

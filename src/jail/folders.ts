@@ -1,9 +1,10 @@
 /** The folders of the user's that a jail gets, at the paths that they have outside. */
-import { lstatSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { type Identity, lookAt } from "./identity.ts";
 import { JailError } from "./jail-error.ts";
-import { realPathOf } from "./machine.ts";
+import { isLink, realPathOf } from "./machine.ts";
+import { wayOf } from "./way.ts";
 
 export interface JailFolder {
   /** The path that the user gave, made absolute. */
@@ -49,15 +50,22 @@ function leadsTo(path: string): string {
 /** What the kernel, Nix and the jail itself provide; folders of the user's cannot be there. */
 const provided = ["/nix", "/proc", "/sys", "/dev"];
 
+/** What will be at a path where nothing is yet. */
+export function lookAhead(path: string): ReturnType<typeof lookAt> {
+  return { source: wayOf(path).end, identity: "" };
+}
+
 /**
  * @param forbidden what no folder may be or contain, nor be in
  * @param storeDir the store, whose contents may be shown elsewhere
+ * @param look at what the path leads to
  * @throws JailError for one that is not there, or would open the jail
  */
 export function jailFolder(
   { path, option, writable }: FolderRequest,
   forbidden: readonly Forbidden[],
   storeDir: string,
+  look = lookAt,
 ): JailFolder {
   const target = resolve(path);
   const said = option === "" ? `the current folder, ${target},` : `${option} ${target}:`;
@@ -65,7 +73,7 @@ export function jailFolder(
   let source: string;
   let identity: Identity;
   try {
-    ({ source, identity } = lookAt(target));
+    ({ source, identity } = look(target));
   } catch (error) {
     throw new JailError(`${said} cannot be mounted: ${(error as Error).message}`);
   }
@@ -89,9 +97,13 @@ export function jailFolder(
   return { given: target, source, target, writable, identity };
 }
 
-/** Those that contain others come first, or they would be mounted over them. */
+/**
+ * Those that contain others come first, or they would be mounted over them. Of two at one place the last one counts, and only
+ * that is mounted: what is under it could not be looked at.
+ */
 export function inOrder(folders: readonly JailFolder[]): JailFolder[] {
-  return [...folders].sort((a, b) => a.target.length - b.target.length);
+  const seen = new Map(folders.map((folder) => [folder.target, folder]));
+  return [...seen.values()].sort((a, b) => a.target.length - b.target.length);
 }
 
 /**
@@ -101,12 +113,16 @@ export function inOrder(folders: readonly JailFolder[]): JailFolder[] {
  */
 export function refuseLinks(folders: readonly JailFolder[]): void {
   const writable = folders.filter((each) => each.writable);
-  for (const { given, source, target } of folders)
+  for (const { given, source, target } of folders) {
+    const { links, end } = wayOf(given);
+    if (end !== source)
+      throw new JailError(
+        `${given} led to ${source}, and now to ${end}; see what has changed that, and try again`,
+      );
     for (const place of writable) {
-      const names = [given, join(leadsTo(dirname(given)), basename(given))];
-      if (names.some((name) => isWithin(name, place.source)) && !isWithin(source, place.source))
+      if ([given, ...links].some((name) => isWithin(name, place.source)) && !isWithin(source, place.source))
         throw new JailError(
-          `${given} is in ${place.source}, which the jail can write to, and leads out of it by a link, to ${source}: an earlier jail may have made it. Remove the link, or give the path that you mean`,
+          `${given} leads through ${place.source}, which the jail can write to, and out of it by a link, to ${source}: an earlier jail may have made it. Remove the link, or give the path that you mean`,
         );
       const link = linkOn(place, target);
       if (link !== undefined)
@@ -114,6 +130,7 @@ export function refuseLinks(folders: readonly JailFolder[]): void {
           `${link}, which the jail can write to, is a link where ${target} is to be mounted: an earlier jail may have made it. Remove it`,
         );
     }
+  }
 }
 
 /** The first link on the way of a path of the jail, in a folder that it has. */
@@ -122,7 +139,7 @@ function linkOn({ source, target: top }: JailFolder, inside: string): string | u
   let path = source;
   for (const part of relative(top, inside).split("/")) {
     path = join(path, part);
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) return path;
+    if (isLink(path)) return path;
   }
   return undefined;
 }

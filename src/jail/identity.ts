@@ -36,24 +36,35 @@ interface Placed {
 /**
  * Which of the files and folders of a jail is another one than it should be, or was mounted elsewhere.
  * @param bwrap the process that was started, when all is mounted
+ * @param placeInside where a path of the jail is, when its own links are followed
  * @throws the system's error when that cannot be found out
  */
 export function exchanged<Folder extends Placed>(
   bwrap: number,
   folders: readonly Folder[],
+  placeInside: (target: string) => string,
 ): Folder | undefined {
   const children = readFileSync(`/proc/${bwrap}/task/${bwrap}/children`, "utf8");
-  const root = `/proc/${children.trim().split(" ")[0]}/root`;
-  // Of two that are mounted at one place, the second one is seen.
-  const seen = new Map(folders.map((folder) => [folder.target, folder]));
-  // What was mounted elsewhere, by a link that was there for a moment, leaves its place to the folder above it.
-  const mounts = new Set<string>();
-  return [...seen.values()].find(({ target, identity }) => {
-    const there = placeOf(`${root}${target}`);
-    if (there?.identity !== identity || mounts.has(there.mount)) return true;
-    mounts.add(there.mount);
-    return false;
+  const inside = `/proc/${children.trim().split(" ")[0]}`;
+  const places = mountPoints(readFileSync(`${inside}/mountinfo`, "utf8"));
+  return folders.find(({ target, identity }) => {
+    const there = placeOf(`${inside}/root${target}`);
+    // A link that is there for a moment could have it mounted elsewhere, and then lead from here to what was judged, outside even.
+    return there?.identity !== identity || places.get(there.mount) !== placeInside(target);
   });
+}
+
+/** Where mounts are, by the kernel's numbers of them, of which no other namespace has the same. */
+function mountPoints(mountInfo: string): ReadonlyMap<string, string> {
+  return new Map(
+    mountInfo.split("\n").map((line) => {
+      const [mount = "", , , , point = ""] = line.split(" ");
+      return [
+        mount,
+        point.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),
+      ];
+    }),
+  );
 }
 
 /** What a path leads to, and the kernel's number of the mount that it is in; undefined if it leads nowhere. */

@@ -23,7 +23,15 @@ import { clientFiles } from "./client-files.ts";
 import { jailConfig, jailProfile } from "./config.ts";
 import { type JailUser, jailEnvironment } from "./environment.ts";
 import { findBwrap } from "./find-bwrap.ts";
-import { type Forbidden, inOrder, type JailFolder, jailFolder, outsidePath, refuseLinks } from "./folders.ts";
+import {
+  type Forbidden,
+  inOrder,
+  type JailFolder,
+  jailFolder,
+  lookAhead,
+  outsidePath,
+  refuseLinks,
+} from "./folders.ts";
 import { JailError } from "./jail-error.ts";
 import { machineMounts, realPathOf } from "./machine.ts";
 import { ownFiles } from "./own-files.ts";
@@ -62,8 +70,9 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     withNetwork,
   });
   const cwd = process.cwd();
-  const home = options.home === undefined ? undefined : keptHome(options.home, options, user, config);
   const folders = foldersOf(options, cwd, user, config);
+  const home =
+    options.home === undefined ? undefined : keptHome(options.home, folders, options, user, config);
   const given = home === undefined ? folders : [home, ...folders];
   refuseLinks(given);
   const plan = planOf({ options, command, user, config, folders, home: home?.source, cwd });
@@ -159,16 +168,31 @@ function foldersOf(options: JailOptions, cwd: string, user: JailUser, config: Co
   );
 }
 
-/** The folder that is the jail's home; it is made if it is not there. @throws JailError */
-function keptHome(path: string, options: JailOptions, user: JailUser, config: Config): JailFolder {
+/**
+ * The folder that is the jail's home; it is made if it is not there, and may be.
+ * @param folders the others
+ * @throws JailError
+ */
+function keptHome(
+  path: string,
+  folders: readonly JailFolder[],
+  options: JailOptions,
+  user: JailUser,
+  config: Config,
+): JailFolder {
+  const request = { path, option: "--home", writable: true };
+  const judged = (look?: typeof lookAhead): JailFolder => ({
+    ...jailFolder(request, forbidden(user, config, options.config), config.upstream.storeDir, look),
+    target: user.home,
+  });
+  const wanted = judged(lookAhead);
+  refuseLinks([wanted, ...folders]);
   try {
-    makeFolders(resolve(path), 0o700);
+    makeFolders(wanted.source, 0o700);
   } catch (error) {
     throw new JailError(`--home ${path}: ${(error as Error).message}`);
   }
-  const request = { path, option: "--home", writable: true };
-  const folder = jailFolder(request, forbidden(user, config, options.config), config.upstream.storeDir);
-  return { ...folder, target: user.home };
+  return judged();
 }
 
 /** Where a path of the jail leads if it is one of the user's profiles, as older clients name them. */

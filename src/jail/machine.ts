@@ -1,5 +1,6 @@
 /** The parts of the machine that every jail sees, read-only: programs, libraries, and what these look for in /etc. */
 import { lstatSync, readlinkSync, realpathSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 
 /** A mount, as an option of bwrap. */
 export type Mount =
@@ -50,8 +51,13 @@ const settings = [
 /** What finds other machines. */
 const network = ["hosts", "resolv.conf"] as const;
 
-function isLink(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+/** Not, if it is not there. */
+export function isLink(path: string): boolean {
+  try {
+    return lstatSync(path).isSymbolicLink();
+  } catch {
+    return false;
+  }
 }
 
 /** Undefined if it is not there, or leads nowhere. */
@@ -66,6 +72,14 @@ export function realPathOf(path: string): string | undefined {
 function shown(path: string): Mount[] {
   const source = realPathOf(path);
   return source === undefined ? [] : [{ kind: "ro-bind", source, target: path }];
+}
+
+/** Where a path of the jail is, when the links among the mounts are followed. */
+export function placeInside(mounts: readonly Mount[], path: string): string {
+  for (const mount of mounts)
+    if (mount.kind === "symlink" && path.startsWith(`${mount.target}/`))
+      return resolve(dirname(mount.target), mount.source) + path.slice(mount.target.length);
+  return path;
 }
 
 /** @param withNetwork whether the jail has the machine's network */

@@ -1,6 +1,7 @@
 /** The files in /etc that a jail has of its own. */
 import type { ClientFiles } from "./client-files.ts";
 import type { JailUser } from "./environment.ts";
+import { hasPassword } from "./password.ts";
 
 /** What the jail's clients take from the machine's nix.conf; all else is the daemon's matter, or nobody's in the jail. */
 const clientSettings = [
@@ -10,11 +11,6 @@ const clientSettings = [
   "nix-path",
   "warn-dirty",
 ] as const;
-
-/** Of a text that may have URLs in it. */
-function hasPassword(text: string): boolean {
-  return /:\/\/[^/"\s]*@/.test(text);
-}
 
 /** The lines of nix.conf files that set what clients need. */
 function clientLines(nixConf: string): string[] {

@@ -14,6 +14,7 @@ import {
 import type { JailFolder } from "./folders.ts";
 import { exchanged } from "./identity.ts";
 import { JailError } from "./jail-error.ts";
+import { placeInside } from "./machine.ts";
 
 /** How a jail ended. */
 export interface JailEnd {
@@ -84,7 +85,7 @@ export async function runJail(
 
 function problemOf(
   { pid = 0 }: ChildProcess,
-  { files }: JailPlan,
+  { files, machine }: JailPlan,
   folders: readonly JailFolder[],
 ): JailError | undefined {
   try {
@@ -92,6 +93,7 @@ function problemOf(
     const other = exchanged(
       pid,
       folders.filter(({ target }) => !files.has(target)),
+      (target) => placeInside(machine, target),
     );
     return (
       other &&

@@ -67,6 +67,9 @@ describe("usage", () => {
     [["audit", "--verdict", "maybe"], "Allowed choices are forward, answer, deny"],
     [["audit", "--since", "lunch"], '--since: "lunch" is not a time'],
     [["audit", "--limit", "0"], "It must be a whole number from 1 on"],
+    [["check-config", "/a", "-c", "/b"], "name one file: /a, or --config /b"],
+    [["jail", "--home", "--", "bash"], "--home needs an argument, and -- ends the options"],
+    [["jail", "--bind", "/a", "--ro-bind", "--", "bash"], "--ro-bind needs an argument"],
     [["check-config", "--json", "--root-subset"], "--json and --root-subset cannot be combined"],
   ])("%j is a usage error that says what to do", (args, message) => {
     const { code, stdout, stderr } = nixBroker(args);

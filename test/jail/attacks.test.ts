@@ -199,17 +199,28 @@ chmod 755 /var/swap/bwrap`);
 cd /home/alice/project && mv inner was && ln -s ../.. inner
 before=()
 while [ "$1" != -- ]; do before+=("$1"); shift; done
-exec /var/bwrap/bwrap "\${before[@]}" -- /bin/sh -c 'rm inner && mv was inner; exec "$@"' sh "$@"
+exec /var/bwrap/bwrap "\${before[@]}" -- /bin/sh -c 'cd /home/alice/project && rm inner && . ./then; exec "$@"' sh "$@"
 END
 chmod 755 /var/back/bwrap`);
-      await jails.asAlice("mkdir -p inner/alice");
-      const { code, stdout, stderr } = await jails.bash("ls -a ~", {
-        args: ["--bind", "inner/alice"],
-        env: { PATH: "/var/back:/usr/bin:/bin" },
-      });
-      expect({ code, stdout }).toEqual({ code: 125, stdout: "" });
-      expect(stderr).toContain("/home/alice/project/inner/alice was replaced while the jail was made");
-      await jails.asAlice("rm -r inner");
+      // A link that is there when what was mounted is looked at leads, by the second one, out of the jail to what was judged.
+      for (const then of ["mv was inner", "ln -s /home/alice/project/was inner"]) {
+        await jails.asAlice(`rm -rf inner was; mkdir -p inner/alice; echo '${then}' > then`);
+        const { code, stdout, stderr } = await jails.bash("ls -a ~", {
+          args: ["--bind", "inner/alice"],
+          env: { PATH: "/var/back:/usr/bin:/bin" },
+        });
+        expect({ code, stdout }, then).toEqual({ code: 125, stdout: "" });
+        expect(stderr).toMatch(/\/home\/alice\/project\S* was replaced while the jail was made/);
+      }
+      await jails.asAlice("rm -rf inner was then");
+    });
+
+    test("what was not exchanged is taken for itself, whatever its name", async () => {
+      const cwd = "/home/alice/a b\\040\nü";
+      await jails.asAlice(`mkdir -p '${cwd}'`);
+      expect(await jails.bash("pwd", { cwd })).toMatchObject({ code: 0, stdout: `${cwd}\n` });
+      const ran = await jails.bash("readlink /bin", { args: ["--ro-bind", "/bin/bash"] });
+      expect(ran, ran.stderr).toMatchObject({ code: 0, stdout: "usr/bin\n" });
     });
 
     test("a link that a jail left where the next one mounts something is not followed", async () => {
@@ -222,20 +233,38 @@ chmod 755 /var/back/bwrap`);
       for (const args of [
         ["--ro-bind", "settings"],
         ["--home", "kept"],
+        ["--home", "kept/new"],
+        ["--home", "/home/alice/.local/state/nix-broker/new"],
         [...kept, "--ro-bind", "/home/alice/.gitconfig"],
       ]) {
         const { code, stdout, stderr } = await jails.bash("cat settings; touch ~/by-the-jail", { args });
         expect({ code, stdout }, stderr).toEqual({ code: 125, stdout: "" });
-        expect(stderr).toContain("an earlier jail may have made it");
+        expect(stderr).toMatch(/an earlier jail may have made it|the folder of nix-broker's audits/);
       }
       expect(await jails.asAlice("ls ../outside ../made 2> /dev/null || true")).toBe("../outside:\n");
+      const file = await jails.bash("ls", { args: ["--home", "../secret"] });
+      expect(file).toMatchObject({ code: 125, stderr: expect.stringContaining("--home ../secret: EEXIST") });
+      expect(await jails.asAlice("ls ../.local/state/nix-broker")).not.toContain("new");
       await jails.asAlice("rm -r settings kept ../kept ../outside ../secret ../.gitconfig");
+    });
+
+    test("what a jail names does nothing to the terminal that the next one is started at", async () => {
+      const made = await jails.bash(
+        "mkdir $'a\\e]0;b' && ln -s $'../project/a\\e]0;b' c && ln -s /etc $'a\\e]0;b/out'",
+      );
+      expect(made).toMatchObject({ code: 0 });
+      const { code, stderr } = await jails.bash("true", { args: ["--bind", "/home/alice/project/c/out"] });
+      expect(code).toBe(125);
+      expect(stderr).not.toContain("\u001b");
+      const inner = await jails.bash("true", { args: ["--bind", "c"], cwd: "/home/alice/project" });
+      expect(inner.stderr).not.toContain("\u001b");
+      await jails.asAlice("rm -r a* c");
     });
 
     test("what is read-only in a folder stays so, also if the jail may write to the folder", async () => {
       await jails.asAlice("mkdir -p ../main/.git");
       const args = ["--bind", "/home/alice/main", "--ro-bind", "/home/alice/main/.git"];
-      const { stderr } = await jails.bash("cd ../main && touch file && touch .git/file", { args });
+      const { stderr } = await jails.bash("cd ../main; touch file .git/file; mv .git moved", { args });
       expect(stderr).toContain("'.git/file': Read-only file system");
       expect(await jails.asAlice("ls -A ../main ../main/.git")).toBe(
         "../main:\n.git\nfile\n\n../main/.git:\n",

@@ -106,6 +106,13 @@ describe("folders", () => {
     const before = relative(process.cwd(), theirs);
     expect(findBwrap(["", before, theirs, links, ours].join(":"), writable)).toBe(join(ours, "bwrap"));
     expect(() => findBwrap(theirs, writable)).toThrow("bwrap is not in PATH");
+    // What a jail has built in the store is in no folder that it can write to.
+    symlinkSync(ours, join(home, "project/result"));
+    symlinkSync(join(home, "project/result"), join(home, "to-result"));
+    for (const path of ["project/result", "to-result", "to-project/result"])
+      expect(() => findBwrap(join(home, path), writable)).toThrow("bwrap is not in PATH");
+    symlinkSync(ours, join(home, "to-programs"));
+    expect(findBwrap(join(home, "to-programs"), writable)).toBe(join(home, "to-programs/bwrap"));
   });
 
   test("the current folder is refused with advice", () => {
@@ -124,7 +131,7 @@ describe("folders", () => {
     const [inner, outer, other] = [plain("/srv/main/.git", false), plain("/srv/main"), plain("/srv/x")];
     expect(inOrder([inner, outer, other])).toEqual([other, outer, inner]);
     const readOnly = plain("/srv/main", false);
-    expect(inOrder([outer, readOnly])).toEqual([outer, readOnly]);
+    expect(inOrder([outer, inner, readOnly])).toEqual([readOnly, inner]);
   });
 
   test("links in what the jail can write to are not followed", () => {
@@ -137,8 +144,15 @@ describe("folders", () => {
     for (const path of [join(work, "out"), join(home, "to-work/out")])
       for (const folder of [given(path), asHome(path)])
         expect(() => refuseLinks([given(work), folder])).toThrow(
-          `${path} is in ${work}, which the jail can write to, and leads out of it by a link, to ${join(home, "run")}`,
+          `${path} leads through ${work}, which the jail can write to, and out of it by a link, to ${join(home, "run")}`,
         );
+    // By another name of the folder, with the link before the end.
+    mkdirSync(join(home, "run/below"));
+    for (const path of [join(home, "to-work/out/below"), join(work, "out/below")])
+      expect(() => refuseLinks([given(work), given(path)])).toThrow(`${path} leads through ${work}, which`);
+    expect(() => refuseLinks([given(work), { ...given(join(work, "inner")), source: home }])).toThrow(
+      `${join(work, "inner")} led to ${home}, and now to ${join(work, "inner")}`,
+    );
     expect(() => refuseLinks([asHome(kept), plain("/home/alice/link/below")])).toThrow(
       `${join(kept, "link")}, which the jail can write to, is a link where /home/alice/link/below is to be`,
     );
@@ -198,6 +212,16 @@ describe("environment", () => {
       MODE: "a=b",
       EMPTY: "",
     });
+  });
+
+  test.each([
+    ["a=https://me:token@example.org:8080/a.tar.gz:b=/srv/b", "b=/srv/b"],
+    ["/srv/a:https://token@example.org/a.tar.gz:b=/srv/b", "/srv/a:b=/srv/b"],
+    ["/srv/a:b=git+https://token@example.org", "/srv/a"],
+    ["a=https://example.org/@a:b=/srv/@b:c=channel:x", "a=https://example.org/@a:b=/srv/@b:c=channel:x"],
+  ])("of NIX_PATH=%s it has %s, without passwords", (path, expected) => {
+    expect(made([], { NIX_PATH: path }).NIX_PATH).toBe(expected);
+    expect(made(["NIX_PATH"], { NIX_PATH: path }).NIX_PATH).toBe(path);
   });
 
   test.each(["MISSING", "1X=y", "a b=c", "=x"])("--env %s is an error", (word) => {
