@@ -11,7 +11,7 @@ import {
   rmSync,
   type Stats,
   statSync,
-  writeSync,
+  writeFileSync,
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -74,7 +74,8 @@ export function writeTrusted(
   rmSync(temporary, { force: true });
   const descriptor = openSync(temporary, NEW_FILE, mode);
   try {
-    writeSync(descriptor, text);
+    // Not writeSync: of what does not fit onto the disk it writes the beginning, and says nothing.
+    writeFileSync(descriptor, text);
     fchownSync(descriptor, owner(), group);
     fsyncSync(descriptor);
   } finally {
