@@ -1,7 +1,8 @@
 /**
  * Which build a process belongs to, according to the mounts that the kernel lists for it. A builder can
  * rename, nest and re-mount as it likes in its own namespaces, but it can only mount folders that it sees,
- * and the chroot of another build is not one of them.
+ * and the chroot of another build is not one of them. Whoever sees the machine's store can mount any: whether such a process is
+ * part of the build, its ancestors tell (`linker.ts`).
  */
 import { lstatSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";

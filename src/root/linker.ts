@@ -21,6 +21,7 @@ import type { StorePath } from "../store/store-path.ts";
 import { identifyBuild } from "./build-identity.ts";
 import { DaemonQuery } from "./daemon-query.ts";
 import { readAskingDerivation } from "./derivation-file.ts";
+import { hasCaller } from "./hook-caller.ts";
 import { listenForHooks } from "./hook-server.ts";
 import { Hooks } from "./hooks.ts";
 import { listenForService } from "./linker-server.ts";
@@ -76,10 +77,10 @@ export class Linker {
     makeNoDaemonFolder(this.config);
     this.watch(sandboxesFolder(this.config));
     this.table.scan();
-    void this.table.tend(Date.now());
+    void this.table.tend();
     this.timer = setInterval(() => {
       this.table.scan();
-      void this.table.tend(Date.now());
+      void this.table.tend();
     }, TEND_MS);
     this.servers.push(
       await listenForHooks(hooksSocket(this.config), (name, pid) => this.hooks.answer(name, pid)),
@@ -169,22 +170,26 @@ export class Linker {
   private async identify(pid: number, uid: number): Promise<SandboxId> {
     const { storeReal, storeDir } = this.config;
     const { derivationBase, chroot } = await identifyBuild(pid, uid, storeReal, storeDir);
-    const known = this.table.inChroot(chroot);
+    const worker = daemonWorker(pid) ?? null;
+    const known = this.table.inChroot(chroot, worker);
     if (known) return known.record.id;
 
     const refusal = this.notAsking.get(derivationBase);
     if (refusal) throw refusal;
-    const worker = daemonWorker(pid);
-    const asking = await this.asking(derivationBase, worker !== undefined);
+    const asking = await this.asking(derivationBase, worker !== null);
+    const registration = recordOf(this.config, `${storeDir}/${derivationBase}`, asking.derivation);
+    // In user namespaces of their own, processes outside of sandboxes can mount any chroot of which they know the name.
+    if (!hasCaller(pid, Object.values(registration.outputs)))
+      throw new LinkError("not-a-build", `process ${pid} is not part of the build whose chroot it sees`);
     const record = {
-      ...recordOf(this.config, `${storeDir}/${derivationBase}`, asking.derivation),
-      ...(await judgement(this.config, asking.answer, worker)),
+      ...registration,
+      ...(await judgement(this.config, asking.answer, worker ?? undefined)),
       origin: "static",
       chroot,
     } as const;
     await recordDurably(this.config, this.service, record);
     // A process of another user of the same build may have been faster.
-    const made = this.table.inChroot(chroot);
+    const made = this.table.inChroot(chroot, worker);
     if (made) {
       forgetRecord(this.config, record.id);
       return made.record.id;

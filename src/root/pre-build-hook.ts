@@ -92,7 +92,7 @@ function relativeChroot(config: RootConfig, drvPath: StorePath, chroot: string |
 /** Waits, for a limited time, for linker and service; turns the sandbox into a refused one if either is not ready. */
 async function awaitTaken(config: RootConfig, service: ServiceAccount, record: SandboxRecord): Promise<void> {
   const places = sandboxPlaces(config, record.id);
-  const deadline = Date.now() + config.hookWait;
+  const deadline = performance.now() + config.hookWait;
   const linkerMatters = record.kind === "ok";
   let linked: string | undefined;
   let listening = false;
@@ -100,7 +100,7 @@ async function awaitTaken(config: RootConfig, service: ServiceAccount, record: S
     listening ||= existsSync(places.socket);
     if (linkerMatters) linked ??= readTrusted(places.linked, MAX_LINKED);
     if (listening && (linked !== undefined || !linkerMatters)) break;
-    if (Date.now() > deadline) break;
+    if (performance.now() > deadline) break;
     await sleep(POLL_MS);
   }
   const linkerProblem = linkerMatters ? linkingProblem(linked) : undefined;

@@ -9,8 +9,8 @@ export interface ProcessStat extends ProcessIdentity {
   readonly state: string;
 }
 
-/** Deeper chains of parents are not followed. */
-const MAX_DEPTH = 64;
+/** Deeper chains of parents are not followed: those of a builder can be as long as it likes. */
+const MAX_DEPTH = 256;
 
 /** Distinguishes this boot of the machine from others. */
 function bootId(): string {
@@ -86,11 +86,21 @@ export function effectiveUid(pid: number): number | undefined {
  */
 export function daemonWorker(pid: number): ProcessIdentity | undefined {
   for (const stat of ancestors(pid)) {
-    const uid = effectiveUid(stat.pid);
-    if ((uid === 0 || uid === owner()) && isDaemon(stat))
+    if (isRoots(stat.pid) && isDaemon(stat))
       return { pid: stat.pid, startTime: stat.startTime, boot: stat.boot };
   }
   return undefined;
+}
+
+/** Whether a process runs as root, or as whoever runs a rootless Nix. */
+export function isRoots(pid: number): boolean {
+  const uid = effectiveUid(pid);
+  return uid === 0 || uid === owner();
+}
+
+/** Whether both are the same process, or none. */
+export function isSameProcess(one: ProcessIdentity | null, other: ProcessIdentity | null): boolean {
+  return one?.pid === other?.pid && one?.startTime === other?.startTime && one?.boot === other?.boot;
 }
 
 /** A process, its parent, and so on. */

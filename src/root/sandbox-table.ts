@@ -3,13 +3,13 @@ import { lstatSync } from "node:fs";
 import { LinkError } from "../contract/link-error.ts";
 import type { RootConfig, ServiceAccount } from "../contract/root-config.ts";
 import { type SandboxId, sandboxesFolder, sandboxPlaces } from "../contract/runtime-tree.ts";
-import { isObject, type SandboxRecord } from "../contract/sandbox-record.ts";
+import { isObject, type ProcessIdentity, type SandboxRecord } from "../contract/sandbox-record.ts";
 import { errorText, readTrusted, writeTrusted } from "../contract/trusted-file.ts";
 import { ChrootError, type FolderIdentity } from "./chroot.ts";
 import { removeLeftBehind } from "./left-behind.ts";
 import { LinkedSandbox } from "./linked-sandbox.ts";
 import { releasedFolder } from "./nix-state.ts";
-import { hasEnded } from "./process-tree.ts";
+import { hasEnded, isSameProcess } from "./process-tree.ts";
 import { letGo, removeLetGo } from "./put-aside.ts";
 import {
   listDurable,
@@ -34,6 +34,8 @@ interface Entry {
   readonly sandbox: LinkedSandbox;
   /** When the folder is removed, or settling is tried again; `Infinity` during an attempt. */
   due: number | undefined;
+  /** Later ones have more; those that a linker before this one may have known all have 0. */
+  readonly order: number;
 }
 
 export class SandboxTable {
@@ -42,6 +44,7 @@ export class SandboxTable {
   private readonly settle: Settle;
   private readonly entries = new Map<SandboxId, Entry>();
   private settling: Promise<void> = Promise.resolve();
+  private nextOrder = 0;
   /** For what a reboot or a crash left behind. */
   private nextLook = 0;
   private tending = false;
@@ -70,6 +73,7 @@ export class SandboxTable {
       return;
     }
     for (const id of present) if (!this.find(id)) void this.removeRemains(id);
+    this.nextOrder ||= 1;
     for (const [id, { sandbox }] of this.entries)
       if (!present.has(id)) {
         sandbox.close("the sandbox is over");
@@ -145,7 +149,8 @@ export class SandboxTable {
       const record = readSandbox(this.config, id);
       if (!record) return undefined;
       const sandbox = new LinkedSandbox(this.config, record);
-      this.entries.set(id, { sandbox, due: undefined });
+      this.entries.set(id, { sandbox, due: undefined, order: this.nextOrder });
+      if (this.nextOrder > 0) this.nextOrder++;
       if (isEnded(this.config, id)) void sandbox.close("the sandbox is over");
       else if (record.kind === "ok") this.open(sandbox);
       return sandbox;
@@ -155,18 +160,26 @@ export class SandboxTable {
     }
   }
 
-  /** The sandbox of the build that runs in that chroot now. */
-  inChroot(chroot: string): LinkedSandbox | undefined {
+  /**
+   * The sandbox of the build that runs in that chroot now.
+   * @param worker of the process that is asked about: one that lives below another one is not part of the build
+   */
+  inChroot(chroot: string, worker: ProcessIdentity | null): LinkedSandbox | undefined {
     this.scan();
-    return this.all.find((sandbox) => sandbox.livesIn(chroot) && !isEnded(this.config, sandbox.record.id));
+    return this.all.find(
+      (sandbox) =>
+        sandbox.livesIn(chroot) &&
+        isSameProcess(sandbox.record.worker, worker) &&
+        !isEnded(this.config, sandbox.record.id),
+    );
   }
 
   /** Ends what is over. Called about every second; a call during another one does nothing. */
-  async tend(now: number): Promise<void> {
+  async tend(): Promise<void> {
     if (this.tending) return;
     this.tending = true;
     try {
-      await this.turns.during(() => this.tendNow(now));
+      await this.turns.during(() => this.tendNow(performance.now()));
     } finally {
       this.tending = false;
     }
@@ -190,7 +203,7 @@ export class SandboxTable {
     }
   }
 
-  private tendOne(id: SandboxId, entry: Entry, now: number, newest: ReadonlyMap<string, number>): void {
+  private tendOne(id: SandboxId, entry: Entry, now: number, newest: ReadonlyMap<string, Entry>): void {
     const { sandbox } = entry;
     const waits = entry.due !== undefined && now < entry.due;
     const ended = isEnded(this.config, id);
@@ -204,22 +217,23 @@ export class SandboxTable {
       return;
     }
     if (waits) return;
-    const { created } = sandbox.record;
-    const followed = created < (newest.get(buildKey(sandbox.record)) ?? created);
+    const last = newest.get(buildKey(sandbox.record));
+    const followed = last !== undefined && isLater(last, entry);
     if (!ended && !followed && !sandbox.isOver(now)) return;
     void sandbox.close("its build is over");
     entry.due = Number.POSITIVE_INFINITY;
     void this.settleSoon(id).then(() => {
-      entry.due = Date.now() + LINGER_MS;
+      entry.due = performance.now() + LINGER_MS;
     });
   }
 
   /** A worker that builds a derivation again has finished the earlier build, even if it holds the locks once more. */
-  private newestOfEachBuild(): Map<string, number> {
-    const newest = new Map<string, number>();
-    for (const { sandbox } of this.entries.values()) {
-      const key = buildKey(sandbox.record);
-      newest.set(key, Math.max(sandbox.record.created, newest.get(key) ?? 0));
+  private newestOfEachBuild(): Map<string, Entry> {
+    const newest = new Map<string, Entry>();
+    for (const entry of this.entries.values()) {
+      const key = buildKey(entry.sandbox.record);
+      const known = newest.get(key);
+      if (!known || isLater(entry, known)) newest.set(key, entry);
     }
     return newest;
   }
@@ -272,10 +286,16 @@ export class SandboxTable {
       this.entries.delete(id);
       void this.removeLetGo();
     } catch (error) {
-      entry.due = Date.now() + LINGER_MS;
+      entry.due = performance.now() + LINGER_MS;
       complain(`cannot remove sandbox ${id}: ${errorText(error)}`);
     }
   }
+}
+
+/** The clock decides only where nothing else does: it may have been set back since, and one that is taken for an earlier build is settled. */
+function isLater(one: Entry, other: Entry): boolean {
+  const { created } = other.sandbox.record;
+  return one.order > other.order || (one.order === other.order && one.sandbox.record.created > created);
 }
 
 /** What builds of one derivation by one worker, which run one after the other, have in common. */

@@ -74,7 +74,7 @@ test("G6: a build that is just being registered is not considered over", async (
     return registered;
   });
   table.scan();
-  await table.tend(Date.now());
+  await table.tend();
   // All that was to be settled has been by then: settling here is no more than noting it.
   await new Promise((resolve) => setImmediate(resolve));
   expect(settled.sort()).toEqual(["b".repeat(32), "d".repeat(32)]);
@@ -96,7 +96,7 @@ test("a record that a killed hook was writing goes; one that is being written st
   const killed = `.${"k".repeat(32)}.json.4194305`;
   for (const name of [writing, killed])
     writeFileSync(`${folder}/gcroots/roots/${name}`, "{", { mode: 0o600 });
-  await newTable().tend(Date.now());
+  await newTable().tend();
   const left = readdirSync(`${folder}/gcroots/roots`);
   expect(left).toContain(writing);
   expect(left).not.toContain(killed);
@@ -134,7 +134,7 @@ test("G6: what has no durable record is removed; while there is one, all of it s
   const settled = "e".repeat(32);
   mkdirSync(`${folder}/run/sandboxes/${settled}`);
   writeFileSync(`${folder}/run/derivations/${derivation}/${settled}`, "");
-  await newTable().tend(Date.now());
+  await newTable().tend();
   await expect.poll(() => readdirSync(`${folder}/nix-broker-released`)).toEqual([]);
   expect(readdirSync(`${folder}/gcroots/roots`).sort()).toEqual([kept, `${kept}.gains`, `${kept}.json`]);
   expect(readdirSync(`${folder}/gcroots/roots/${kept}.gains`)).toEqual(["x"]);

@@ -141,14 +141,14 @@ test("G6: while there is noise no look concludes that a worker is done; the firs
   });
   table.scan();
   await startStrangers();
-  for (let look = 0; look < 150; look++) await table.tend(Date.now());
+  for (let look = 0; look < 150; look++) await table.tend();
   await new Promise((resolve) => setImmediate(resolve));
   expect(settled).toBe(0);
 
   worker.kill("SIGUSR1");
   await until(() => !existsSync(lock));
   await until(async () => {
-    await table.tend(Date.now());
+    await table.tend();
     return settled > 0 || undefined;
   });
 });

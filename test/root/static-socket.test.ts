@@ -1,4 +1,5 @@
-import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lab, nixString, sandboxScript } from "../../lab/lab.ts";
@@ -154,6 +155,49 @@ describe.each(lab.versions)("static sockets in build sandboxes [daemon %s]", (ve
     await expect(brokered.linker.identify(brokered.daemon.pid, 0)).rejects.toMatchObject({
       code: "not-a-build",
     });
+  });
+
+  test("a process outside of sandboxes that mounts the chroot of a build never becomes part of it", async () => {
+    const stop = brokered.daemon.hostPath("/run/nix-broker/shared/stop");
+    const go = brokered.daemon.hostPath("/run/nix-broker/shared/go");
+    const folder = "/nix/var/nix/daemon-socket";
+    const victim = brokered.daemon.build(
+      sandboxScript(
+        `export HOME=$TMPDIR NIX_REMOTE=daemon
+        while [ ! -e ${folder}/go ]; do sleep 0.1; done; ${call}
+        while [ ! -e ${folder}/stop ]; do sleep 0.1; done; echo > $out`,
+        { name: "mounted", features },
+      ),
+    );
+    const store = brokered.daemon.hostPath("/nix/store");
+    const chroot = await until(() =>
+      readdirSync(store).find(
+        (name) => name.endsWith("-mounted.drv.chroot") && readdirSync(`${store}/${name}`).length > 0,
+      ),
+    );
+    // On the machine: beside the daemon there is no mount(8).
+    const attacker = spawn("setpriv", [
+      ...["--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-U", "-r", "-m"],
+      ...["sh", "-ec", `mount --bind ${store}/${chroot} /mnt; exec sleep 1000`],
+    ]);
+    try {
+      const pid = attacker.pid!;
+      await until(() => readFileSync(`/proc/${pid}/mountinfo`, "latin1").includes(`/${chroot} /mnt `));
+      await expect(brokered.linker.identify(pid, 65534)).rejects.toMatchObject({ code: "not-a-build" });
+      const before = seen.length;
+      writeFileSync(go, "");
+      const { sandbox } = await until(() => seen[before]);
+      expect(brokered.record(sandbox)).toMatchObject({
+        kind: "ok",
+        drvPath: `/nix/store/${chroot.slice(0, -7)}`,
+      });
+      await expect(brokered.linker.identify(pid, 65534)).rejects.toMatchObject({ code: "not-a-build" });
+    } finally {
+      attacker.kill("SIGKILL");
+      for (const path of [go, stop]) writeFileSync(path, "");
+      await victim;
+      for (const path of [go, stop]) rmSync(path);
+    }
   });
 
   test("a builder that forges what /proc says of it never becomes another build", async () => {
