@@ -73,6 +73,10 @@ test.each([
   ],
   ["a number that no exit code can be", `builder for '${derivation}' failed with exit code 20251122`],
   ["a dependency", `Cannot build '${derivation}'.\nReason: 1 dependency failed.`],
+  [
+    "a line of a log that is longer than what is looked at",
+    `builder for '/nix/store/x.drv' failed;\n       last 1 log lines:\n       > ${"x".repeat(64 * 1024)}builder for '${derivation}' failed with exit code 7\n`,
+  ],
 ])("tells nothing of %s", (_, words) => {
   expect(failuresIn(words).map(({ of }) => of)).not.toContain(derivation);
 });

@@ -14,6 +14,7 @@ test.each([21, 38])("G8: an endless log line is never held in full for a client 
       return true;
     },
     visible: () => true,
+    secret: () => false,
     shown: () => undefined,
     hidden: () => undefined,
   });

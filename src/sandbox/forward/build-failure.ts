@@ -132,11 +132,17 @@ function outsideOfChroot(path: string): StorePath {
   return end < 0 ? path : path.slice(0, end);
 }
 
+/** The last lines of a text that are no longer together. Whole ones: the front of a line says whether it is a builder's. */
+export function lastLines(text: string, most: number): string {
+  if (text.length <= most) return text;
+  const from = text.indexOf("\n", text.length - most - 1);
+  return from < 0 ? "" : text.slice(from + 1);
+}
+
 /** All that the words tell of, in their order. */
 export function failuresIn(words: string): Failure[] {
   // Lines of the builders' own logs are among upstream's words, and could say anything, for other derivations too.
-  const text = words
-    .slice(-LONGEST)
+  const text = lastLines(words, LONGEST)
     .replaceAll(/\x1b\[[0-9;]*m/g, "")
     .split("\n")
     .filter((line) => !/^\s*>/.test(line))

@@ -1,5 +1,6 @@
 /** What a client sees of the log of its inner builds, and what the audit keeps of the rest. */
 import { fromWireText } from "../../protocol/wire.ts";
+import type { StorePath } from "../../store/store-path.ts";
 import type { ApprovedRuns } from "./approve.ts";
 import type { BuildExchange } from "./exchange.ts";
 import { LogFilter } from "./log-filter.ts";
@@ -17,6 +18,8 @@ export function buildLog(exchange: BuildExchange, runs: ApprovedRuns, tails: Log
   const fetching = [...runs.values()].some(({ fetches }) => fetches);
   const hidden: string[] = [];
   let hiddenLength = 0;
+  // Upstream resolves derivations with content-addressed inputs to others, which nobody asked for by name.
+  const secret = (path: StorePath): boolean => sandbox.view.closed && (runs.get(path)?.fetches ?? fetching);
   return new LogFilter({
     dialect: exchange.table,
     clientMinor: exchange.clientMinor,
@@ -25,12 +28,8 @@ export function buildLog(exchange: BuildExchange, runs: ApprovedRuns, tails: Log
       void client.write(message);
       return true;
     },
-    visible(path) {
-      if (innerLogs === "none") return false;
-      if (!sandbox.view.closed) return true;
-      // Upstream resolves derivations with content-addressed inputs to others, which nobody asked for by name.
-      return !(runs.get(path)?.fetches ?? fetching);
-    },
+    visible: (path) => innerLogs !== "none" && !secret(path),
+    secret,
     shown(path, line) {
       tails.add(path, line);
     },

@@ -10,7 +10,7 @@ import type { StorePath } from "../../store/store-path.ts";
 import { Deadline } from "../deadline.ts";
 import type { UpstreamConnection } from "../upstream/connection.ts";
 import type { ApprovedRuns } from "./approve.ts";
-import { culpritsOf } from "./build-failure.ts";
+import { culpritsOf, lastLines } from "./build-failure.ts";
 import { climb, dependentsIn, inputsFirst, inputsIn, neededWithSandbox } from "./build-order.ts";
 import { buildTimeout, silentTimeout, type Timeout } from "./build-timeouts.ts";
 import { type BuildExchange, guarded } from "./exchange.ts";
@@ -38,6 +38,8 @@ export interface Failed {
   readonly kind: "failed";
   /** What its log says of failures, in one request for all that it asked for. */
   readonly complaints: string;
+  /** Those that came while no build ran whose words are secret: it could have written them, about any other one. */
+  readonly openComplaints: string;
   /** What it answered about this one. */
   readonly error: string;
   readonly timedOut: boolean;
@@ -83,11 +85,17 @@ export class BuildRun {
     if (!keepGoing || failed.length === 0) return outcomes;
     // What upstream did not get to is told as failed, too. So only what its words name has failed for sure, and need not fail
     // twice; the rest is tried by itself.
-    const words = wordsOf(failed.map(([, outcome]) => outcome));
-    const culprits = await culpritsOf(this.runs, words, this.exchange.sandbox.pace);
+    const { pace } = this.exchange.sandbox;
+    const outcomesOfFailed = failed.map(([, outcome]) => outcome);
+    const culprits = await culpritsOf(this.runs, wordsOf(outcomesOfFailed), pace);
+    // Secret words count for what fetches alone: whether that fails, the network decides anyway.
+    const named = await culpritsOf(this.runs, new Set(outcomesOfFailed.map((one) => one.complaints)), pace);
     const failures = new Map<StorePath, Failed>();
     for (const [path, outcome] of failed) {
-      const culprit = culprits.get(path)?.derivation;
+      const fetching = named.get(path)?.derivation;
+      const culprit =
+        culprits.get(path)?.derivation ??
+        (fetching !== undefined && this.runs.get(fetching)?.fetches ? fetching : undefined);
       if (culprit !== undefined) failures.set(culprit, outcome);
       else if (outcome.timedOut || this.runs.size === 1) failures.set(path, outcome);
     }
@@ -151,21 +159,25 @@ export class BuildRun {
     const silent = silentTimeout(this.exchange);
     const silence = new Deadline(silent.seconds, () => upstream.destroy());
     // Of what failed below what was asked for, upstream tells in its log alone.
-    let complaints = "";
+    const said = { complaints: "", openComplaints: "" };
+    const keep = (kept: string, text: string): string =>
+      lastLines(`${kept}${fromWireText(text)}\n`, MOST_COMPLAINTS);
     try {
       const refused = await upstream.outcome({
         log(message) {
           silence.alive();
-          if (message.kind === "text" && COMPLAINT.test(message.text))
-            complaints = `${complaints}${fromWireText(message.text)}\n`.slice(-MOST_COMPLAINTS);
-          else log.take(message);
+          if (message.kind !== "text") log.take(message);
+          else if (COMPLAINT.test(message.text)) {
+            said.complaints = keep(said.complaints, message.text);
+            if (!log.hearsSecrets) said.openComplaints = keep(said.openComplaints, message.text);
+          }
         },
       });
       log.finish();
-      if (refused !== undefined) return each(wanted, () => failed(complaints, refused, false));
+      if (refused !== undefined) return each(wanted, () => failed(said, refused, false));
       if (operation === "BuildPathsWithResults") {
         const results = new Map((await upstream.reply(operation)).map((result) => [result.path, result]));
-        return each(wanted, (i) => outcomeOf(results.get(printed[i]!), complaints));
+        return each(wanted, (i) => outcomeOf(results.get(printed[i]!), said));
       }
       await upstream.reply(operation);
       return each(wanted, () => ({ kind: "built", told: undefined }));
@@ -181,19 +193,24 @@ function each(wanted: readonly NamedOutputs[], outcome: (index: number) => Outco
   return new Map(wanted.map(({ derivation }, i) => [derivation, outcome(i)]));
 }
 
-function failed(complaints: string, error: string, timedOut: boolean): Failed {
-  return { kind: "failed", complaints, error, timedOut };
+type Said = Pick<Failed, "complaints" | "openComplaints">;
+
+function failed(said: Said, error: string, timedOut: boolean): Failed {
+  return { kind: "failed", ...said, error, timedOut };
 }
 
-/** What upstream said of these, each text once. */
+/** What upstream said of these and no builder whose words are secret, each text once. */
 export function wordsOf(failures: readonly Failed[]): Set<string> {
-  return new Set([...failures.map(({ complaints }) => complaints), ...failures.map(({ error }) => error)]);
+  return new Set([
+    ...failures.map(({ openComplaints }) => openComplaints),
+    ...failures.map(({ error }) => error),
+  ]);
 }
 
-function outcomeOf(result: KeyedBuildResult | undefined, complaints: string): Outcome {
+function outcomeOf(result: KeyedBuildResult | undefined, said: Said): Outcome {
   if (!result) return LEFT;
   if (SUCCESS.has(result.status)) return { kind: "built", told: result };
-  return failed(complaints, fromWireText(result.error), result.status === BUILD_STATUS.timedOut);
+  return failed(said, fromWireText(result.error), result.status === BUILD_STATUS.timedOut);
 }
 
 const SUCCESS: ReadonlySet<number> = new Set([

@@ -26,6 +26,8 @@ export interface LogFilterOptions {
   send(message: Buffer): boolean;
   /** Whether the client may see the lines of this derivation's build. */
   visible(derivation: StorePath): boolean;
+  /** Whether nothing that this derivation's build says may be told, in whatever form. */
+  secret(derivation: StorePath): boolean;
   /** Lines that the client gets. */
   shown(derivation: StorePath, line: string): void;
   /** Lines that the client does not get; for the audit. */
@@ -35,6 +37,7 @@ export interface LogFilterOptions {
 interface Activity {
   readonly derivation: StorePath;
   readonly visible: boolean;
+  readonly secret: boolean;
   /** The number of the activity that the client was told about. */
   shownAs: bigint | undefined;
 }
@@ -52,12 +55,19 @@ export class LogFilter {
   private readonly encoder = new Encoder();
   private readonly activities = new Map<bigint, Activity>();
   private nextId = 1n;
+  /** Builds that run and whose words are secret. */
+  private secrets = 0;
   /** Lines that were not sent because the client does not read. */
   dropped = 0;
 
   constructor(options: LogFilterOptions) {
     this.options = options;
     this.codecs = logCodecs(options.dialect);
+  }
+
+  /** Whether what comes as plain text may be the words of a build that are secret: builders can have the daemon log texts. */
+  get hearsSecrets(): boolean {
+    return this.secrets > 0;
   }
 
   take(message: LogMessage): void {
@@ -75,8 +85,15 @@ export class LogFilter {
     const derivation = fields[0];
     if (type !== ACTIVITY_BUILD || derivation?.tag !== 1 || this.activities.size >= MOST_ACTIVITIES) return;
     const path = derivation.value;
-    const activity = { derivation: path, visible: this.options.visible(path), shownAs: undefined };
+    const activity = {
+      derivation: path,
+      visible: this.options.visible(path),
+      secret: this.options.secret(path),
+      shownAs: undefined,
+    };
+    this.stop(id);
     this.activities.set(id, activity);
+    if (activity.secret) this.secrets++;
     // At once, for a build that says nothing is one too.
     if (activity.visible) this.show(activity);
   }
@@ -135,6 +152,7 @@ export class LogFilter {
   private stop(id: bigint): void {
     const activity = this.activities.get(id);
     this.activities.delete(id);
+    if (activity?.secret) this.secrets--;
     if (activity?.shownAs === undefined) return;
     this.encoder.u64(STDERR.stopActivity);
     this.codecs.stopActivity.encode(this.encoder, { id: activity.shownAs });
