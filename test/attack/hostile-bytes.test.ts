@@ -239,7 +239,9 @@ describeAttack(
     test("G8: a build is cancelled upstream when its client disconnects", async () => {
       const client = await brokered();
       const marker = `314159.${broker().process.pid}`;
-      const made = makeDerivation({ name: "abandoned", script: `sleep ${marker}; echo > $out` });
+      // It prints for the reason told in half-close.test.ts.
+      const script = `while :; do echo on and on; sleep 0.5; done & sleep ${marker}; echo > $out`;
+      const made = makeDerivation({ name: "abandoned", script });
       await addDerivation(client, made);
       await client.send("BuildPaths", { paths: [`${made.path}!out`], mode: 0 });
       await until(() => runs(marker));

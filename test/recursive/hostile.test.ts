@@ -223,7 +223,11 @@ echo > $out`,
       await RawClient.connect(`${folder}/socket.d/socket`, { user: uid }),
     ];
     await idle.must("IsValidPath", { path: noPath });
-    const endless = makeDerivation({ name: "endless", script: "sleep 1000" });
+    // It prints for the reason told in half-close.test.ts.
+    const endless = makeDerivation({
+      name: "endless",
+      script: "while :; do echo on and on; sleep 0.5; done",
+    });
     const path = await addDerivation(busy, endless);
     await busy.send("BuildPaths", { paths: [`${path}!out`], mode: 0 });
     await until(() => new Set(beside.buildProcesses().values()).size >= 2);
