@@ -386,7 +386,8 @@ in
   };
   log = {
     level = key (types.enum [ "fatal" "error" "warn" "info" "debug" "trace" ]) ''
-      The least severe level that is written. Default: `"info"`.
+      The least severe level that is written. The anchors of the audit always are, and its records with
+      `audit.json_lines`. Default: `"info"`.
     '';
   };
 }

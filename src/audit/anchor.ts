@@ -3,11 +3,11 @@
  * Without one, nobody could notice that records were cut off at the end, or that the whole audit was rolled
  * back to an older copy.
  *
- * The service writes them into its log, as `{"anchor":"SEQ HASH",…}`. A file of anchors has a line for each:
+ * The service writes them into its log, as `{"anchor":"SEQ HASH",…}`. A file of anchors has a line for each instead:
  * `SEQ HASH`, and the rest of the line is for people.
  */
 
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import { AuditError } from "./error.ts";
 import type { ChainHead } from "./segment-writer.ts";
 
@@ -30,20 +30,25 @@ export function parseAnchor(text: string): ChainHead {
 }
 
 /**
- * The anchors in a text: lines of an anchor file, and lines of the service's log, as the journal gives them
- * back (`journalctl --output=cat`). Other lines are skipped: systemd's lines about the unit are among them.
- * @throws AuditError when a line begins with a number, as an anchor does, but is not one.
+ * The anchors in lines: of an anchor file, or of the service's log, as the journal gives them back
+ * (`journalctl --output=cat`). In a log only its own JSON counts: the journal cuts a line that is too long into several,
+ * and the second may begin with whatever a client wrote.
+ * @throws AuditError when there is no log, and a line begins with a number, as an anchor does, but is not one.
  */
-export function parseAnchors(text: string): ChainHead[] {
-  return text
-    .split("\n")
-    .flatMap((line) =>
-      line.startsWith("{") ? anchorOfLogLine(line) : /^\s*\d/.test(line) ? [parseAnchor(line)] : [],
-    );
+export function parseAnchors(lines: Iterable<string>): ChainHead[] {
+  const logged: ChainHead[] = [];
+  const listed: string[] = [];
+  for (const line of lines) {
+    if (line.startsWith("{")) logged.push(...anchorOfLogLine(line));
+    else if (logged.length === 0 && /^\s*\d/.test(line)) listed.push(line);
+  }
+  return logged.length > 0 ? logged : listed.map(parseAnchor);
 }
 
-/** The journal cuts lines that are too long; such a line is about something else. */
+/** Of a line that was cut nothing can be told. */
 function anchorOfLogLine(line: string): ChainHead[] {
+  // Most lines of a log are not anchors, and parsing them all takes a while.
+  if (!line.includes('"anchor":')) return [];
   try {
     const { anchor } = JSON.parse(line) as { anchor?: unknown };
     return typeof anchor === "string" ? [parseAnchor(anchor)] : [];
@@ -58,18 +63,38 @@ function anchorOfLogLine(line: string): ChainHead[] {
  * @throws AuditError when it cannot be read, or contains no anchor: then it would prove nothing.
  */
 export function readAnchors(file: string): ChainHead[] {
-  let text: string;
+  let anchors: ChainHead[];
   try {
-    text = readFileSync(file === "-" ? 0 : file, "utf8");
+    anchors = parseAnchors(linesOf(file));
   } catch (error) {
+    if (error instanceof AuditError) throw error;
     throw new AuditError("folder", `Cannot read the anchors in ${file}: ${(error as Error).message}.`, {
       cause: error,
     });
   }
-  const anchors = parseAnchors(text);
   if (anchors.length > 0) return anchors;
   throw new AuditError(
     "filter",
     `${file === "-" ? "Standard input" : file} contains no anchor: neither a line 'SEQ HASH' nor a line of the service's log with one. Are you allowed to read the unit's journal?`,
   );
+}
+
+const CHUNK_BYTES = 1024 * 1024;
+
+/** A log with all records in it is longer than a string can be. Anchors are ASCII, and other characters do not matter. */
+function* linesOf(file: string): Generator<string, void, undefined> {
+  const fd = file === "-" ? 0 : openSync(file, "r");
+  try {
+    const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
+    let rest = "";
+    for (let length = readSync(fd, chunk); length > 0; length = readSync(fd, chunk)) {
+      const lines = (rest + chunk.toString("latin1", 0, length)).split("\n");
+      // What is longer is no anchor, whatever follows.
+      rest = (lines.pop() ?? "").slice(0, CHUNK_BYTES);
+      yield* lines;
+    }
+    yield rest;
+  } finally {
+    if (fd !== 0) closeSync(fd);
+  }
 }

@@ -40,8 +40,7 @@ interface Drawing {
 /** The picture, as the text of an SVG file. */
 export function provenanceSvg(root: ProvenanceBuild): string {
   const all = [...walk(root)].map(([build]) => build);
-  const ends = all.flatMap(({ started, finished }) => [started, finished ?? started]);
-  const end = Math.max(...ends);
+  const end = all.reduce((latest, { started, finished }) => Math.max(latest, started, finished ?? 0), 0);
   const span = Math.max(1, end - root.started);
   const right = WIDTH - MARGIN - 12;
   const left = MARGIN + 12;

@@ -77,6 +77,11 @@ class Tree {
   private readonly reader: AuditReader;
   private readonly sandboxes = new Map<string, Known>();
   private readonly builds: StoredRecord[] = [];
+  /**
+   * The ids of those in the tree so far: each is in it once. Clients can ask for one build many times at once, and for the
+   * build that they run in; the tree would grow without end.
+   */
+  private readonly placed = new Set<string>();
 
   constructor(reader: AuditReader) {
     this.reader = reader;
@@ -109,7 +114,10 @@ class Tree {
     const finished = record.time + (record.durationUs ?? 0);
     const own = [...this.sandboxes.values()].findLast(
       ({ begin }) =>
-        begin.outer === derivation && begin.time <= finished && begin.time >= record.time - SLACK_US,
+        begin.outer === derivation &&
+        !this.placed.has(begin.sandbox ?? "") &&
+        begin.time <= finished &&
+        begin.time >= record.time - SLACK_US,
     );
     return {
       derivation,
@@ -140,19 +148,19 @@ class Tree {
   private sandbox({ begin, end }: Known, depth: number): ProvenanceSandbox | undefined {
     if (depth > DEEPEST) return undefined;
     const id = begin.sandbox ?? "";
+    this.placed.add(id);
     const builds = this.builds
       .filter(({ sandbox }) => sandbox === id)
       .map((record) => this.inner(record, depth));
-    const named = new Set(builds.map(({ sandbox }) => sandbox?.id));
-    const others = [...this.sandboxes.values()]
-      .filter((known) => known.begin.detail?.parent === id && !named.has(known.begin.sandbox))
-      .map((known) => this.outer(known, depth));
+    for (const known of this.sandboxes.values())
+      if (known.begin.detail?.parent === id && !this.placed.has(known.begin.sandbox ?? ""))
+        builds.push(this.outer(known, depth));
     return {
       id,
       profile: String(begin.detail?.profile ?? ""),
       end: end?.reason?.replace(/^this sandbox has ended: /, ""),
       ...this.requestsOf(begin, end),
-      builds: [...builds, ...others].sort((a, b) => a.started - b.started),
+      builds: builds.sort((a, b) => a.started - b.started),
     };
   }
 

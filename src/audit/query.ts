@@ -1,5 +1,6 @@
 /** Finds records: the filters of `nix-broker audit`, over all segments, also while the service writes. */
 
+import { existsSync } from "node:fs";
 import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AuditError } from "./error.ts";
@@ -229,7 +230,7 @@ export class AuditReader {
   }
 }
 
-/** None while the segment is just being created. */
+/** None while the segment is just being created, or if it was retired meanwhile. */
 function openSegment(file: SegmentFile): OpenSegment[] {
   try {
     const database = openForReading(file.path);
@@ -240,6 +241,7 @@ function openSegment(file: SegmentFile): OpenSegment[] {
     return [];
   } catch (error) {
     if (error instanceof AuditError) throw error;
+    if (!existsSync(file.path)) return [];
     throw new AuditError("folder", `Cannot read ${file.path}: ${(error as Error).message}.`, {
       cause: error,
     });

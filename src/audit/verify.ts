@@ -68,7 +68,7 @@ class Verification {
   private anchorsMet = 0;
   /** What the first segment follows. */
   private start: ChainHead | undefined;
-  /** Whether a record says that everything up to there was retired. */
+  /** Whether a record says that everything up to there was retired, or also what follows: that was interrupted then. */
   private startIsVouchedFor = false;
 
   constructor(options: VerifyOptions) {
@@ -104,12 +104,14 @@ class Verification {
   finish(folder: string): VerifySuccess {
     const head = this.head;
     if (head === undefined) throw new Misfit(undefined, undefined, `There is no audit in ${folder}.`);
-    const beyond = [...this.anchors.keys()].filter((seq) => seq > head.seq);
-    if (beyond.length > 0) {
+    let last = 0;
+    // Together they may be more than a function can take.
+    for (const seq of this.anchors.keys()) last = Math.max(last, seq);
+    if (last > head.seq) {
       throw new Misfit(
         undefined,
         head.seq + 1,
-        `The audit ends with record ${head.seq}, but an anchor names record ${Math.max(...beyond)}: the end was cut off, or the audit was replaced by an older copy.`,
+        `The audit ends with record ${head.seq}, but an anchor names record ${last}: the end was cut off, or the audit was replaced by an older copy.`,
       );
     }
     if (this.firstSeq > 1 && !this.startIsVouchedFor) {
@@ -189,8 +191,10 @@ class Verification {
 
   private checkRetired(record: StoredRecord): void {
     if (record.op !== "retire") return;
-    const { lastSeq, lastHash } = record.detail ?? {};
-    if (lastSeq === this.start?.seq && lastHash === this.start?.hash) this.startIsVouchedFor = true;
+    const { firstSeq, lastSeq, lastHash } = record.detail ?? {};
+    const { seq, hash } = this.start ?? { seq: 0, hash: "" };
+    if (typeof firstSeq !== "number" || typeof lastSeq !== "number") return;
+    if (lastSeq === seq ? lastHash === hash : firstSeq <= seq && seq < lastSeq) this.startIsVouchedFor = true;
   }
 
   private checkAnchor(path: string, head: ChainHead): void {
@@ -260,13 +264,26 @@ function canonicalOf(
 }
 
 /**
- * Checks the audit in a folder, also while the service writes to it.
+ * Checks the audit in a folder, also while the service writes to it, and removes old segments.
  * @throws AuditError when it is of a later version or its folder may not be read.
  */
 export function verifyAudit(folder: string, options: VerifyOptions = {}): VerifyResult {
+  for (;;) {
+    const files = listSegments(folder);
+    const result = verifySegments(folder, files, options);
+    if (result.ok || !beginsLater(listSegments(folder), files)) return result;
+    // Some were retired before they were read: what is left is judged anew.
+  }
+}
+
+function beginsLater([now]: readonly SegmentFile[], [before]: readonly SegmentFile[]): boolean {
+  return now !== undefined && before !== undefined && now.number > before.number;
+}
+
+function verifySegments(folder: string, files: readonly SegmentFile[], options: VerifyOptions): VerifyResult {
   const verification = new Verification(options);
   try {
-    for (const file of listSegments(folder)) verification.segment(file);
+    for (const file of files) verification.segment(file);
     return verification.finish(folder);
   } catch (error) {
     if (!(error instanceof Misfit)) throw error;

@@ -332,7 +332,7 @@ export const configSchema = z.strictObject({
   }),
   log: table(
     "The service's own log, on standard error: text with priorities in systemd's journal (records of `audit.json_lines` stay JSON there), elsewhere one JSON object per line.",
-    { level: key(oneOf(...logLevels), "info", "The least severe level that is written.") },
+    { level: key(oneOf(...logLevels), "info", "The least severe level that is written. The anchors of the audit always are, and its records with `audit.json_lines`.") },
   ),
 });
 

@@ -23,6 +23,8 @@ export class AuditKeeper {
   private readonly audit: AuditStore;
   private readonly config: AuditConfig;
   private readonly log: Log;
+  /** Whatever the level of the log: without anchors, an end that was cut off would go unnoticed. */
+  private readonly anchorLog: Log;
   private readonly timers: NodeJS.Timeout[];
   private anchored = 0;
   private anchoring: Promise<void> = Promise.resolve();
@@ -32,6 +34,7 @@ export class AuditKeeper {
     this.audit = audit;
     this.config = config;
     this.log = log;
+    this.anchorLog = log.child({}, { level: "info" });
     this.timers = [
       setInterval(() => void this.anchor(), ANCHOR_MS).unref(),
       setInterval(() => this.retire(), RETENTION_MS).unref(),
@@ -61,7 +64,7 @@ export class AuditKeeper {
     try {
       const head = await this.audit.settledHead();
       this.anchored = head.seq;
-      this.log.info({ anchor: formatAnchor(head) }, "the audit's end");
+      this.anchorLog.info({ anchor: formatAnchor(head) }, "the audit's end");
     } catch (error) {
       this.log.error({ error: (error as Error).message }, "the audit cannot be anchored");
     }

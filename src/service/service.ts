@@ -90,6 +90,8 @@ async function startLocked(
   config: Config,
   { lock, release, log, activated, notifier, options }: Surroundings,
 ): Promise<Service> {
+  // Whatever the level of the log: whoever wants the records in it wants all of them.
+  const recordLog = log.child({}, { level: "info" });
   let keeper: AuditKeeper | undefined;
   let feed: WebFeed | undefined;
   const audit = new AuditStore(config.audit.path, {
@@ -102,7 +104,7 @@ async function startLocked(
       else log.info("the audit is written again");
     },
     onWritten(records) {
-      if (config.audit.jsonLines) logRecords(log, records);
+      if (config.audit.jsonLines) logRecords(recordLog, records);
       keeper?.written(records);
       feed?.push(records);
     },

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { chownSync, statSync } from "node:fs";
+import { chownSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
@@ -199,3 +199,12 @@ test("no audit at all is a clear error", () => {
 function chmodParent(): void {
   spawnSync("chmod", ["750", join(folder.path, "..")]);
 }
+
+test("a segment that is retired between listing and opening is not missed", () => {
+  fill();
+  // Listed, but not to be opened.
+  symlinkSync(join(folder.path, "gone"), join(folder.path, "000000.sqlite"));
+  const reader = new AuditReader(folder.path);
+  expect(reader.query({ limit: 1 })).toHaveLength(1);
+  reader.close();
+});

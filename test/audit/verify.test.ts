@@ -1,8 +1,18 @@
-import { chmodSync, cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { constants } from "node:buffer";
+import {
+  appendFileSync,
+  chmodSync,
+  cpSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
 import { formatAnchor, parseAnchor, parseAnchors, readAnchors } from "../../src/audit/anchor.ts";
+import { applyRetention } from "../../src/audit/retention.ts";
 import { AuditStore } from "../../src/audit/store.ts";
 import { type VerifyFailure, verifyAudit } from "../../src/audit/verify.ts";
 import { auditFolder, request, storePath } from "./folder.ts";
@@ -240,27 +250,98 @@ test("yesterday's copy in place of today's, even one that went on, is seen by an
   expect(failure(anchors)).toMatchObject({ seq: 35, problem: expect.stringContaining("rewritten") });
 });
 
-test("anchors are read from lines of their own, and out of the service's log", () => {
+test("anchors are read from lines of their own, or out of the service's log", () => {
   const store = fill();
   const file = `${folder.path}.anchors`;
   const first = formatAnchor(store.head);
   store.append(request());
   store.flush();
-  const second = { level: 30, anchor: formatAnchor(store.head), msg: "the audit's end" };
+  const second = formatAnchor(store.head);
   store.close();
+  const logged = { level: 30, anchor: second, msg: "the audit's end" };
+  writeFileSync(file, `# of root\n\n${first} 2026-11-22\n${second}\n`);
+  const listed = readAnchors(file);
+  expect(listed.map(({ seq }) => seq)).toEqual([30, 31]);
+  expect(verifyAudit(folder.path, { anchors: listed }).ok).toBe(true);
   writeFileSync(
     file,
-    `# of root\n\nStarted nix-broker.service - Nix broker.\n${first} 2026-11-22\n${JSON.stringify(second)}\n{"msg":"listening"}\n{"msg":"cut of`,
+    `Started nix-broker.service - Nix broker.\n${JSON.stringify(logged)}\n{"msg":"listening"}\n{"msg":"cut of`,
   );
-  const anchors = readAnchors(file);
-  expect(anchors.map(({ seq }) => seq)).toEqual([30, 31]);
-  expect(verifyAudit(folder.path, { anchors }).ok).toBe(true);
+  expect(readAnchors(file)).toEqual([{ seq: 31, hash: second.split(" ")[1] }]);
   expect(() => parseAnchor("12 short")).toThrow(/not the head of an audit/);
-  expect(() => parseAnchors('{"anchor":"12 short"}')).toThrow(/not the head of an audit/);
+  expect(() => parseAnchors(["12 short"])).toThrow(/not the head of an audit/);
+  expect(() => parseAnchors(['{"anchor":"12 short"}'])).toThrow(/not the head of an audit/);
   expect(() => readAnchors(`${file}.none`)).toThrow(/Cannot read the anchors/);
   // As of a journal that one may not read.
   writeFileSync(file, "-- No entries --\n");
   expect(() => readAnchors(file)).toThrow(/contains no anchor/);
+});
+
+test("what a client wrote into a record is no anchor, where the journal cut the record's line", () => {
+  const store = fill();
+  const anchor = formatAnchor(store.head);
+  store.close();
+  const forged = `${"9".repeat(40)} ${"A".repeat(43)}=`;
+  const log = [
+    `{"level":30,"audit":{"seq":1,"subjects":["${"x".repeat(100)}`,
+    `${forged} "],"hash":"1"},"msg":"audit"}`,
+    '0c0h4x4c-source"],"hash":"1"},"msg":"audit"}',
+    JSON.stringify({ level: 30, anchor, msg: "the audit's end" }),
+    // Of Node, when there is no memory left.
+    " 1: 0xb7a940 node::Abort() [node]",
+  ];
+  expect(verifyAudit(folder.path, { anchors: parseAnchors(log) })).toMatchObject({ ok: true, anchors: 1 });
+});
+
+test("an audit that was begun anew is seen, however many anchors name what is gone", () => {
+  fill().close();
+  const anchors = Array.from({ length: 200_000 }, (_, seq) => ({ seq: seq + 31, hash: "A".repeat(44) }));
+  expect(failure(anchors)).toMatchObject({ seq: 31, problem: expect.stringContaining("record 200030") });
+});
+
+test("a log that is longer than a string can be is read for its anchors", () => {
+  const file = `${folder.path}.log`;
+  const anchor = { seq: 7, hash: `${"A".repeat(43)}=` };
+  // Sparse, so that it takes no room.
+  writeFileSync(file, "");
+  truncateSync(file, constants.MAX_STRING_LENGTH);
+  appendFileSync(file, `\n{"anchor":"${formatAnchor(anchor)}"}\n`);
+  expect(readAnchors(file)).toEqual([anchor]);
+});
+
+test("what is retired while it is verified was not cut off", () => {
+  const store = new AuditStore(folder.path);
+  const append = (count: number): void => {
+    for (let i = 0; i < count; i++) store.append(request({ reason: `reason ${i % 100}`, connection: i }));
+    store.flush();
+    store.rotate();
+  };
+  append(50_000);
+  append(10);
+  append(10);
+  let retired = 0;
+  // Called in the first segment.
+  const onProgress = (): void => {
+    retired ||= applyRetention(store, { maxBytes: 1 }).segments;
+  };
+  expect(verifyAudit(folder.path, { onProgress })).toMatchObject({ ok: true, firstSeq: 50_021 });
+  expect(retired).toBe(3);
+  store.close();
+});
+
+test("a removal that was interrupted is vouched for", () => {
+  const store = fill();
+  store.rotate();
+  const aside = `${folder.path}.aside`;
+  cpSync(folder.path, aside, { recursive: true });
+  applyRetention(store, { maxBytes: 1 });
+  store.close();
+  // The second and third of three were still there when the process ended.
+  for (const name of ["000002.sqlite", "000003.sqlite"]) cpSync(join(aside, name), join(folder.path, name));
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, firstSeq: 11 });
+  rmSync(join(folder.path, "000002.sqlite"));
+  rmSync(join(folder.path, "000003.sqlite"));
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, firstSeq: 31 });
 });
 
 test("no audit is not a whole one", () => {

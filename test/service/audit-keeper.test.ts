@@ -3,6 +3,7 @@ import { readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:f
 import { join } from "node:path";
 import { pino } from "pino";
 import { afterEach, expect, test, vi } from "vitest";
+import { parseAnchors } from "../../src/audit/anchor.ts";
 import { AuditStore } from "../../src/audit/store.ts";
 import { verifyAudit } from "../../src/audit/verify.ts";
 import { AuditKeeper } from "../../src/service/audit-keeper.ts";
@@ -10,6 +11,7 @@ import { auditFolder, request } from "../audit/folder.ts";
 
 const folder = auditFolder();
 const MIB = 1024 * 1024;
+const quiet = pino({}, { write: () => undefined });
 
 afterEach(() => {
   vi.useRealTimers();
@@ -19,7 +21,7 @@ test("a flood does not fill the disk until the next hour: max_bytes holds within
   vi.useFakeTimers();
   const store = new AuditStore(folder.path);
   const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: 8 * MIB };
-  const keeper = new AuditKeeper(store, config, pino({ enabled: false }));
+  const keeper = new AuditKeeper(store, config, quiet);
   for (let second = 0; second < 60; second++) {
     // No text is like another, so that each is stored.
     for (let i = 0; i < 100; i++) store.append(request({ reason: `${second} ${i} ${"x".repeat(4000)}` }));
@@ -38,7 +40,7 @@ test("a limit that one segment does not fit into seals nothing again and again",
   vi.useFakeTimers();
   const store = new AuditStore(folder.path);
   const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: 1 };
-  const keeper = new AuditKeeper(store, config, pino({ enabled: false }));
+  const keeper = new AuditKeeper(store, config, quiet);
   store.append(request());
   vi.advanceTimersByTime(60_000);
   expect(readdirSync(folder.path).filter((name) => name.endsWith(".sqlite"))).toEqual(["000001.sqlite"]);
@@ -65,4 +67,16 @@ test("G8: a folder that cannot be read for a moment is told, and looked at again
   expect(told).toEqual([]);
   await keeper.stop();
   store.close();
+});
+
+test("a log that is to be short has the anchors all the same", async () => {
+  const told: string[] = [];
+  const log = pino({ level: "error" }, { write: (line: string) => void told.push(line) });
+  const store = new AuditStore(folder.path);
+  const config = { path: folder.path, jsonLines: false, retentionDays: 90, maxBytes: 8 * MIB };
+  const keeper = new AuditKeeper(store, config, log);
+  store.append(request());
+  await keeper.stop();
+  store.close();
+  expect(parseAnchors(told)).toEqual([expect.objectContaining({ seq: 1 })]);
 });
