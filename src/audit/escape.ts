@@ -3,10 +3,10 @@
  * or hides text is shown as an escape instead. Everything else prints as itself.
  */
 
-// Controls (C0, DEL, C1), line and paragraph separators, marks that change direction, and characters that take no room:
-// soft hyphen, zero-width ones, invisible operators, byte order mark, interlinear marks, tags, lone surrogates.
+// Controls (C0, DEL, C1), lone surrogates, line and paragraph separators, marks that change direction, interlinear marks, and
+// whatever takes no room, or is blank: zero-width characters, fillers, variation selectors, tags.
 const UNSAFE =
-  /[\p{Cc}\p{Cs}\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+  /[\p{Cc}\p{Cs}\p{Default_Ignorable_Code_Point}\u2028-\u202e\u2800\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 
 const SHORT: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
@@ -22,9 +22,12 @@ function escapeCharacter(character: string): string {
  * move a terminal's cursor, and line separators, at which Node's `readline` would cut a record in two.
  */
 export function jsonText(value: unknown, indent?: number): string {
-  return JSON.stringify(value, undefined, indent).replace(UNSAFE, (character) =>
-    character === "\n" ? character : escapeUnits(character),
-  );
+  return escapeJson(JSON.stringify(value, undefined, indent));
+}
+
+/** The same of JSON that somebody else made, with its newlines. */
+export function escapeJson(json: string): string {
+  return json.replace(UNSAFE, (character) => (character === "\n" ? character : escapeUnits(character)));
 }
 
 function escapeUnits(character: string): string {

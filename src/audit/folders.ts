@@ -24,9 +24,11 @@ export function auditFolders(folder: string): string[] {
 function connectionFolders(folder: string): string[] {
   const parent = connectionsFolder(folder);
   try {
-    return readdirSync(parent)
-      .sort()
-      .map((name) => join(parent, name));
+    // Not what somebody put beside them, such as a note.
+    return readdirSync(parent, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => join(parent, name))
+      .sort();
   } catch {
     // There are none, or they are not ours.
     return [];

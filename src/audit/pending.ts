@@ -17,7 +17,7 @@ export class PendingRecords {
   /** Of each of them, in the same order. */
   private sizes: number[] = [];
   private total = 0;
-  /** When the first of them came, in milliseconds since the epoch. */
+  /** When the first of them came, by a clock that nobody sets. Milliseconds. */
   private since = 0;
 
   constructor(limits: PendingLimits) {
@@ -34,14 +34,14 @@ export class PendingRecords {
 
   /** How long they have waited, in milliseconds. */
   get ageMs(): number {
-    return this.records.length === 0 ? 0 : Date.now() - this.since;
+    return this.records.length === 0 ? 0 : performance.now() - this.since;
   }
 
   /** Returns false, and does not take it, when there is no room. */
   add(record: AuditRecord): boolean {
     const size = recordSize(record);
     if (this.records.length >= this.limits.records || this.total + size > this.limits.size) return false;
-    if (this.records.length === 0) this.since = Date.now();
+    if (this.records.length === 0) this.since = performance.now();
     this.records.push(record);
     this.sizes.push(size);
     this.total += size;

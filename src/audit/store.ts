@@ -7,6 +7,7 @@
  * and refuses `appendCommitted`; its owner refuses requests meanwhile.
  */
 
+import { closeSync, fdatasyncSync, openSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { CheckpointThread } from "./checkpoint-thread.ts";
 import { Coalescer } from "./coalesce.ts";
@@ -216,6 +217,8 @@ export class AuditStore {
   rotate(): void {
     const finished = this.writer;
     if (finished.length === 0) return;
+    // After a power loss there must be no records that follow on some that are lost. Sealing it may have to wait.
+    syncLogNow(finished.path);
     this.writer = openNext(this.folder, finished.segment.number + 1, finished.head);
     const seal = (): void => sealSegment(finished.database, finished.path);
     const { busy } = this.checkpoints;
@@ -351,6 +354,15 @@ export class AuditStore {
     if (this.lastFailure === undefined) return;
     this.lastFailure = undefined;
     queueMicrotask(() => this.onHealth?.(undefined));
+  }
+}
+
+function syncLogNow(path: string): void {
+  const file = openSync(`${path}-wal`, "r");
+  try {
+    fdatasyncSync(file);
+  } finally {
+    closeSync(file);
   }
 }
 

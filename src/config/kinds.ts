@@ -5,7 +5,7 @@ import { forbiddenSystemFeatures, operationGroups } from "../policy/profile.ts";
 import { urlPatternProblem } from "../policy/url-pattern.ts";
 import { patternsOf, presetNames } from "../policy/url-presets.ts";
 import { parseEndpoint } from "./endpoint.ts";
-import { formatDuration, parseDuration, parseSize } from "./units.ts";
+import { formatDuration, formatSize, parseDuration, parseSize } from "./units.ts";
 
 // A file is read only once: generating code for that would cost more than it saves.
 z.config({ jitless: true });
@@ -63,7 +63,7 @@ export function checked<T>({ type, schema }: Kind<T>) {
 // Other programs read these values line by line, and the hooks print folders as TARGET=SOURCE.
 const printable = z.string().check(z.regex(/^(?!\s)[^\x00-\x1f\x7f]*(?<!\s)$/));
 const nonEmpty = printable.check(z.minLength(1));
-const absoluteText = printable.check(z.regex(/^\/./), z.regex(/^(?!.*\/\.\.?(?:\/|$))/));
+const absoluteText = printable.check(z.regex(/^\/+[^/]/), z.regex(/^(?!.*\/\.\.?(?:\/|$))/));
 function normalised(schema: z.ZodMiniType<string>) {
   return turned(schema, (path) => path.replace(/\/+/g, "/").replace(/\/$/, ""));
 }
@@ -143,6 +143,18 @@ export const size: Kind<number> = {
   nix: nixEither("types.ints.unsigned", "types.str"),
   schema: z.union([natural, withUnit(parseSize)]),
 };
+export function sizeFrom(least: number): Kind<number> {
+  return {
+    ...size,
+    type: `${size.type}, ${formatSize(least)} or more`,
+    schema: turned(size.schema, (bytes, context) => {
+      if (bytes >= least) return bytes;
+      // Not our own message: "unlimited" is allowed as well.
+      context.issues.push({ code: "invalid_type", expected: "number", input: bytes });
+      return z.NEVER;
+    }),
+  };
+}
 export const duration: Kind<number> = {
   type: 'a number of seconds, or a text like "90 s", "10 min", "2 h", "30 d"',
   nix: nixEither("types.ints.unsigned", "types.str"),

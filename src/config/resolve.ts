@@ -142,7 +142,10 @@ export function resolveConfig(
 
   const socketPath = (path: string, at: Path): void => {
     if (Buffer.byteLength(path) > longestSocketPath) {
-      report(at, `a Unix socket's path has at most ${longestSocketPath} bytes, but this has ${path.length}`);
+      report(
+        at,
+        `a Unix socket's path has at most ${longestSocketPath} bytes, but this has ${Buffer.byteLength(path)}`,
+      );
     }
   };
 
@@ -190,10 +193,10 @@ export function resolveConfig(
     checkView(table.view, storeDir, ["profiles", profile, "view"], report);
   }
   // An ordinary user's own broker has no sandboxes of builds there.
-  if ((file.runtime.dir ?? "").length + sandboxSocketTail > longestSocketPath) {
+  if (Buffer.byteLength(file.runtime.dir ?? "") + sandboxSocketTail > longestSocketPath) {
     report(
       ["runtime", "dir"],
-      `is too long for the sockets below it: at most ${longestSocketPath - sandboxSocketTail} characters`,
+      `is too long for the sockets below it: at most ${longestSocketPath - sandboxSocketTail} bytes`,
     );
   }
   const stateDir = file.runtime.state_dir ?? places.stateDir;

@@ -26,6 +26,7 @@ import {
   orUnlimited,
   sentence,
   size,
+  sizeFrom,
   strings,
   systemFeatures,
   systems,
@@ -35,6 +36,9 @@ import {
 } from "./kinds.ts";
 import { limitText } from "./limit-text.ts";
 import { formatSize } from "./units.ts";
+
+/** The audit is removed file by file, and none is sealed that is smaller: less could not be kept. In bytes. */
+const LEAST_AUDIT = 1024 * 1024;
 
 /** What `docs/configuration.md` says about a key or a table. */
 export interface KeyDoc {
@@ -311,7 +315,7 @@ export const configSchema = z.strictObject({
       "How many days records are kept before they are removed.",
     ),
     max_bytes: optionalKey(
-      orUnlimited(size),
+      orUnlimited(sizeFrom(LEAST_AUDIT)),
       '"16 GiB"',
       "How large all databases together may become before the oldest records are removed.",
     ),
@@ -332,7 +336,13 @@ export const configSchema = z.strictObject({
   }),
   log: table(
     "The service's own log, on standard error: text with priorities in systemd's journal (records of `audit.json_lines` stay JSON there), elsewhere one JSON object per line.",
-    { level: key(oneOf(...logLevels), "info", "The least severe level that is written. The anchors of the audit always are, and its records with `audit.json_lines`.") },
+    {
+      level: key(
+        oneOf(...logLevels),
+        "info",
+        "The least severe level that is written. The anchors of the audit always are, and its records with `audit.json_lines`.",
+      ),
+    },
   ),
 });
 

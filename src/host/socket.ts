@@ -134,13 +134,13 @@ export async function connectStream(
   path: string,
   options: ByteStreamOptions & { patienceMs?: number } = {},
 ): Promise<ByteStream> {
-  const deadline = Date.now() + (options.patienceMs ?? 2000);
+  const deadline = performance.now() + (options.patienceMs ?? 2000);
   for (let pause = 1; ; pause = Math.min(pause * 2, 50)) {
     try {
       return await connectOnce(path, options);
     } catch (error) {
       const full = (error as NodeJS.ErrnoException).code === "EAGAIN";
-      if (!full || Date.now() > deadline) throw error;
+      if (!full || performance.now() > deadline) throw error;
       await sleep(pause);
     }
   }

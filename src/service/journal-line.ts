@@ -1,5 +1,5 @@
 /** A line of the service's log as people read it in the journal, made from pino's JSON. */
-import { escapeText, jsonText } from "../audit/escape.ts";
+import { escapeJson, escapeText, jsonText } from "../audit/escape.ts";
 import { type Priority, priorities } from "../host/journal.ts";
 
 /** pino's levels. */
@@ -26,7 +26,7 @@ function valueText(value: unknown): string {
 export function journalLine(line: string): string {
   const { level, time, msg, ...fields } = JSON.parse(line) as Record<string, unknown>;
   const priority = priorityOf(Number(level));
-  if (typeof fields.audit === "object" || "anchor" in fields) return `<${priority}>${line}`;
+  if (typeof fields.audit === "object" || "anchor" in fields) return `<${priority}>${escapeJson(line)}`;
   const facts = Object.entries(fields).map(([name, value]) => `${name}=${valueText(value)}`);
   const text = escapeText(String(msg));
   return `<${priority}>${facts.length === 0 ? text : `${text}: ${facts.join(" ")}`}\n`;

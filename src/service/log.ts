@@ -1,5 +1,6 @@
 /** The service's own log on standard error: text with priorities in systemd's journal, elsewhere JSON lines. */
 import { type Logger, pino } from "pino";
+import { escapeJson } from "../audit/escape.ts";
 import type { LogLevel } from "../config/config.ts";
 import { stderrIsJournal } from "../host/journal.ts";
 import { journalLine } from "./journal-line.ts";
@@ -13,6 +14,6 @@ export function makeLog(level: LogLevel): Log {
   const stderr = pino.destination({ fd: 2, sync: true, maxLength: MOST_UNWRITTEN });
   // A full disk behind it, or a reader that is gone: there is nowhere to say so, and clients go on being served.
   stderr.on("error", () => undefined);
-  const write = (line: string): boolean => stderr.write(journalLine(line));
-  return pino({ level, base: null }, stderrIsJournal() ? { write } : stderr);
+  const text = stderrIsJournal() ? journalLine : escapeJson;
+  return pino({ level, base: null }, { write: (line: string) => stderr.write(text(line)) });
 }

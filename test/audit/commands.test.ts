@@ -108,6 +108,7 @@ test("audits of single connections are removed when they are old", () => {
   utimesSync(join(old, "000001.sqlite"), 1000, 1000);
   utimesSync(old, 1000, 1000);
   removeOldConnections(folder.path, Date.now() - 1000_000);
+  writeFileSync(connectionFolder(folder.path, "README"), "What somebody should know of these.");
   expect(auditFolders(folder.path)).toEqual([folder.path, connectionFolder(folder.path, "new")]);
   mkdirSync(join(folder.path, "..", "none"));
   expect(auditFolders(join(folder.path, "..", "none"))).toEqual([]);

@@ -9,6 +9,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -471,6 +472,40 @@ test("G7: nothing is recorded in a file that was removed: that is a failure, unt
       "request",
     ]);
     expect(verifyAudit(folder.path)).toMatchObject({ ok: true });
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("no segment follows one that is not on the disk", () => {
+  const store = new AuditStore(folder.path);
+  store.append(request());
+  store.flush();
+  const { path } = store.liveSegment;
+  const log = `${path}-wal`;
+  renameSync(log, `${log}.aside`);
+  // It cannot be opened to be synced.
+  symlinkSync(log, log);
+  expect(() => store.rotate()).toThrow(/ELOOP/);
+  expect(store.liveSegment.path).toBe(path);
+  rmSync(log);
+  renameSync(`${log}.aside`, log);
+  store.rotate();
+  expect(store.liveSegment.path).not.toBe(path);
+  store.close();
+  expect(verifyAudit(folder.path)).toMatchObject({ ok: true, records: 1 });
+});
+
+test("a clock that is set back or forth does not change how long a record has waited", () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  try {
+    const store = new AuditStore(folder.path, { batchMs: 1_000_000 });
+    store.append(request());
+    vi.setSystemTime(Date.now() - 3_600_000);
+    expect(store.lagMs).toBeGreaterThanOrEqual(0);
+    vi.setSystemTime(Date.now() + 7_200_000);
+    expect(store.lagMs).toBeLessThan(3_600_000);
+    store.close();
   } finally {
     vi.useRealTimers();
   }

@@ -21,6 +21,10 @@ test("text of clients cannot command a terminal", () => {
     "\\x9b31m \\u{202e}gnp.exe \\u{200b} \\u{2066}",
   );
   expect(escapeText("\\x1b")).toBe("\\\\x1b");
+  // Each is invisible, or blank: such names would look like others.
+  expect(escapeText("a\u034f\u115f\u2800\u3164\ufe0f\u{e0100}b")).toBe(
+    "a\\u{34f}\\u{115f}\\u{2800}\\u{3164}\\u{fe0f}\\u{e0100}b",
+  );
   expect(escapeText("grüße, 世界 🙂")).toBe("grüße, 世界 🙂");
 });
 

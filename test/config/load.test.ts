@@ -307,11 +307,24 @@ describe("errors", () => {
   });
 
   test("paths that the root programs would refuse are refused here already", async () => {
-    for (const path of ["/run/../etc", "/run/x=y", "/run/x ", "run"]) {
+    for (const path of ["//", "/run/../etc", "/run/x=y", "/run/x ", "run"]) {
       expect(await problemsOf(`[runtime]\ndir = "${path}"`)).toEqual([
         `2 runtime.dir: expected an absolute path without "=", but it is "${path}"`,
       ]);
     }
+  });
+
+  test("an audit too small to keep anything is refused, as when the unit was forgotten", async () => {
+    expect((await problemsOf("[audit]\nmax_bytes = 16")).join()).toMatch(
+      /^2 audit.max_bytes: expected .* 1 MiB or more, or "unlimited", but it is 16$/,
+    );
+    expect(await problemsOf('[audit]\nmax_bytes = "1 MiB"')).toEqual([]);
+  });
+
+  test("a path of a socket is as long as its bytes are", async () => {
+    expect(await problemsOf(`[runtime]\ndir = "/${"ü".repeat(30)}"`)).toEqual([
+      "2 runtime.dir: is too long for the sockets below it: at most 48 bytes",
+    ]);
   });
 
   test("what the schema cannot see is checked too", async () => {
@@ -320,7 +333,7 @@ describe("errors", () => {
         `[runtime]\ndir = "/${"r".repeat(60)}"\n[[listen]]\npath = "/s"\nview = [\n  "/nix/store/nothing",\n]\n[[listen]]\npath = "/s"\nprofile = "pur"\n[[listen]]\npath = "/${"l".repeat(107)}"`,
       ),
     ).toEqual([
-      "2 runtime.dir: is too long for the sockets below it: at most 48 characters",
+      "2 runtime.dir: is too long for the sockets below it: at most 48 bytes",
       '6 listen[0].view[0]: "/nix/store/nothing" is not a store path: expected /nix/store/HASH-NAME',
       "9 listen[1].path: listen[0] opens the same path",
       '10 listen[1].profile: there is no profile "pur"; did you mean "pure"?',

@@ -285,4 +285,8 @@ test("a token file must hold a good token that others cannot read", () => {
     writeFileSync(path, text);
     expect(() => readToken(path)).toThrow("must be at least 16 characters without spaces");
   }
+  // What is left of one that did not fit on the disk.
+  writeFileSync(path, "");
+  expect(readOrMakeToken(path)).toMatch(/^[\w-]{43}$/);
+  expect(statSync(path).mode & 0o777).toBe(0o600);
 });

@@ -28,6 +28,11 @@ test("a value cannot start another line, or another priority", () => {
 test("records and anchors stay JSON", () => {
   const anchor = `${JSON.stringify({ level: 30, time: 1, anchor: "7 abc", msg: "the audit's end" })}\n`;
   expect(journalLine(anchor)).toBe(`<6>${anchor}`);
+  // Such text comes from clients, and a terminal must not take it for a command.
+  const hostile = { level: 30, time: 1, audit: { reason: "\u009b2J\u202e" }, msg: "audit" };
+  const made = journalLine(`${JSON.stringify(hostile)}\n`);
+  expect(made).toMatch(/^<6>[ -~]*\n$/);
+  expect(JSON.parse(made.slice(3))).toEqual(hostile);
 });
 
 test("standard error is the journal only if it is the stream that JOURNAL_STREAM names", () => {

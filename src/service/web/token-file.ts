@@ -1,6 +1,6 @@
 /** The tokens that guard HTTP listeners: the first line of a file that others may not read. */
 import { randomBytes } from "node:crypto";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 
 /** A token file cannot be used. */
 export class TokenError extends Error {
@@ -31,9 +31,14 @@ export function readToken(file: string): string {
   return token;
 }
 
-/** Like {@link readToken}; creates the file, mode 0600, with a new token if it does not exist. @throws TokenError */
+/**
+ * Like {@link readToken}; creates the file, mode 0600, with a new token if it does not exist, or is empty: a full disk may have
+ * left it so. @throws TokenError
+ */
 export function readOrMakeToken(file: string): string {
   try {
+    // Not filled: whoever made it could read it.
+    if (statSync(file, { throwIfNoEntry: false })?.size === 0) rmSync(file);
     writeFileSync(file, `${randomBytes(NEW_TOKEN_BYTES).toString("base64url")}\n`, {
       mode: 0o600,
       flag: "wx",
