@@ -1,9 +1,8 @@
 /** Which bwrap makes the jail. */
 import { accessSync, constants } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
-import { isWithin } from "./folders.ts";
+import { isThrough } from "./folders.ts";
 import { JailError } from "./jail-error.ts";
-import { wayOf } from "./way.ts";
 
 /**
  * @param path the user's PATH
@@ -17,9 +16,7 @@ export function findBwrap(path: string, writable: readonly string[]): string {
     try {
       const file = join(folder, "bwrap");
       accessSync(file, constants.X_OK);
-      const { links, end } = wayOf(file);
-      const places = [...links, end];
-      if (!places.some((place) => writable.some((each) => isWithin(place, each)))) return file;
+      if (!isThrough(file, writable)) return file;
     } catch {
       // The next folder may have it.
     }

@@ -42,6 +42,11 @@ export function isWithin(path: string, folder: string): boolean {
   return way === "" || !(way === ".." || way.startsWith("../") || isAbsolute(way));
 }
 
+/** Whether a path leads through one of the folders, or into it. */
+export function isThrough(path: string, folders: readonly string[]): boolean {
+  return wayOf(path).steps.some((step) => folders.some((folder) => isWithin(step, folder)));
+}
+
 /** Where a path leads, also if its last parts are not there yet. */
 function leadsTo(path: string): string {
   return realPathOf(path) ?? (path === dirname(path) ? path : join(leadsTo(dirname(path)), basename(path)));
@@ -114,13 +119,8 @@ export function inOrder(folders: readonly JailFolder[]): JailFolder[] {
 export function refuseLinks(folders: readonly JailFolder[]): void {
   const writable = folders.filter((each) => each.writable);
   for (const { given, source, target } of folders) {
-    const { links, end } = wayOf(given);
-    if (end !== source)
-      throw new JailError(
-        `${given} led to ${source}, and now to ${end}; see what has changed that, and try again`,
-      );
     for (const place of writable) {
-      if ([given, ...links].some((name) => isWithin(name, place.source)) && !isWithin(source, place.source))
+      if (isThrough(given, [place.source]) && !isWithin(source, place.source))
         throw new JailError(
           `${given} leads through ${place.source}, which the jail can write to, and out of it by a link, to ${source}: an earlier jail may have made it. Remove the link, or give the path that you mean`,
         );

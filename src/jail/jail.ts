@@ -1,6 +1,6 @@
 /** Makes a jail, runs a command in it, and takes it down. */
 import { spawnSync } from "node:child_process";
-import { homedir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { AuditError } from "../audit/error.ts";
 import type { Config } from "../config/config.ts";
@@ -26,6 +26,7 @@ import { findBwrap } from "./find-bwrap.ts";
 import {
   type Forbidden,
   inOrder,
+  isThrough,
   type JailFolder,
   jailFolder,
   lookAhead,
@@ -75,7 +76,7 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     options.home === undefined ? undefined : keptHome(options.home, folders, options, user, config);
   const given = home === undefined ? folders : [home, ...folders];
   refuseLinks(given);
-  const plan = planOf({ options, command, user, config, folders, home: home?.source, cwd });
+  const plan = planOf({ options, command, user, config, folders, home, cwd });
   if (options.print) {
     print(plan, options, join(config.runtime.dir, "jail/socket"));
     return 0;
@@ -84,6 +85,8 @@ export async function jail(options: JailOptions, command: readonly string[]): Pr
     console.error(
       `nix-broker: the profile '${profile.name}' would give builds the network (fixed_outputs = "allow"), and a jail without --net has none: nix-broker fetches what --allow-url names`,
     );
+  // The broker's temporary files are not for the jail to exchange.
+  if (isThrough(resolve(tmpdir()), writable(given))) process.env.TMPDIR = "/tmp";
   const broker = await startJailBroker(config, profile, (inside) =>
     outsidePath(given, withoutOldProfiles(inside, user)),
   ).catch((error: Error) => told(error, config, user.name));
@@ -195,6 +198,11 @@ function keptHome(
   return judged();
 }
 
+/** Where the jail can write on the machine. */
+function writable(folders: readonly JailFolder[]): string[] {
+  return folders.filter((folder) => folder.writable).map(({ source }) => source);
+}
+
 /** Where a path of the jail leads if it is one of the user's profiles, as older clients name them. */
 function withoutOldProfiles(inside: string, { name, home }: JailUser): string {
   const old = oldProfiles(name);
@@ -207,7 +215,7 @@ interface Parts {
   readonly user: JailUser;
   readonly config: Config;
   readonly folders: readonly JailFolder[];
-  readonly home: string | undefined;
+  readonly home: JailFolder | undefined;
   readonly cwd: string;
 }
 
@@ -219,15 +227,12 @@ function planOf({ options, command, user, config, folders, home, cwd }: Parts): 
   // A terminal is only for who sits at it; then the filter keeps the jail from typing.
   const ownSession = !(process.stdin.isTTY && filters);
   return {
-    bwrap: bwrapFor(options, [
-      ...folders.filter(({ writable }) => writable).map(({ source }) => source),
-      ...(home === undefined ? [] : [home]),
-    ]),
+    bwrap: bwrapFor(options, writable(home === undefined ? folders : [home, ...folders])),
     brokerStays: options.print === true,
     machine: machineMounts(withNetwork),
     user: user.name,
     home: user.home,
-    keptHome: home,
+    keptHome: home?.source,
     folders,
     storeDir,
     logs: realPathOf("/nix/var/log/nix"),

@@ -4,8 +4,8 @@ import { dirname, join } from "node:path";
 import { isLink } from "./machine.ts";
 
 export interface Way {
-  /** The links on it, each where it is on the machine. */
-  readonly links: readonly string[];
+  /** What it passes by, each where it is on the machine: folders, links, and its end. */
+  readonly steps: readonly string[];
   /** Where it ends, without links, whether that is there or not. */
   readonly end: string;
 }
@@ -18,19 +18,22 @@ const MOST_LINKS = 40;
  * @throws Error for links that lead in circles
  */
 export function wayOf(path: string): Way {
-  const links: string[] = [];
+  const steps: string[] = [];
   const parts = path.split("/");
   let end = "/";
+  let links = 0;
   for (let part = parts.shift(); part !== undefined; part = parts.shift()) {
     const next = part === ".." ? dirname(end) : join(end, part);
+    steps.push(next);
     if (part === ".." || !isLink(next)) {
       end = next;
       continue;
     }
-    if (links.push(next) > MOST_LINKS) throw new Error(`too many links on the way of ${path}`);
+    links += 1;
+    if (links > MOST_LINKS) throw new Error(`too many links on the way of ${path}`);
     const target = readlinkSync(next);
     parts.unshift(...target.split("/"));
     if (target.startsWith("/")) end = "/";
   }
-  return { links, end };
+  return { steps, end };
 }

@@ -3,7 +3,7 @@ import { hash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { describeEachVersion } from "../../lab/fixture.ts";
 import { program } from "../../lab/program.ts";
@@ -259,6 +259,19 @@ chmod 755 /var/back/bwrap`);
       const inner = await jails.bash("true", { args: ["--bind", "c"], cwd: "/home/alice/project" });
       expect(inner.stderr).not.toContain("\u001b");
       await jails.asAlice("rm -r a* c");
+    });
+
+    test("what the broker keeps for a moment is not in a folder of the jail's", async () => {
+      await jails.asAlice("ln -sfn /home/alice/project/missing ../tmp-link");
+      await jails.asAlice("cat > ../private.toml", '[fetch]\nprivate_hosts = ["127.0.0.1"]\n');
+      const args = ["--config", "/home/alice/private.toml", "--allow-url", `${address}/*`];
+      for (const folder of ["project/missing", "tmp-link"]) {
+        const line = `cat $(nix-build --no-out-link -E '${fetched(basename(folder), `${address}/kept`)}')`;
+        const ran = await jails.bash(line, { args, env: { TMPDIR: `/home/alice/${folder}` } });
+        expect(ran, ran.stderr).toMatchObject({ code: 0, stdout: contents });
+      }
+      asked.splice(0);
+      await jails.asAlice("rm ../tmp-link");
     });
 
     test("what is read-only in a folder stays so, also if the jail may write to the folder", async () => {

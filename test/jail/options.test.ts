@@ -150,9 +150,10 @@ describe("folders", () => {
     mkdirSync(join(home, "run/below"));
     for (const path of [join(home, "to-work/out/below"), join(work, "out/below")])
       expect(() => refuseLinks([given(work), given(path)])).toThrow(`${path} leads through ${work}, which`);
-    expect(() => refuseLinks([given(work), { ...given(join(work, "inner")), source: home }])).toThrow(
-      `${join(work, "inner")} led to ${home}, and now to ${join(work, "inner")}`,
-    );
+    // A link that was there for a moment.
+    expect(() =>
+      refuseLinks([given(work), { ...given(join(home, "to-work/inner")), source: join(home, "run") }]),
+    ).toThrow(`${join(home, "to-work/inner")} leads through ${work}, which`);
     expect(() => refuseLinks([asHome(kept), plain("/home/alice/link/below")])).toThrow(
       `${join(kept, "link")}, which the jail can write to, is a link where /home/alice/link/below is to be`,
     );
