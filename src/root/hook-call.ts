@@ -16,6 +16,8 @@ export interface HookCall {
   setting(name: string): string;
   /** Writes a line to the hook's stderr. @throws if that is another process's */
   warn(text: string): void;
+  /** Whether the hook still waits: one that gave the linker up has its own program do the work. */
+  isWaiting(): boolean;
 }
 
 /** The call of this process. */
@@ -26,6 +28,7 @@ export function ownCall(args: readonly string[]): HookCall {
     parent: process.ppid,
     setting: (name) => nixSetting(name),
     warn: (text) => process.stderr.write(`nix-broker: ${text}\n`),
+    isWaiting: () => true,
   };
 }
 
@@ -54,7 +57,18 @@ export function callOf(pid: number, name: HookName): HookCall {
     warn: (text) => {
       throw new Error(text);
     },
+    isWaiting: () => isStillHook(pid, name, before.startTime),
   };
+}
+
+/** What gave the linker up has become the script, or the next hook. */
+function isStillHook(pid: number, name: HookName, startTime: string): boolean {
+  try {
+    const [program = ""] = listOf(pid, "cmdline");
+    return basename(program) === name && processStat(pid)?.startTime === startTime;
+  } catch {
+    return false;
+  }
 }
 
 /** Strings with a NUL at the end of each: proc_pid_cmdline(5), proc_pid_environ(5). */

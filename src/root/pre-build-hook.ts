@@ -18,6 +18,7 @@ import { type OptIn, optIn } from "./opt-in.ts";
 import { daemonWorker } from "./process-tree.ts";
 import {
   explainMissingSocket,
+  forgetRecord,
   judgement,
   recordDurably,
   recordOf,
@@ -39,7 +40,7 @@ const MAX_LINKED = 4096;
  */
 export async function preBuildHook(
   config: RootConfig,
-  { args, parent, setting, warn }: HookCall,
+  { args, parent, setting, warn, isWaiting }: HookCall,
   read: (base: string) => Promise<Derivation | undefined>,
 ): Promise<string> {
   const [path = "", chrootPath] = args;
@@ -69,6 +70,11 @@ export async function preBuildHook(
     chroot,
   };
   await recordDurably(config, service, record);
+  // Its own program has registered that build by now, or does so soon: of two, the later one would pass for the one that runs.
+  if (!isWaiting()) {
+    forgetRecord(config, record.id);
+    throw new Error("the hook no longer waits for the linker");
+  }
   registerSandbox(config, service, record);
   await awaitTaken(config, service, record);
   // Without a chroot there is nothing to map into, and Nix would refuse the lines.

@@ -4,6 +4,7 @@ import { isSandboxId, type SandboxId } from "../contract/runtime-tree.ts";
 import { errorText } from "../contract/trusted-file.ts";
 import { nixSetting } from "./nix-settings.ts";
 import { readDurable, readSandbox } from "./registration.ts";
+import { isEnded, isPending } from "./sandbox-end.ts";
 import { settle } from "./settle.ts";
 import type { SettleAnswer, SettleRequest } from "./settlers.ts";
 
@@ -14,6 +15,8 @@ export async function settleById(
   keyFiles = nixSetting("secret-key-files"),
 ): Promise<SettleAnswer | undefined> {
   if (!isSandboxId(id)) throw new Error(`"${id}" is not the id of a sandbox`);
+  // Settled since, by a hook that did not wait any longer: with its roots went what it gained, and `ended` tells of it.
+  if (isEnded(config, id) && !isPending(config, id)) return undefined;
   const record = readDurable(config, id) ?? readSandbox(config, id);
   return record && settle(config, record, keyFiles);
 }

@@ -99,6 +99,7 @@ test("the pre-build hook waits as long as it says, whatever the clock says", asy
     parent: process.pid,
     setting: () => "",
     warn: () => undefined,
+    isWaiting: () => true,
   };
   expect(await preBuildHook(config, call, async () => parseDerivation(Buffer.from(text)))).toBe("");
   const [id] = readdirSync(`${folder}/run/sandboxes`);
