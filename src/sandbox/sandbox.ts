@@ -172,8 +172,7 @@ export class Sandbox {
     for (const [i, info] of infos.entries())
       if (info.contentAddress === "" && addressOf)
         infos[i] = { ...info, contentAddress: await addressOf(info) };
-    this.view.add(infos);
-    for (const path of gained) this.gained.push(path);
+    this.enter(infos);
   }
 
   /**
@@ -206,12 +205,16 @@ export class Sandbox {
       this.home.show([path]),
     ]);
     const info = { ...told, contentAddress };
-    // Another client may have added the same meanwhile.
-    if (!this.view.knows(path)) {
-      this.view.add([info]);
-      this.gained.push(path);
-    }
+    this.enter([info]);
     return info;
+  }
+
+  /** Other clients may have let in the same meanwhile, or as many as there was room for. @throws Refusal */
+  private enter(infos: readonly PathInfo[]): void {
+    const fresh = infos.filter(({ path }) => !this.view.knows(path));
+    this.quota.checkView(this.view.size + fresh.length);
+    this.view.add(fresh);
+    for (const { path } of fresh) this.gained.push(path);
   }
 
   /**

@@ -21,6 +21,8 @@ export class JailHome implements Home, Links {
   private readonly quota: Quota;
   private readonly outsidePath: OutsidePath;
   private readonly followed = new Set<string>();
+  /** What is about to be kept: clients may ask for much at the same time. */
+  private readonly keeping = new Set<StorePath>();
 
   constructor(roots: Roots, quota: Quota, outsidePath: OutsidePath) {
     this.roots = roots;
@@ -31,8 +33,14 @@ export class JailHome implements Home, Links {
   async keep(paths: readonly StorePath[]): Promise<void> {
     const fresh = paths.filter((path) => !this.roots.has(path));
     if (fresh.length === 0) return;
-    this.quota.checkRoots(this.count + fresh.length);
-    await this.roots.keep(fresh);
+    const more = fresh.filter((path) => !this.keeping.has(path));
+    this.quota.checkRoots(this.count + this.keeping.size + more.length);
+    for (const path of more) this.keeping.add(path);
+    try {
+      await this.roots.keep(fresh);
+    } finally {
+      for (const path of more) this.keeping.delete(path);
+    }
   }
 
   async hold(paths: readonly StorePath[]): Promise<void> {
