@@ -74,7 +74,7 @@ async function registerReferences(
       for (const { path, found } of mentions) {
         const mentioned = found.filter((each) => each !== path && known.has(each));
         if (mentioned.length === 0) continue;
-        await addReferences(config, nix, path, mentioned, daemon);
+        if (!(await addReferences(config, nix, path, mentioned, daemon))) continue;
         // Including what an earlier attempt added that was interrupted before it signed or checked.
         references[path] = mentioned.sort();
       }
@@ -97,19 +97,25 @@ async function validAmong(paths: ReadonlySet<StorePath>, daemon: DaemonQuery): P
   return valid;
 }
 
-/** Registers the references that the output does not have yet. */
+/**
+ * Registers the references that the output does not have yet.
+ * @returns false for one that is content-addressed, which can have none but its own: such builds gain nothing, but the service
+ *   can make links in their folders.
+ */
 async function addReferences(
   config: RootConfig,
   nix: NixStoreCommand,
   output: StorePath,
   mentioned: readonly StorePath[],
   daemon: DaemonQuery,
-): Promise<void> {
+): Promise<boolean> {
   const info = await daemon.info(output);
   if (!info) throw new Error(`${output} is no longer valid, though it is kept from the collector`);
+  if (info.contentAddress !== "") return false;
   const record = databaseRecord(output, info);
   const added = mentioned.filter((path) => !record.references.includes(path)).sort();
   if (added.length > 0) nix.load(printDatabaseRecord(withReferences(record, added), config.storeDir));
+  return true;
 }
 
 /** The signatures covered the old references, and were dropped with them. */

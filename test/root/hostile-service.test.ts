@@ -1,7 +1,8 @@
 /** What root's programs make of the folders of a service that somebody has taken over. */
+import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { afterEach, describe, expect, test } from "vitest";
-import { lab, sandboxScript } from "../../lab/lab.ts";
+import { lab, nixString, sandboxScript } from "../../lab/lab.ts";
 import { BrokeredLab } from "./brokered-lab.ts";
 
 describe.each(lab.versions)("a service that was taken over [daemon %s]", (version) => {
@@ -48,5 +49,33 @@ describe.each(lab.versions)("a service that was taken over [daemon %s]", (versio
     expect(readdirSync(brokered.runtime("sandboxes"))).toEqual([]);
     await brokered.mustRun(["nix-store", "--gc"]);
     expect(await brokered.references(out)).toEqual([first, last].sort());
+  });
+
+  test("G6: its links add no reference to a content-addressed output, which would not be one any more", async () => {
+    brokered = await BrokeredLab.start(version);
+    await brokered.startLinker();
+    brokered.startStandIn();
+    writeFileSync(brokered.daemon.hostPath("/tmp/inner"), "inner\n");
+    const inner = await brokered.add("/tmp/inner");
+    const hash = createHash("sha256").update(`${inner}\n`).digest("hex");
+    const building = brokered.daemon.build(
+      sandboxScript(`until [ -e /nix/var/nix/daemon-socket/go ]; do sleep 0.1; done; echo ${inner} > $out`, {
+        name: "fixed",
+        features: ["nix-broker"],
+        attributes: {
+          outputHashMode: nixString("flat"),
+          outputHashAlgo: nixString("sha256"),
+          outputHash: nixString(hash),
+        },
+      }),
+      { args: ["--out-link", "/tmp/result"] },
+    );
+    const id = await brokered.sandboxNamed("fixed");
+    expect(brokered.record(id).kind).toBe("refused");
+    symlinkSync(inner, `${brokered.roots(id)}/${inner.slice("/nix/store/".length)}`);
+    writeFileSync(brokered.runtime(`sandboxes/${id}/socket.d/go`), "");
+    const { out } = await building;
+    expect(brokered.ended(id)).toMatchObject({ outcome: "registered", references: {} });
+    expect(await brokered.references(out)).toEqual([]);
   });
 });
