@@ -1,6 +1,6 @@
 /** Finds records: the filters of `nix-broker audit`, over all segments, also while the service writes. */
 
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AuditError } from "./error.ts";
@@ -35,6 +35,8 @@ export interface AuditFilter {
 }
 
 interface OpenSegment {
+  /** Its file's number in the file system, which no other has while this one is open. */
+  readonly inode: number | undefined;
   readonly file: SegmentFile;
   readonly reader: SegmentReader;
   readonly firstSeq: number;
@@ -177,6 +179,8 @@ export class AuditReader {
     while (!signal.aborted) {
       // Records written while this loop runs are read by the next one.
       const upTo = this.lastSeq();
+      // The audit was begun anew, or an older copy was put in its place.
+      if (upTo < after) after = 0;
       for (const record of this.iterate({
         ...filter,
         kinds: shown,
@@ -211,11 +215,10 @@ export class AuditReader {
   /** Opens segments that were begun, and closes those that were removed, since the last time. */
   private refresh(): void {
     const files = listSegments(this.folder);
-    const present = new Set(files.map((file) => file.number));
-    for (const { file, reader } of this.segments) {
-      if (!present.has(file.number)) reader.database.close();
-    }
-    const kept = this.segments.filter(({ file }) => present.has(file.number));
+    const present = new Map(files.map((file) => [file.number, inodeOf(file)]));
+    const isPresent = ({ file, inode }: OpenSegment): boolean => present.get(file.number) === inode;
+    for (const segment of this.segments) if (!isPresent(segment)) segment.reader.database.close();
+    const kept = this.segments.filter(isPresent);
     const known = new Set(kept.map(({ file }) => file.number));
     const opened = files.filter((file) => !known.has(file.number)).flatMap((file) => openSegment(file));
     this.segments = [...kept, ...opened].sort((a, b) => a.file.number - b.file.number);
@@ -230,13 +233,20 @@ export class AuditReader {
   }
 }
 
+function inodeOf({ path }: SegmentFile): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.ino;
+}
+
 /** None while the segment is just being created, or if it was retired meanwhile. */
 function openSegment(file: SegmentFile): OpenSegment[] {
   try {
+    // Before it is opened: if another takes its place in between, that is noticed the next time.
+    const inode = inodeOf(file);
     const database = openForReading(file.path);
     if (database === undefined) return [];
     const head = segmentHead(database);
-    if (head !== undefined) return [{ file, reader: new SegmentReader(database), firstSeq: head.firstSeq }];
+    if (head !== undefined)
+      return [{ file, inode, reader: new SegmentReader(database), firstSeq: head.firstSeq }];
     database.close();
     return [];
   } catch (error) {

@@ -66,7 +66,7 @@ export class ConnectionAudit {
    * not use up.
    */
   refused(reason: string): void {
-    if (this.sandbox.quota.recordsRefusal(Date.now()))
+    if (this.sandbox.quota.recordsRefusal())
       this.write("handshake", [], denied(reason), performance.now(), undefined);
   }
 

@@ -58,9 +58,11 @@ export class Quota {
    *
    * @throws Refusal
    */
-  startBuild(now: number): () => void {
+  startBuild(): () => void {
     this.check("concurrentBuilds", this.buildsRunning + 1, "build requests at once");
     this.check("builds", this.builds + 1, "build requests");
+    // Not the time of day: when that is set back, a minute would last as long again.
+    const now = performance.now();
     if (now - this.windowStart >= MINUTE_MS) {
       this.windowStart = now;
       this.windowBuilds = 0;
@@ -118,7 +120,8 @@ export class Quota {
   }
 
   /** Whether a rejected client is recorded: not every one of thousands, because they use up nothing else. */
-  recordsRefusal(now: number): boolean {
+  recordsRefusal(): boolean {
+    const now = performance.now();
     if (now - this.refusalSecond >= SECOND_MS) {
       this.refusalSecond = now;
       this.refusalRows = 0;

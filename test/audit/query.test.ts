@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { chownSync, statSync, symlinkSync } from "node:fs";
+import { chownSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
@@ -163,6 +163,22 @@ test("following from a place catches up without gaps or doubles", async () => {
   }
   expect(seen).toEqual([5, 6, 8, 10]);
   reader.close();
+});
+
+test("following goes on in an audit that was begun anew, from its first record", async () => {
+  fill();
+  const reader = new AuditReader(folder.path);
+  const stop = new AbortController();
+  const following = reader.follow({}, stop.signal, 5);
+  const next = following.next();
+  rmSync(folder.path, { recursive: true });
+  const store = new AuditStore(folder.path);
+  store.append(request({ reason: "anew" }));
+  store.flush();
+  expect((await next).value).toMatchObject({ seq: 1, reason: "anew" });
+  stop.abort();
+  reader.close();
+  store.close();
 });
 
 test("a member of the group can read, while the service runs and after it stopped", () => {

@@ -42,6 +42,11 @@ describe("unit files", () => {
     expect(code).toBe(0);
   });
 
+  test("a flood of records hides no anchor: the journal drops none of the service's lines", () => {
+    const text = readFileSync(join(unitFolder, "nix-broker.service"), "utf8");
+    expect(text).toMatch(/^LogRateLimitIntervalSec=0$/m);
+  });
+
   test.each([
     ["nix-broker.service", 2.0],
     ["nix-broker-linker.service", 2.5],

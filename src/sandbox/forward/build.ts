@@ -36,7 +36,7 @@ async function build(exchange: BuildExchange, wanted: readonly WantedOutputs[]):
   const { sandbox } = exchange;
   // Each is its own row, whatever the outcome.
   sandbox.quota.checkAuditRows(wanted.length);
-  const endBuild = sandbox.quota.startBuild(Date.now());
+  const endBuild = sandbox.quota.startBuild();
   let forgetNames: (() => void) | undefined;
   try {
     forgetNames = exchange.budget.toBuild(sandbox.quota, exchange.bytesIn);
@@ -82,7 +82,7 @@ async function approvedBuild(
   { runs, asked }: Approval,
   tails: LogTails,
 ): Promise<Omit<Built, "tails">> {
-  const started = Date.now();
+  const started = performance.now();
   const unrecorded = new Set(wanted.map(({ derivation }) => derivation));
   const record = (derivation: StorePath, outputs: ReadonlyMap<string, StorePath>): void => {
     if (unrecorded.delete(derivation)) recordBuild(exchange, derivation, outputs, started);
@@ -169,6 +169,6 @@ function recordBuild(
 ): void {
   const { asker, intent } = exchange;
   asker.sandbox.quota.countAuditRow();
-  const durationMs = Date.now() - started;
+  const durationMs = Math.round(performance.now() - started);
   exchange.recorder.build({ asker, derivation, outputs, ok: outputs.size > 0, durationMs, intent });
 }

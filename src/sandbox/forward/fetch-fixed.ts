@@ -148,7 +148,7 @@ async function recorded(
   use: (fetched: Fetched) => Promise<void>,
 ): Promise<void> {
   const { asker, recorder, intent, sandbox } = exchange;
-  const started = Date.now();
+  const started = performance.now();
   let urls = fetch.urls;
   let bytes = 0;
   let reason = "";
@@ -178,7 +178,7 @@ async function recorded(
   } finally {
     end();
     sandbox.quota.countAuditRow(urls);
-    const durationMs = Date.now() - started;
+    const durationMs = Math.round(performance.now() - started);
     const { path: derivation, plan } = fetch;
     recorder.fetch({ asker, derivation, output: plan.output, urls, bytes, reason, durationMs, intent });
   }
