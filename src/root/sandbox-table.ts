@@ -44,6 +44,8 @@ export class SandboxTable {
   private readonly settle: Settle;
   private readonly entries = new Map<SandboxId, Entry>();
   private settling: Promise<void> = Promise.resolve();
+  /** Those that are being settled, or wait for it. */
+  private readonly toSettle = new Map<SandboxId, Promise<void>>();
   private nextOrder = 0;
   /** For what a reboot or a crash left behind. */
   private nextLook = 0;
@@ -266,6 +268,8 @@ export class SandboxTable {
 
   /** One after the other: each may read gigabytes. */
   private settleSoon(id: SandboxId): Promise<void> {
+    const known = this.toSettle.get(id);
+    if (known) return known;
     this.settling = this.settling
       .then(() => this.settle(id))
       .then(({ outcome, error }) => {
@@ -273,7 +277,9 @@ export class SandboxTable {
       })
       .catch((error: unknown) => {
         complain(`cannot settle sandbox ${id}: ${errorText(error)}`);
-      });
+      })
+      .finally(() => this.toSettle.delete(id));
+    this.toSettle.set(id, this.settling);
     return this.settling;
   }
 

@@ -2,7 +2,7 @@
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { parseRootConfig } from "../../src/contract/root-config.ts";
 import {
   type ProcessIdentity,
@@ -78,6 +78,32 @@ test("G6: a build that is just being registered is not considered over", async (
   // All that was to be settled has been by then: settling here is no more than noting it.
   await new Promise((resolve) => setImmediate(resolve));
   expect(settled.sort()).toEqual(["b".repeat(32), "d".repeat(32)]);
+});
+
+test("what is left over is settled once at a time, however long that takes", async () => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  try {
+    leaveRecord("l".repeat(32), { ...here(), boot: "0" });
+    const settled: string[] = [];
+    let finish = (): void => {};
+    const first = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    const table = newTable(async (id) => {
+      settled.push(id);
+      await first;
+      return registered;
+    });
+    for (let look = 0; look < 3; look++) {
+      await table.tend();
+      vi.advanceTimersByTime(61_000);
+    }
+    finish();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(settled).toEqual(["l".repeat(32)]);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("a folder that a linker before this one did not remove to its end goes", async () => {
