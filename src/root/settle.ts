@@ -7,7 +7,8 @@ import { existsSync } from "node:fs";
 import type { RootConfig } from "../contract/root-config.ts";
 import { sandboxPlaces } from "../contract/runtime-tree.ts";
 import type { SandboxRecord } from "../contract/sandbox-record.ts";
-import { errorText } from "../contract/trusted-file.ts";
+import { errorCode, errorText } from "../contract/trusted-file.ts";
+import type { Derivation } from "../store/derivation.ts";
 import { noPause } from "../store/slices.ts";
 import { type StorePath, storePathBase } from "../store/store-path.ts";
 import { DaemonQuery } from "./daemon-query.ts";
@@ -138,7 +139,8 @@ async function violationsOf(
   daemon: DaemonQuery,
 ): Promise<string[]> {
   if (Object.keys(references).length === 0) return [];
-  const derivation = await readDerivation(config, storePathBase(record.drvPath), noPause);
+  const derivation = await derivationOf(config, record);
+  if (!derivation) return [];
   const outputs: CheckedOutput[] = [];
   for (const [name, path] of built)
     outputs.push({
@@ -148,6 +150,16 @@ async function violationsOf(
       ...(await closureOf(path, references, daemon)),
     });
   return referenceViolations(derivation, outputs, config.storeDir);
+}
+
+/** @returns undefined where it was collected: what it asks for is not known any more, and would not be at another attempt. */
+async function derivationOf(config: RootConfig, record: SandboxRecord): Promise<Derivation | undefined> {
+  try {
+    return await readDerivation(config, storePathBase(record.drvPath), noPause);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 /** @param added references that were registered just now: on this connection, the daemon may remember the time before */

@@ -108,6 +108,25 @@ describe.each(lab.versions)("crashes and the collector [daemon %s]", (version) =
     expect(await brokered.references(out)).toEqual([inner]);
   });
 
+  test("G6: a build whose derivation was collected before it was settled is settled all the same", async () => {
+    const config = `pre-build-hook = ${BrokeredLab.preBuildHook}\nkeep-derivations = false\n`;
+    await start({ hooks: false, config });
+    await brokered.startLinker();
+    brokered.startStandIn();
+    const { id, inner, out } = await buildWithGain("no-derivation");
+    await brokered.killLinker();
+    const { drvPath } = brokered.record(id);
+    await collect();
+    expect(await isValid(drvPath)).toBe(false);
+
+    await brokered.startLinker();
+    expect(await until(() => brokered.ended(id))).toMatchObject({
+      outcome: "registered",
+      references: { [out]: [inner] },
+    });
+    expect(existsSync(brokered.roots(id))).toBe(false);
+  });
+
   test("G6: the daemon's worker is killed in the middle of a build; roots and folder are removed", async () => {
     await start();
     await brokered.startLinker();
