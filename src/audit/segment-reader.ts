@@ -10,8 +10,9 @@ import {
   VERDICTS,
 } from "./record.ts";
 
-/** The maximum of remembered texts; beyond it, all are forgotten and looked up again. */
+/** The maximum of remembered texts, and of their characters; beyond it, all are forgotten and looked up again. */
 const MAX_REMEMBERED = 50_000;
+const MAX_REMEMBERED_SIZE = 8 * 1024 * 1024;
 
 /** A row of the table `record` as SQLite gives it. */
 export type RecordRow = Record<string, null | number | bigint | string | Uint8Array>;
@@ -49,6 +50,7 @@ export class SegmentReader {
   readonly database: DatabaseSync;
   private readonly text: StatementSync;
   private readonly texts = new Map<number, string>();
+  private size = 0;
 
   constructor(database: DatabaseSync) {
     this.database = database;
@@ -130,8 +132,12 @@ export class SegmentReader {
     if (known !== undefined) return known;
     const row = this.text.get(id);
     if (row === undefined) throw new MalformedRowError(`text ${id}, which it refers to, is missing`);
-    if (this.texts.size >= MAX_REMEMBERED) this.texts.clear();
+    if (this.texts.size >= MAX_REMEMBERED || this.size >= MAX_REMEMBERED_SIZE) {
+      this.texts.clear();
+      this.size = 0;
+    }
     const text = String(row.text);
+    this.size += text.length;
     this.texts.set(id, text);
     return text;
   }

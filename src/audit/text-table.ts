@@ -7,6 +7,8 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 
 /** How many recently used texts are remembered, and as many again from before that. */
 const MAX_RECENT = 10_000;
+/** Likewise of their characters: clients choose texts, and as JSON a control character is six. */
+const MAX_RECENT_SIZE = 4 * 1024 * 1024;
 
 /** A text of a segment. */
 export interface StoredText {
@@ -20,6 +22,8 @@ export class TextTable {
   /** Those used since the older ones were set aside, and those used before; the latter are dropped next. */
   private recent = new Map<string, StoredText>();
   private older = new Map<string, StoredText>();
+  /** Characters of the recent ones and of their JSON. */
+  private recentSize = 0;
   /** Those numbered in the open transaction, which a rollback takes back. */
   private uncommitted: string[] = [];
 
@@ -45,10 +49,12 @@ export class TextTable {
   }
 
   private remember(text: string, stored: StoredText): StoredText {
-    if (this.recent.size >= MAX_RECENT) {
+    if (this.recent.size >= MAX_RECENT || this.recentSize >= MAX_RECENT_SIZE) {
       this.older = this.recent;
       this.recent = new Map();
+      this.recentSize = 0;
     }
+    this.recentSize += text.length + stored.json.length;
     this.recent.set(text, stored);
     return stored;
   }
