@@ -5,9 +5,13 @@
  * text like any other.
  */
 
-import { ContentAddressError, parseOutputHashAlgorithm } from "../store/content-address.ts";
-import { type Derivation, DerivationError, outputKind } from "../store/derivation.ts";
-import type { StorePath } from "../store/store-path.ts";
+import {
+  ContentAddressError,
+  contentAddressPath,
+  parseOutputHashAlgorithm,
+} from "../store/content-address.ts";
+import { type Derivation, DerivationError, fixedOutputAddress, outputKind } from "../store/derivation.ts";
+import { type StorePath, StorePathError } from "../store/store-path.ts";
 import { listsName } from "./name-list.ts";
 import { forbiddenSystemFeatures, type Profile } from "./profile.ts";
 
@@ -43,6 +47,29 @@ export function refuseInputs(derivation: Derivation, references: Iterable<StoreP
   for (const path of declared)
     if (!named.has(path)) return `its reference '${path}' is not one of its inputs`;
   return undefined;
+}
+
+/**
+ * Whether its fixed output is where its hash says. Daemons since Nix 2.4 work out that path and do not look at the one that the
+ * text names: if that one were held, the derivation would seem to need no build, and be built unjudged. So this is asked
+ * before anything else is. (Of input-addressed outputs they check the paths when a derivation is added.)
+ * @param name of the derivation, with `.drv`
+ * @returns why it is refused, or undefined.
+ */
+export function refuseFixedPath(derivation: Derivation, storeDir: string, name: string): string | undefined {
+  if (!isFixedOutput(derivation)) return undefined;
+  const { outputs } = derivation;
+  const out = outputs.get("out");
+  const address = out && fixedOutputAddress(out);
+  if (!address || outputs.size > 1)
+    return "it has a fixed output, which must then be its only one, and be named 'out'";
+  try {
+    const path = contentAddressPath(storeDir, name.slice(0, -".drv".length), address, []);
+    return path === out.path ? undefined : `its output 'out' is not at the path that follows from its hash`;
+  } catch (error) {
+    if (error instanceof ContentAddressError || error instanceof StorePathError) return error.message;
+    throw error;
+  }
 }
 
 /**

@@ -1,5 +1,5 @@
 /** Operations that add paths to the store: what is checked, and how they are forwarded. */
-import { refuseInputs } from "../../policy/derivation-rules.ts";
+import { refuseFixedPath, refuseInputs } from "../../policy/derivation-rules.ts";
 import { censored } from "../../policy/rules.ts";
 import { type MaybePromise, type PathInfo, requireInView } from "../../policy/view-queries.ts";
 import { END_OF_FRAMES, FrameWriter } from "../../protocol/frames.ts";
@@ -104,7 +104,10 @@ export async function addDerivation(
   const share = await exchange.budget.toParse(sandbox.quota, text.length);
   try {
     const parsed = await inSlices(derivationOf(text), sandbox.pace);
-    const reason = refuseInputs(parsed, references) ?? refuseTooNew(parsed, exchange.table.minor);
+    const reason =
+      refuseFixedPath(parsed, sandbox.view.storeDir, name) ??
+      refuseInputs(parsed, references) ??
+      refuseTooNew(parsed, exchange.table.minor);
     if (reason !== undefined) refuse(reason);
     // A large one is read again when it is needed, and takes no memory until then.
     if (isKept(parsed)) derivation = parsed;

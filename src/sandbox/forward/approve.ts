@@ -11,6 +11,7 @@ import {
   isFixedOutput,
   optsIn,
   refuseFixedOutput,
+  refuseFixedPath,
   refuseInputs,
   refuseToRun,
 } from "../../policy/derivation-rules.ts";
@@ -25,7 +26,7 @@ import { WantedOutputs as Wanted, type WantedNames } from "../../policy/wanted-o
 import { printContentAddress } from "../../store/content-address.ts";
 import { type Derivation, DerivationError, fixedOutputAddress, outputKind } from "../../store/derivation.ts";
 import { type Pace, paced } from "../../store/slices.ts";
-import type { StorePath } from "../../store/store-path.ts";
+import { type StorePath, storePathName } from "../../store/store-path.ts";
 import { Refusal } from "../refusal.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { SharedValues } from "../shared-values.ts";
@@ -201,6 +202,8 @@ class Walk {
   private async read(path: StorePath, names: ReadonlySet<string> | undefined): Promise<Read> {
     const derivation = await this.derivation(path);
     if (!derivation) throw refused(path, "it is not a derivation");
+    const reason = refuseFixedPath(derivation, this.sandbox.view.storeDir, storePathName(path));
+    if (reason !== undefined) throw refused(path, reason);
     const outputs = staticOutputs(derivation);
     for (const name of names ?? []) requireOutput(path, outputs, name);
     this.outputs.set(path, outputs);
