@@ -2,7 +2,7 @@
  * Where audits are. The service keeps its own in one folder; each `nix-broker stdio` keeps one beside it, since only one
  * process at a time can continue a chain.
  */
-import { readdirSync, rmSync, statSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { listSegments } from "./segment.ts";
 
@@ -21,7 +21,8 @@ export function auditFolders(folder: string): string[] {
   return [folder, ...connectionFolders(folder)].filter((each) => listSegments(each).length > 0);
 }
 
-function connectionFolders(folder: string): string[] {
+/** Those of single connections, by their names. */
+export function connectionFolders(folder: string): string[] {
   const parent = connectionsFolder(folder);
   try {
     // Not what somebody put beside them, such as a note.
@@ -32,21 +33,5 @@ function connectionFolders(folder: string): string[] {
   } catch {
     // There are none, or they are not ours.
     return [];
-  }
-}
-
-/**
- * Removes audits of single connections that were last written before a time, and that we may remove.
- * @param before milliseconds since the epoch
- */
-export function removeOldConnections(folder: string, before: number): void {
-  for (const each of connectionFolders(folder)) {
-    try {
-      const files = listSegments(each).flatMap(({ path }) => [path, `${path}-wal`]);
-      const times = files.map((path) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0);
-      if (Math.max(statSync(each).mtimeMs, ...times) < before) rmSync(each, { recursive: true });
-    } catch {
-      // It belongs to somebody else, or was just removed.
-    }
   }
 }

@@ -1,7 +1,8 @@
 /** The broker of one jail, in this process: an audit of its own, one sandbox, one socket. */
 import { accessSync, constants, mkdtempSync, rmSync, statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
-import { connectionFolder, removeOldConnections } from "../audit/folders.ts";
+import { connectionFolder } from "../audit/folders.ts";
+import { claimConnection, removeOldConnections } from "../audit/old-connections.ts";
 import { AuditStore } from "../audit/store.ts";
 import type { Config } from "../config/config.ts";
 import { newSandboxId } from "../contract/runtime-tree.ts";
@@ -60,6 +61,7 @@ export async function startJailBroker(
   const audit = new AuditStore(connectionFolder(config.audit.path, newSandboxId()), {
     onWritten: (records) => summary.add(records),
   });
+  claimConnection(audit.folder);
   const broker = new Broker(
     config,
     new AuditRecorder(audit, noCounters),

@@ -3,7 +3,7 @@
  * journal keeps where the service cannot rewrite it, and removes what exceeds the age or size to be kept.
  */
 import { formatAnchor } from "../audit/anchor.ts";
-import { removeOldConnections } from "../audit/folders.ts";
+import { removeOldConnections } from "../audit/old-connections.ts";
 import type { StoredRecord } from "../audit/record.ts";
 import { applyRetention, isTooLarge } from "../audit/retention.ts";
 import type { AuditStore } from "../audit/store.ts";

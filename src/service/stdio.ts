@@ -1,5 +1,6 @@
 /** One connection on standard input and output: an ssh forced command. One sandbox, which ends with it. */
 import { connectionFolder } from "../audit/folders.ts";
+import { claimConnection } from "../audit/old-connections.ts";
 import { AuditStore } from "../audit/store.ts";
 import type { Config } from "../config/config.ts";
 import { newSandboxId } from "../contract/runtime-tree.ts";
@@ -17,6 +18,7 @@ export async function serveStdio(config: Config, { profile }: { profile: Profile
   const metrics = noCounters;
   // The service keeps its own audit open, and other such commands theirs: each has its own folder.
   const audit = new AuditStore(connectionFolder(config.audit.path, newSandboxId()));
+  claimConnection(audit.folder);
   const broker = new Broker(config, new AuditRecorder(audit, metrics), metrics, Number.POSITIVE_INFINITY);
   const sandbox = broker.staticSandbox({ profile, view: profile.view });
   const uid = process.getuid?.() ?? -1;

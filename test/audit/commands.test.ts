@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
 import { formatAnchor } from "../../src/audit/anchor.ts";
-import { auditFolders, connectionFolder, removeOldConnections } from "../../src/audit/folders.ts";
+import { auditFolders, connectionFolder } from "../../src/audit/folders.ts";
+import { claimConnection, removeOldConnections } from "../../src/audit/old-connections.ts";
 import { AuditStore } from "../../src/audit/store.ts";
 import { nixBroker } from "../cli/run-command.ts";
 import { auditFolder, request, storePath } from "./folder.ts";
@@ -103,13 +104,18 @@ test("audits of single connections are listed, verified and exported with the se
 
 test("audits of single connections are removed when they are old", () => {
   fill(folder.path, 1);
-  for (const id of ["old", "new"]) fill(connectionFolder(folder.path, id), 2);
-  const old = connectionFolder(folder.path, "old");
-  utimesSync(join(old, "000001.sqlite"), 1000, 1000);
-  utimesSync(old, 1000, 1000);
+  for (const id of ["idle", "new", "old"]) fill(connectionFolder(folder.path, id), 2);
+  // Of a connection that is open all the time, and asks for nothing.
+  claimConnection(connectionFolder(folder.path, "idle"));
+  for (const id of ["idle", "old"]) {
+    const old = connectionFolder(folder.path, id);
+    utimesSync(join(old, "000001.sqlite"), 1000, 1000);
+    utimesSync(old, 1000, 1000);
+  }
   removeOldConnections(folder.path, Date.now() - 1000_000);
   writeFileSync(connectionFolder(folder.path, "README"), "What somebody should know of these.");
-  expect(auditFolders(folder.path)).toEqual([folder.path, connectionFolder(folder.path, "new")]);
+  const left = ["idle", "new"].map((id) => connectionFolder(folder.path, id));
+  expect(auditFolders(folder.path)).toEqual([folder.path, ...left]);
   mkdirSync(join(folder.path, "..", "none"));
   expect(auditFolders(join(folder.path, "..", "none"))).toEqual([]);
 });
