@@ -1,5 +1,6 @@
 /** The WebSocket to the service: comes back by itself, and asks for what it has missed. */
 import type { SandboxQuestion, ServiceMessage } from "../service/web/messages.ts";
+import { base64url } from "./base64url.ts";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 8000;
@@ -96,8 +97,4 @@ async function refuses(token: string): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-function base64url(text: string): string {
-  return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
