@@ -53,17 +53,18 @@ describeAttack("claimed contents", ({ bare, brokered, minor }) => {
       });
   });
 
-  test.runIf(minor >= 32)("G1: the same by AddMultipleToStore", async () => {
-    const client = await brokered();
-    const name = "strangers-many";
-    await hoard(name, "nar");
-    const there = narInfo(name, narOf(SECRET));
-    const ask = (info: NarInfo, text: string) =>
-      client.ask("AddMultipleToStore", { repair: false, dontCheckSigs: false }, [
-        items(client, [{ info, nar: narOf(text) }]),
-      ]);
-    const { error } = await ask(there, OTHER);
-    expect(error).toBeDefined();
-    expect((await ask(narInfo(name, narOf(MADE_UP)), OTHER)).error).toBe(error);
-  });
+  if (minor >= 32)
+    test("G1: the same by AddMultipleToStore", async () => {
+      const client = await brokered();
+      const name = "strangers-many";
+      await hoard(name, "nar");
+      const there = narInfo(name, narOf(SECRET));
+      const ask = (info: NarInfo, text: string) =>
+        client.ask("AddMultipleToStore", { repair: false, dontCheckSigs: false }, [
+          items(client, [{ info, nar: narOf(text) }]),
+        ]);
+      const { error } = await ask(there, OTHER);
+      expect(error).toBeDefined();
+      expect((await ask(narInfo(name, narOf(MADE_UP)), OTHER)).error).toBe(error);
+    });
 });
