@@ -32,7 +32,7 @@ export async function contentsOf(
     if (digest !== hash.digest) return mismatch(digest);
     if (sent === "flat") return { found: { length: spool.length, pieces: () => spool.read() } };
     const node = plain(spool, false);
-    return { found: narContents(node, (await measured(node, hash.algorithm)).length) };
+    return { found: narContents(node, await walked(node, () => undefined)) };
   }
   let got: string | undefined;
   let problem: string | undefined;
@@ -42,9 +42,11 @@ export async function contentsOf(
     const node = nodeOf(shape, spool, archive);
     if (typeof node === "string") problem ??= node;
     else {
-      const nar = await measured(node, hash.algorithm);
-      if (nar.digest === hash.digest) return { found: narContents(node, nar.length) };
-      if (shape === job.shapes[0]) got = nar.digest;
+      const narHash = createHash(hash.algorithm);
+      const length = await walked(node, (piece) => narHash.update(piece));
+      const narDigest = narHash.digest("hex");
+      if (narDigest === hash.digest) return { found: narContents(node, length) };
+      if (shape === job.shapes[0]) got = narDigest;
     }
   }
   return got === undefined && problem !== undefined
@@ -82,19 +84,18 @@ function nodeOf(shape: Shape, spool: Spool, archive: FolderNode | string | undef
   return first.type === "folder" ? first : archive;
 }
 
-/** Of the NAR. */
-async function measured(node: Node, algorithm: string): Promise<{ digest: string; length: number }> {
-  const hash = createHash(algorithm);
+/** Reads the NAR once. @returns its length */
+async function walked(node: Node, see: (piece: Uint8Array) => void): Promise<number> {
   let length = 0;
   let paused = 0;
   for (const piece of narOf(node)) {
-    hash.update(piece);
+    see(piece);
     length += piece.length;
     if (length - paused < BETWEEN_PAUSES) continue;
     paused = length;
     await setImmediate();
   }
-  return { digest: hash.digest("hex"), length };
+  return length;
 }
 
 function narContents(node: Node, length: number): Contents {
