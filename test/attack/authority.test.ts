@@ -4,21 +4,15 @@ import { startBroker } from "../../lab/broker.ts";
 import { type Daemon, lab } from "../../lab/lab.ts";
 import { RawClient } from "../../lab/raw-client.ts";
 import type { RequestOf } from "../../src/protocol/operations.ts";
+import { plainOptions } from "./client-options.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { describeAttack } from "./suite.ts";
 
 /** Every setting that a client could wish for. */
-const wishes: RequestOf<"SetOptions"> = {
+const wishes = {
+  ...plainOptions,
   keepFailed: 1,
-  keepGoing: 0,
   tryFallback: 1,
-  verbosity: 0,
-  maxBuildJobs: 1,
-  maxSilentTime: 0,
-  useBuildHook: 0,
-  verboseBuild: 0,
-  logType: 0,
-  printBuildTrace: 0,
   buildCores: 63,
   useSubstitutes: 1,
   overrides: new Map([

@@ -4,27 +4,14 @@
  */
 import { expect, test } from "vitest";
 import { toldText } from "../../lab/raw-client.ts";
+import { plainOptions } from "./client-options.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { describeAttack } from "./suite.ts";
 
 const SECRET = "said-by-the-network";
 
 describeAttack("forged words", ({ brokered }) => {
-  const settings = {
-    keepFailed: 0,
-    keepGoing: 1,
-    tryFallback: 0,
-    verbosity: 3,
-    maxBuildJobs: 1,
-    maxSilentTime: 0,
-    useBuildHook: 0,
-    verboseBuild: 0,
-    logType: 0,
-    printBuildTrace: 0,
-    buildCores: 1,
-    useSubstitutes: 0,
-    overrides: new Map<string, string>(),
-  };
+  const settings = { ...plainOptions, keepGoing: 1, verbosity: 3 };
 
   /** What a client is told when a build that says these words in that way fails beside another one. */
   async function told(name: string, say: (words: string) => string): Promise<string> {

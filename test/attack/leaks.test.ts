@@ -2,26 +2,12 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { type RawClient, toldText } from "../../lab/raw-client.ts";
-import type { RequestOf } from "../../src/protocol/operations.ts";
+import { plainOptions } from "./client-options.ts";
 import { addContents } from "./contents.ts";
 import { addDerivation, makeDerivation } from "./derivations.ts";
 import { describeAttack } from "./suite.ts";
 
-const CHATTY: RequestOf<"SetOptions"> = {
-  keepFailed: 1,
-  keepGoing: 0,
-  tryFallback: 0,
-  verbosity: 7,
-  maxBuildJobs: 1,
-  maxSilentTime: 0,
-  useBuildHook: 1,
-  verboseBuild: 0,
-  logType: 0,
-  printBuildTrace: 0,
-  buildCores: 1,
-  useSubstitutes: 0,
-  overrides: new Map(),
-};
+const CHATTY = { ...plainOptions, keepFailed: 1, verbosity: 7, useBuildHook: 1 };
 /** Build users and their numbers in the lab, state folders, locks. */
 const HOST = /nixbld|\b42\d\d\d\b|\/nix\/var|\.lock|\bpid\b|\buid\b/;
 const LINE = "a line of the builder";

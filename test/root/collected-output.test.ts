@@ -5,6 +5,7 @@ import { lab, sandboxScript } from "../../lab/lab.ts";
 import { program } from "../../lab/program.ts";
 import { printSandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { BrokeredLab } from "./brokered-lab.ts";
+import { recordOf } from "./records.ts";
 
 const id = "c".repeat(32);
 /** Collects garbage before each of the two commands that registering takes. */
@@ -32,20 +33,7 @@ describe.each(lab.versions)("the collector runs while references are registered 
       sandboxScript(`echo ${text} | tr -d @ > $out`, { name: "mentions" }),
     );
     const drv = await brokered.mustRun(["nix-store", "-q", "--deriver", out]);
-    const record = printSandboxRecord({
-      format: 1,
-      id,
-      kind: "ok",
-      reason: "",
-      origin: "hook",
-      drvPath: drv,
-      storeDir: "/nix/store",
-      outputs: { out },
-      chroot: `${drv.slice("/nix/store/".length)}.chroot`,
-      worker: { pid: 1, startTime: "1", boot: "0" },
-      asker: "",
-      created: 0,
-    });
+    const record = printSandboxRecord(recordOf(id, drv, { outputs: { out } }));
     writeFileSync(`${brokered.roots(id)}.json`, record, { mode: 0o600 });
     const link = `/nix/var/nix/gcroots/nix-broker/${id}`;
     await brokered.mustRun(["sh", "-c", `mkdir -p ${link} && ln -sfn ${inner} ${link}/`]);

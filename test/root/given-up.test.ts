@@ -12,6 +12,7 @@ import { callOf } from "../../src/root/hook-call.ts";
 import { preBuildHook } from "../../src/root/pre-build-hook.ts";
 import { settleById } from "../../src/root/settler.ts";
 import { parseDerivation } from "../../src/store/derivation.ts";
+import { preBuildCall, recordOf } from "./records.ts";
 
 const drvPath = `/nix/store/${"a".repeat(32)}-outer.drv`;
 let folder: string;
@@ -29,14 +30,7 @@ test("G6: no sandbox is registered for a hook that has registered its build itse
   const output = `/nix/store/${"b".repeat(32)}-outer`;
   const text = `Derive([("out","${output}","","")],[],[],"system","/bin/sh",[],[("out","${output}"),("requiredSystemFeatures","nix-broker")])`;
   let isWaiting = false;
-  const call = {
-    args: [drvPath],
-    environment: {},
-    parent: process.pid,
-    setting: () => "",
-    warn: () => undefined,
-    isWaiting: () => isWaiting,
-  };
+  const call = preBuildCall(drvPath, () => isWaiting);
   const read = async () => parseDerivation(Buffer.from(text));
   await expect(preBuildHook(config, call, read)).rejects.toThrow("no longer waits");
   expect(readdirSync(`${folder}/run/sandboxes`)).toEqual([]);
@@ -65,20 +59,7 @@ test("a hook that runs the script or the next hook in its place no longer waits"
 
 test("what was settled meanwhile is not settled again: `ended` keeps the references", async () => {
   const id = "s".repeat(32);
-  const record = {
-    format: 1,
-    id,
-    kind: "ok",
-    reason: "",
-    origin: "hook",
-    drvPath,
-    storeDir: "/nix/store",
-    outputs: { out: `/nix/store/${"b".repeat(32)}-outer` },
-    chroot: `${"a".repeat(32)}-outer.drv.chroot`,
-    worker: { pid: 1, startTime: "1", boot: "0" },
-    asker: "",
-    created: 0,
-  } as const;
+  const record = recordOf(id, drvPath, { outputs: { out: `/nix/store/${"b".repeat(32)}-outer` } });
   const sandbox = `${folder}/run/sandboxes/${id}`;
   mkdirSync(sandbox, { recursive: true, mode: 0o755 });
   writeFileSync(`${sandbox}/sandbox.json`, printSandboxRecord(record), { mode: 0o600 });

@@ -26,6 +26,7 @@ import type { SandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { Chroot } from "../../src/root/chroot.ts";
 import { LinkedSandbox } from "../../src/root/linked-sandbox.ts";
 import { linksAreCheap } from "../../src/root/store-copy.ts";
+import { recordOf } from "./records.ts";
 
 const builder = 31_337;
 function hash(letter: string) {
@@ -83,20 +84,7 @@ function sandbox(
   config: Partial<RootConfig> = {},
   worker: SandboxRecord["worker"] = null,
 ): LinkedSandbox {
-  const record: SandboxRecord = {
-    format: 1,
-    id: "a".repeat(32),
-    kind: "ok",
-    reason: "",
-    origin: "hook",
-    drvPath: `/nix/store/${drv}`,
-    storeDir: "/nix/store",
-    outputs: {},
-    chroot,
-    worker,
-    asker: "",
-    created: 0,
-  };
+  const record = recordOf("a".repeat(32), `/nix/store/${drv}`, { chroot, worker });
   return new LinkedSandbox(
     { ...parseRootConfig("", "test"), storeReal: store, gcrootsDir, ...config },
     record,

@@ -4,14 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { parseRootConfig } from "../../src/contract/root-config.ts";
-import {
-  type ProcessIdentity,
-  printSandboxRecord,
-  type SandboxRecord,
-} from "../../src/contract/sandbox-record.ts";
-import { processStat } from "../../src/root/process-tree.ts";
+import { type ProcessIdentity, printSandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { SandboxTable } from "../../src/root/sandbox-table.ts";
 import type { Settle } from "../../src/root/settlers.ts";
+import { recordOf, thisProcess } from "./records.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -30,40 +26,17 @@ function newTable(settle: Settle = async () => registered): SandboxTable {
 }
 
 const derivation = `${"a".repeat(32)}-outer.drv`;
-
-function recordOf(id: string, worker: ProcessIdentity): SandboxRecord {
-  return {
-    format: 1,
-    id,
-    kind: "ok",
-    reason: "",
-    origin: "hook",
-    drvPath: `/nix/store/${derivation}`,
-    storeDir: "/nix/store",
-    outputs: {},
-    chroot: `${derivation}.chroot`,
-    worker,
-    asker: "",
-    created: 0,
-  };
-}
+const drvPath = `/nix/store/${derivation}`;
 
 /** Leaves the durable record that a hook makes first of all; the sandbox's folder comes last. */
 function leaveRecord(id: string, worker: ProcessIdentity): void {
-  writeFileSync(`${folder}/gcroots/roots/${id}.json`, printSandboxRecord(recordOf(id, worker)), {
+  writeFileSync(`${folder}/gcroots/roots/${id}.json`, printSandboxRecord(recordOf(id, drvPath, { worker })), {
     mode: 0o600,
   });
 }
 
-function here(): ProcessIdentity {
-  const stat = processStat(process.pid);
-  if (!stat) throw new Error("/proc does not know this process");
-  const { pid, startTime, boot } = stat;
-  return { pid, startTime, boot };
-}
-
 test("G6: a build that is just being registered is not considered over", async () => {
-  const { pid, startTime, boot } = here();
+  const { pid, startTime, boot } = thisProcess();
   leaveRecord("l".repeat(32), { pid, startTime, boot });
   leaveRecord("d".repeat(32), { pid, startTime: `${startTime}0`, boot });
   // As many ticks after another start of the machine.
@@ -83,7 +56,7 @@ test("G6: a build that is just being registered is not considered over", async (
 test("what is left over is settled once at a time, however long that takes", async () => {
   vi.useFakeTimers({ toFake: ["performance"] });
   try {
-    leaveRecord("l".repeat(32), { ...here(), boot: "0" });
+    leaveRecord("l".repeat(32), { ...thisProcess(), boot: "0" });
     const settled: string[] = [];
     let finish = (): void => {};
     const first = new Promise<void>((resolve) => {
@@ -131,9 +104,8 @@ test("a record that a killed hook was writing goes; one that is being written st
 test("G6: a linker that starts between the release of the roots and the note of the end makes no roots anew", () => {
   const id = "s".repeat(32);
   mkdirSync(`${folder}/run/sandboxes/${id}`, { mode: 0o755 });
-  writeFileSync(`${folder}/run/sandboxes/${id}/sandbox.json`, printSandboxRecord(recordOf(id, here())), {
-    mode: 0o600,
-  });
+  const record = printSandboxRecord(recordOf(id, drvPath, { worker: thisProcess() }));
+  writeFileSync(`${folder}/run/sandboxes/${id}/sandbox.json`, record, { mode: 0o600 });
   // As Nix makes it: what lacks is the sandbox's, not the build's.
   mkdirSync(`${folder}/store/${derivation}.chroot/nix/store`, { recursive: true });
   chmodSync(`${folder}/store/${derivation}.chroot/nix/store`, 0o1775);
@@ -146,7 +118,7 @@ test("G6: a linker that starts between the release of the roots and the note of 
 
 test("G6: what has no durable record is removed; while there is one, all of it stays", async () => {
   const [kept, left] = ["k".repeat(32), "l".repeat(32)];
-  leaveRecord(kept, here());
+  leaveRecord(kept, thisProcess());
   mkdirSync(`${folder}/run/derivations/${derivation}`);
   for (const id of [kept, left]) {
     for (const name of [id, `${id}.gains`]) {

@@ -24,6 +24,7 @@ import { readLocks } from "../../src/root/output-locks.ts";
 import { processStat } from "../../src/root/process-tree.ts";
 import { SandboxTable } from "../../src/root/sandbox-table.ts";
 import { BrokeredLab } from "./brokered-lab.ts";
+import { recordOf } from "./records.ts";
 
 /** Takes 1000 locks in a file of its own, one by one, and drops them all at once, without end. */
 const noise = `
@@ -118,20 +119,10 @@ test("G6: while there is noise no look concludes that a worker is done; the firs
   const wait = "sleep 1000; unlink $ARGV[0]; close $f; sleep 1000";
   const worker = await startPerl("perl", ["-e", `$SIG{USR1} = sub {}; ${hold} ${wait}`, lock]);
   const { pid, startTime, boot } = processStat(worker.pid!)!;
-  const record = {
-    format: 1,
-    id,
-    kind: "ok",
-    reason: "",
-    origin: "hook",
-    drvPath: `/nix/store/${"a".repeat(32)}-foo.drv`,
-    storeDir: "/nix/store",
+  const record = recordOf(id, `/nix/store/${"a".repeat(32)}-foo.drv`, {
     outputs: { out },
-    chroot: `${"a".repeat(32)}-foo.drv.chroot`,
     worker: { pid, startTime, boot },
-    asker: "",
-    created: 0,
-  } as const;
+  });
   writeFileSync(join(folder, `sandboxes/${id}/sandbox.json`), printSandboxRecord(record), { mode: 0o600 });
   const lines = `runtime_dir=${folder}\ngcroots_dir=${folder}/roots\nstore_real=${folder}/store\n`;
   let settled = 0;

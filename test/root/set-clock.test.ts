@@ -4,15 +4,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { parseRootConfig, type RootConfig } from "../../src/contract/root-config.ts";
-import { printSandboxRecord, type SandboxRecord } from "../../src/contract/sandbox-record.ts";
+import { printSandboxRecord } from "../../src/contract/sandbox-record.ts";
 import { owner } from "../../src/contract/trusted-file.ts";
 import { preBuildHook } from "../../src/root/pre-build-hook.ts";
-import { processStat } from "../../src/root/process-tree.ts";
 import { SandboxTable } from "../../src/root/sandbox-table.ts";
 import { parseDerivation } from "../../src/store/derivation.ts";
+import { preBuildCall, recordOf, thisProcess } from "./records.ts";
 
 const service = { uid: owner(), gid: process.getgid?.() ?? 0 };
 const base = `${"a".repeat(32)}-outer.drv`;
+const drvPath = `/nix/store/${base}`;
 let folder: string;
 let config: RootConfig;
 let settled: string[];
@@ -37,28 +38,7 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** @param startTime of its worker, which is this process if that is right */
-function recordOf(id: string, created: number, startTime: string): SandboxRecord {
-  const stat = processStat(process.pid);
-  if (!stat) throw new Error("/proc does not know this process");
-  return {
-    format: 1,
-    id,
-    kind: "ok",
-    reason: "",
-    origin: "hook",
-    drvPath: `/nix/store/${base}`,
-    storeDir: "/nix/store",
-    outputs: {},
-    chroot: `${base}.chroot`,
-    worker: { pid: stat.pid, startTime, boot: stat.boot },
-    asker: "",
-    created,
-  };
-}
-
 test("G6: of two builds of one derivation by one worker, the one that came later runs, whatever the clock says", async () => {
-  const started = processStat(process.pid)?.startTime ?? "";
   const [first, second] = ["f".repeat(32), "s".repeat(32)];
   table.scan();
   for (const [id, created] of [
@@ -66,7 +46,7 @@ test("G6: of two builds of one derivation by one worker, the one that came later
     [second, 1000],
   ] as const) {
     mkdirSync(`${folder}/run/sandboxes/${id}`, { mode: 0o755 });
-    const record = printSandboxRecord(recordOf(id, created, started));
+    const record = printSandboxRecord(recordOf(id, drvPath, { worker: thisProcess(), created }));
     writeFileSync(`${folder}/run/sandboxes/${id}/sandbox.json`, record, { mode: 0o600 });
     table.scan();
   }
@@ -81,7 +61,7 @@ test("G6: what is due is done when the clock was set back", async () => {
   vi.setSystemTime(Date.now() - 365 * 24 * 3_600_000);
   vi.advanceTimersByTime(61_000);
   const left = "l".repeat(32);
-  writeFileSync(`${folder}/gcroots/roots/${left}.json`, printSandboxRecord(recordOf(left, 0, "1")), {
+  writeFileSync(`${folder}/gcroots/roots/${left}.json`, printSandboxRecord(recordOf(left, drvPath)), {
     mode: 0o600,
   });
   await table.tend();
@@ -93,14 +73,7 @@ test("the pre-build hook waits as long as it says, whatever the clock says", asy
   vi.useFakeTimers({ toFake: ["Date"] });
   const output = `/nix/store/${"b".repeat(32)}-outer`;
   const text = `Derive([("out","${output}","","")],[],[],"system","/bin/sh",[],[("out","${output}"),("requiredSystemFeatures","nix-broker")])`;
-  const call = {
-    args: [`/nix/store/${base}`],
-    environment: {},
-    parent: process.pid,
-    setting: () => "",
-    warn: () => undefined,
-    isWaiting: () => true,
-  };
+  const call = preBuildCall(drvPath, () => true);
   expect(await preBuildHook(config, call, async () => parseDerivation(Buffer.from(text)))).toBe("");
   const [id] = readdirSync(`${folder}/run/sandboxes`);
   // Nobody serves it.
